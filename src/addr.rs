@@ -1,0 +1,304 @@
+//! Addresses: what `tcp:[::1]:7777` or `unix:@name` means, and how it is
+//! written back.
+//!
+//! One syntax for every program, the configuration and the logs: what
+//! [`Addr`] prints, [`Addr::from_str`] reads. Parsing touches nothing; only
+//! [`Addr::resolve`] asks the resolver. Knows no socket.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{Error, Exit};
+
+mod spec;
+
+pub(crate) use spec::split_attrs;
+pub use spec::{Attrs, ListenSpec};
+
+/// The longest Unix socket path in bytes: `sun_path` less its final NUL, see
+/// `unix(7)`. An abstract name may be as long.
+pub const UNIX_PATH_MAX: usize = 107;
+
+/// Where a server listens or a client connects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Addr {
+    /// `tcp:HOST:PORT`, or a bare `HOST:PORT`; port 0 lets the kernel pick.
+    #[allow(missing_docs)]
+    Tcp { host: Host, port: u16 },
+    /// `udp:HOST:PORT`.
+    #[allow(missing_docs)]
+    Udp { host: Host, port: u16 },
+    /// `unix:PATH`, a stream socket.
+    Unix(UnixPath),
+    /// `unixgram:PATH`, a datagram socket.
+    UnixGram(UnixPath),
+}
+
+/// The host part of an Internet address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// `*`: every address of both families.
+    Any,
+    /// A numeric IPv4 address.
+    V4(Ipv4Addr),
+    /// A numeric IPv6 address, written in brackets.
+    V6(Ipv6Addr),
+    /// A name for the resolver, or an IPv6 address with a zone (`fe80::1%eth0`).
+    Name(String),
+}
+
+/// The name of a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum UnixPath {
+    /// A file.
+    Path(PathBuf),
+    /// A name in the abstract namespace, without its leading `@` or NUL.
+    Abstract(Vec<u8>),
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// An Internet address.
+    Inet(SocketAddr),
+    /// A client of a Unix socket, which seldom has a name.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Inet(addr) => addr.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+impl Addr {
+    /// Asks the resolver, each time anew, which socket addresses a `tcp` or
+    /// `udp` address stands for; `*` is 0.0.0.0 and `[::]`. Never empty, and no
+    /// address twice.
+    ///
+    /// # Errors
+    /// The host is not known (69, with the resolver's words), or this is a
+    /// Unix address (64).
+    pub fn resolve(&self) -> Result<Vec<SocketAddr>, Error> {
+        let (host, port) = match self {
+            Addr::Tcp { host, port } | Addr::Udp { host, port } => (host, *port),
+            Addr::Unix(_) | Addr::UnixGram(_) => {
+                return Err(usage(self, "a Unix socket has no Internet address"));
+            }
+        };
+        match host {
+            Host::Any => Ok(vec![
+                (Ipv4Addr::UNSPECIFIED, port).into(),
+                (Ipv6Addr::UNSPECIFIED, port).into(),
+            ]),
+            Host::V4(ip) => Ok(vec![(*ip, port).into()]),
+            Host::V6(ip) => Ok(vec![(*ip, port).into()]),
+            Host::Name(name) => self.look_up(name, port),
+        }
+    }
+
+    /// Is it served by datagrams?
+    pub fn is_datagram(&self) -> bool {
+        matches!(self, Addr::Udp { .. } | Addr::UnixGram(_))
+    }
+
+    fn look_up(&self, name: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+        let unknown =
+            |why: &str| Error::usage(format_args!("resolve {self}"), why).exit(Exit::Unavailable);
+        crate::sys::nss::built_in_only();
+        let found = (name, port).to_socket_addrs().map_err(|error| {
+            // The standard library's preamble says what "resolve" says.
+            unknown(
+                error
+                    .to_string()
+                    .trim_start_matches("failed to lookup address information: "),
+            )
+        })?;
+        let mut addrs = Vec::new();
+        for addr in found {
+            if !addrs.contains(&addr) {
+                addrs.push(addr);
+            }
+        }
+        if addrs.is_empty() {
+            return Err(unknown("the name has no address"));
+        }
+        Ok(addrs)
+    }
+}
+
+impl FromStr for Addr {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let (addr, attrs) = split_attrs(text);
+        match attrs.first() {
+            None => parse(text, &addr),
+            Some(_) => Err(usage(
+                text,
+                "attributes belong to a listener; a comma in a path is written \\,",
+            )),
+        }
+    }
+}
+
+/// Reads an address whose `\,` are already commas. `typed` is what the
+/// message quotes.
+fn parse(typed: &str, addr: &str) -> Result<Addr, Error> {
+    if addr.chars().any(char::is_control) {
+        return Err(usage(typed, "an address holds no control characters"));
+    }
+    if let Some(path) = addr.strip_prefix("unix:") {
+        return Ok(Addr::Unix(parse_path(typed, path)?));
+    }
+    if let Some(path) = addr.strip_prefix("unixgram:") {
+        return Ok(Addr::UnixGram(parse_path(typed, path)?));
+    }
+    if let Some(rest) = addr.strip_prefix("udp:") {
+        let (host, port) = parse_inet(typed, rest)?;
+        return Ok(Addr::Udp { host, port });
+    }
+    let (host, port) = parse_inet(typed, addr.strip_prefix("tcp:").unwrap_or(addr))?;
+    Ok(Addr::Tcp { host, port })
+}
+
+fn parse_path(typed: &str, path: &str) -> Result<UnixPath, Error> {
+    let (name, parsed) = match path.strip_prefix('@') {
+        Some(name) => (name, UnixPath::Abstract(name.as_bytes().to_vec())),
+        None => (path, UnixPath::Path(PathBuf::from(path))),
+    };
+    if name.is_empty() {
+        return Err(usage(typed, "the path is empty"));
+    }
+    check_length(typed, name.len())?;
+    if let UnixPath::Path(path) = &parsed
+        && (name.ends_with('/') || name.ends_with("/.") || path.file_name().is_none())
+    {
+        return Err(usage(typed, "the path names a directory"));
+    }
+    Ok(parsed)
+}
+
+/// Refuses a Unix path of more than [`UNIX_PATH_MAX`] bytes.
+pub(crate) fn check_length(typed: impl fmt::Display, bytes: usize) -> Result<(), Error> {
+    if bytes > UNIX_PATH_MAX {
+        let why = format!("path too long: {bytes} bytes, at most {UNIX_PATH_MAX}");
+        return Err(usage(typed, why));
+    }
+    Ok(())
+}
+
+fn parse_inet(typed: &str, text: &str) -> Result<(Host, u16), Error> {
+    const SHAPE: &str = "expected HOST:PORT, [V6]:PORT or *:PORT, \
+                         or unix:PATH for a Unix socket";
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| usage(typed, SHAPE))?;
+    Ok((parse_host(typed, host)?, parse_port(typed, port)?))
+}
+
+fn parse_host(typed: &str, host: &str) -> Result<Host, Error> {
+    if let Some(inner) = host.strip_prefix('[') {
+        let v6 = inner.strip_suffix(']');
+        return v6.and_then(parse_v6).ok_or_else(|| {
+            usage(
+                typed,
+                "expected an IPv6 address and a port, as in [::1]:7777",
+            )
+        });
+    }
+    match host {
+        "*" => Ok(Host::Any),
+        "" => Err(usage(typed, "the host is missing; *:PORT is every address")),
+        _ if host.parse::<Ipv6Addr>().is_ok() || host.starts_with(':') => Err(usage(
+            typed,
+            "an IPv6 address stands in brackets, as in [::1]:7777",
+        )),
+        _ if host.contains(':') => Err(usage(
+            typed,
+            "unknown scheme; there are tcp: udp: unix: and unixgram:",
+        )),
+        _ if host
+            .chars()
+            .any(|c| c.is_whitespace() || "/[]@\\*".contains(c)) =>
+        {
+            Err(usage(
+                typed,
+                "not a host name; a Unix socket is written unix:PATH",
+            ))
+        }
+        _ => Ok(match host.parse() {
+            Ok(ip) => Host::V4(ip),
+            Err(_) => Host::Name(host.to_owned()),
+        }),
+    }
+}
+
+/// An IPv6 address, or one with a zone, which only the resolver can number.
+fn parse_v6(text: &str) -> Option<Host> {
+    match text.split_once('%') {
+        None => text.parse().ok().map(Host::V6),
+        Some((ip, zone)) => {
+            let plain = zone.bytes().all(|b| b.is_ascii_graphic() && b != b']');
+            (ip.parse::<Ipv6Addr>().is_ok() && plain && !zone.is_empty())
+                .then(|| Host::Name(text.to_owned()))
+        }
+    }
+}
+
+fn parse_port(typed: &str, port: &str) -> Result<u16, Error> {
+    // u16::from_str would take "+7777".
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    match port.parse() {
+        Ok(port) if digits => Ok(port),
+        _ => Err(usage(typed, "a port is a number from 0 to 65535")),
+    }
+}
+
+/// A usage error that stays on one line whatever was typed.
+fn usage(typed: impl fmt::Display, why: impl fmt::Display) -> Error {
+    let typed = typed.to_string();
+    let safe = typed.chars().map(|c| if c.is_control() { '?' } else { c });
+    Error::usage(safe.collect::<String>(), why)
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addr::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Addr::Udp { host, port } => write!(f, "udp:{host}:{port}"),
+            Addr::Unix(path) => write!(f, "unix:{path}"),
+            Addr::UnixGram(path) => write!(f, "unixgram:{path}"),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Any => f.write_str("*"),
+            Host::V4(ip) => ip.fmt(f),
+            Host::V6(ip) => write!(f, "[{ip}]"),
+            Host::Name(name) if name.contains(':') => write!(f, "[{name}]"),
+            Host::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for UnixPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, bytes) = match self {
+            UnixPath::Path(path) => ("", path.as_os_str().as_bytes()),
+            UnixPath::Abstract(name) => ("@", name.as_slice()),
+        };
+        let text = String::from_utf8_lossy(bytes).replace(',', "\\,");
+        write!(f, "{at}{text}")
+    }
+}
+
+#[cfg(test)]
+mod tests;

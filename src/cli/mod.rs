@@ -1,0 +1,23 @@
+//! What was typed: the command lines, by clap. What it means is
+//! [`crate::config`].
+
+mod commands;
+pub mod echoc;
+pub mod echod;
+pub mod echoload;
+mod meaning;
+
+use crate::error::{Error, Exit};
+
+/// A clap error as one line, or its help text; and the status to leave with.
+pub fn explain(error: &clap::Error) -> Result<String, Error> {
+    if !error.use_stderr() {
+        return Ok(error.to_string());
+    }
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = first.split_whitespace().collect();
+    let line = words.join(" ");
+    let line = line.strip_prefix("error: ").unwrap_or(&line).to_owned();
+    Err(Error::usage(line, "see --help").exit(Exit::Usage))
+}

@@ -1,0 +1,94 @@
+//! Check: one echo, for whoever watches the server.
+//!
+//! All of it, connecting, trying again and waiting, happens before one
+//! deadline. Prints nothing.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::dial::Dialer;
+use super::payload::Payload;
+use super::retry::{Attempts, Retry};
+use super::server::Server;
+use super::session_number;
+use super::wait::{Waiter, Woken};
+use super::wire::{Gone, Wire};
+use crate::error::{Error, Exit, Result};
+
+/// Bytes of the echo, as ping(8) has them.
+const SIZE: usize = 56;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Whom to ask.
+    pub server: Server,
+    /// How often, within `timeout`.
+    pub retry: Retry,
+    /// For everything.
+    pub timeout: Duration,
+}
+
+/// Sends one echo and verifies it. Returns how long that took, without
+/// connecting.
+///
+/// # Errors
+/// There was no echo, or another than was sent.
+pub fn run(plan: &Plan) -> Result<Duration> {
+    let waiter = Waiter::steady();
+    let until = Instant::now() + plan.timeout;
+    let mut dialer = Dialer::new(&plan.server, &waiter);
+    let mut attempts = Attempts::new(plan.retry);
+    loop {
+        let error = match once(plan, &mut dialer, &waiter, until) {
+            Ok(rtt) => return Ok(rtt),
+            Err(error) => error,
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        // A datagram server's other addresses are not retries.
+        if error.errno() == Some(Errno::ECONNREFUSED)
+            && plan.server.datagrams()
+            && !left.is_zero()
+            && dialer.refused()
+        {
+            continue;
+        }
+        match attempts.failed().filter(|again| again.pause < left) {
+            Some(again) => waiter.pause(again.pause)?,
+            None => return Err(error),
+        };
+    }
+}
+
+fn once(plan: &Plan, dialer: &mut Dialer<'_>, waiter: &Waiter, until: Instant) -> Result<Duration> {
+    let link = dialer.dial(plan.timeout, Some(until))?;
+    let mut wire = Wire::new(link, plan.server.datagrams(), SIZE);
+    let payload = Payload::new(session_number(), SIZE);
+    let begun = Instant::now();
+    let gone = |gone: Gone| match gone {
+        Gone::Closed => failed(plan, "the server closed the connection before the echo"),
+        Gone::Broken(errno) => Error::os("read", &plan.server, errno).exit(Exit::Io),
+    };
+    wire.send(&payload.bytes(1)).map_err(gone)?;
+    loop {
+        let events = wire.events();
+        if waiter.one(wire.as_fd(), events, Some(until))? == Woken::Late {
+            let why = format_args!("no echo within {:?}", plan.timeout);
+            return Err(failed(plan, why));
+        }
+        let message = wire.flush().and_then(|()| wire.receive());
+        if let Some(message) = message.map_err(gone)? {
+            let took = begun.elapsed();
+            return match payload.number(&message, 1) {
+                Some(_) => Ok(took),
+                None => Err(failed(plan, "the echo differs").exit(Exit::Mismatch)),
+            };
+        }
+    }
+}
+
+fn failed(plan: &Plan, why: impl std::fmt::Display) -> Error {
+    Error::usage(&plan.server, why).exit(Exit::Io)
+}

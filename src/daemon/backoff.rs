@@ -1,0 +1,134 @@
+//! Trouble that passes: when to try again, and how often to say so.
+//!
+//! Both are clocks without a clock: the caller says what time it is, and asks
+//! when to wake up. Nothing here ever sleeps.
+
+use std::time::{Duration, Instant};
+
+/// Waiting longer after each failure, until a success.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    first: Duration,
+    limit: Duration,
+    next: Duration,
+    until: Option<Instant>,
+}
+
+impl Backoff {
+    /// `first` after the first failure, doubling to `limit`.
+    pub fn new(first: Duration, limit: Duration) -> Self {
+        Backoff {
+            first,
+            limit,
+            next: first,
+            until: None,
+        }
+    }
+
+    /// It failed again.
+    pub fn fail(&mut self, now: Instant) {
+        self.until = Some(now + self.next);
+        self.next = (self.next * 2).min(self.limit);
+    }
+
+    /// It worked, or the world has changed: try at once.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+        self.until = None;
+    }
+
+    /// Has it failed, and not worked since?
+    pub fn failed(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Is there still a wait?
+    pub fn waits(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// When the wait ends, if one is on.
+    pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|&until| now < until)
+    }
+}
+
+/// A stretch of the same trouble, logged when it begins and, with a count, when
+/// it has not been seen for a while.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Episode {
+    since: Option<Instant>,
+    last: Option<Instant>,
+    count: u64,
+}
+
+/// How long trouble must be absent before its episode is over.
+const QUIET: Duration = Duration::from_secs(5);
+
+impl Episode {
+    /// It happened; true the first time.
+    pub fn begin(&mut self, now: Instant) -> bool {
+        self.count += 1;
+        self.last = Some(now);
+        self.since.replace(self.since.unwrap_or(now)).is_none()
+    }
+
+    /// Has it begun, and not ended?
+    pub fn is_on(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Once it is over: how often it happened, and for how long.
+    pub fn end(&mut self, now: Instant) -> Option<(u64, Duration)> {
+        let (since, last) = (self.since?, self.last?);
+        (now >= last + QUIET).then(|| {
+            let count = self.count;
+            *self = Episode::default();
+            (count, last - since)
+        })
+    }
+
+    /// When [`Episode::end`] may have something to say.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.last.map(|last| last + QUIET)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_to_the_limit_and_start_again() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(100), ms(300));
+        assert!(!backoff.waits(now));
+        for wait in [100, 200, 300, 300] {
+            backoff.fail(now);
+            assert!(backoff.waits(now + ms(wait - 1)));
+            assert!(!backoff.waits(now + ms(wait)));
+            assert_eq!(backoff.wakes_at(now), Some(now + ms(wait)));
+        }
+        backoff.reset();
+        assert!(!backoff.waits(now));
+        backoff.fail(now);
+        assert_eq!(backoff.wakes_at(now), Some(now + ms(100)));
+    }
+
+    #[test]
+    fn an_episode_is_said_twice_however_often_it_happens() {
+        let start = Instant::now();
+        let mut episode = Episode::default();
+        assert!(episode.begin(start));
+        for s in 1..4 {
+            let now = start + Duration::from_secs(s);
+            assert!(!episode.begin(now));
+            assert_eq!(episode.end(now), None);
+        }
+        let quiet = start + Duration::from_secs(8);
+        assert_eq!(episode.end(quiet), Some((4, Duration::from_secs(3))));
+        assert_eq!(episode.end(quiet), None);
+        assert!(episode.begin(quiet));
+    }
+}

@@ -1,0 +1,184 @@
+//! Life after fork: what every child does, whichever design it belongs to.
+//!
+//! Nothing here returns to the supervisor's code. A child that serves one
+//! connection lets go of everything else, locks itself in and serves: from
+//! then on no allocation, no log, no lock, no clock.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::scoreboard::{Scoreboard, Slot};
+use super::seats::Seats;
+use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
+use crate::net::Listener;
+use crate::net::connection::{Connection, Copy, End};
+use crate::service::Menu;
+use crate::sys::sandbox::Sandbox;
+use crate::sys::{lifeline, process, signal};
+
+/// How a child leaves; the supervisor decides by it what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Leave {
+    /// It has served, as much as it was meant to.
+    Served = 0,
+    /// It waited and was told, by its lifeline, to go.
+    Retired = 10,
+    /// Its listener cannot be accepted on: forking another would not help.
+    Unusable = 11,
+    /// It could not map its buffers.
+    NoMemory = 13,
+    /// It could not lock itself in, and `--sandbox strict` says it must.
+    NoSandbox = 12,
+}
+
+/// What a child takes along from the supervisor.
+pub struct Terms<'a> {
+    /// Where connections come from.
+    pub listeners: &'a [Option<Listener>],
+    /// Where it tells what it does.
+    pub board: &'a Scoreboard,
+    /// Its slot there.
+    pub slot: Slot,
+    /// What it serves, at which listener.
+    pub services: &'a Menu,
+    /// How it locks itself in.
+    pub sandbox: &'a Sandbox,
+    /// What to do when that fails.
+    pub policy: SandboxPolicy,
+    /// Limits on a connection.
+    pub timeouts: Timeouts,
+    /// What to do when the supervisor dies.
+    pub orphans: Orphans,
+    /// The seats, where one process serves many clients at once.
+    pub seats: Option<&'a Seats>,
+    /// What becomes of a client beyond the limit.
+    pub overflow: Overflow,
+    /// With `--print`, standard output: what is received is copied there.
+    pub print: Option<BorrowedFd<'a>>,
+    /// Who forked it, noted before the fork.
+    pub supervisor: Pid,
+    /// Open on /dev/null.
+    pub null: BorrowedFd<'a>,
+}
+
+/// First thing in every child: signals as a worker hears them, and a panic that
+/// ends it.
+pub fn begin() {
+    signal::become_worker();
+    process::become_child();
+    #[cfg(debug_assertions)]
+    fault_at("begin");
+}
+
+/// The same in a child that will start threads.
+pub fn begin_with_threads() {
+    begin();
+    process::panic_means_exit_all();
+}
+
+/// With `--orphans terminate`, the child dies when the supervisor does.
+pub fn follow(terms: &Terms<'_>) {
+    if terms.orphans == Orphans::Terminate {
+        lifeline::on_parent_death(Signal::SIGTERM, terms.supervisor);
+    }
+}
+
+/// Leaves.
+pub fn leave(how: Leave) -> ! {
+    process::exit(how as i32)
+}
+
+/// Serves `conn` and leaves: the whole rest of a single-connection child. The
+/// scoreboard already says whom it serves. `channel` stays open beside the
+/// connection, for the double-forked.
+pub fn serve_only(
+    terms: &Terms<'_>,
+    buffer: &mut [u8],
+    conn: OwnedFd,
+    listener: usize,
+    channel: Option<&OwnedFd>,
+) -> ! {
+    process::set_name(process::SERVING);
+    // The connection outlives this frame on purpose: dropping it would be a
+    // close(2), which strict mode answers with SIGKILL.
+    let conn = std::mem::ManuallyDrop::new(conn);
+    let prepared = prepare(terms, conn.as_fd(), listener);
+    if let Some(lifetime) = terms.timeouts.lifetime {
+        signal::alarm(lifetime);
+    }
+    let service = terms.services.at(listener);
+    let helper = std::mem::ManuallyDrop::new(match prepared {
+        Ok(()) => service.helper(terms.null),
+        Err(errno) => Err(errno),
+    });
+    let beside = helper
+        .as_ref()
+        .map(|helper| helper.as_ref().map(AsFd::as_fd));
+    let_go([
+        terms.print,
+        Some(conn.as_fd()),
+        channel.map(AsFd::as_fd),
+        beside.unwrap_or(None),
+    ]);
+    let copy = lay_copy(terms, buffer);
+    if terms.sandbox.enter_for_one().is_err() && terms.policy == SandboxPolicy::Strict {
+        leave(Leave::NoSandbox);
+    }
+    #[cfg(debug_assertions)]
+    fault_at("serve");
+    let end = match beside {
+        Ok(beside) => {
+            let mut connection = Connection::new(&*conn, terms.board.meter(terms.slot), copy);
+            service.serve(&mut connection, beside, buffer)
+        }
+        Err(&errno) => End::Error(errno),
+    };
+    terms.board.end(terms.slot, end);
+    terms.board.announce_ended(terms.slot);
+    leave(Leave::Served)
+}
+
+/// What an accepted connection does not inherit from its listener.
+pub fn prepare(terms: &Terms<'_>, conn: BorrowedFd<'_>, listener: usize) -> Result<(), Errno> {
+    terms.listeners[listener]
+        .as_ref()
+        .map_or(Ok(()), |listener| listener.prepare(conn))
+}
+
+/// With `--print`, the copy of the connection that the scoreboard tells of.
+pub fn lay_copy<'a>(terms: &Terms<'a>, buffer: &mut [u8]) -> Option<Copy<'a>> {
+    let peer = || terms.board.report(terms.slot).peer;
+    terms.print.map(|to| Copy::lay(to, peer(), buffer))
+}
+
+/// Closes everything but what the connection needs: strict mode permits write(2)
+/// to any descriptor that is open, the log's and the listener's too.
+fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
+    let mut keep = needed;
+    keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
+    process::keep_only(keep.iter().flatten().copied());
+}
+
+/// The test hook of debug builds: `ECHOD_FAULT=PLACE:HOW` makes each child fail
+/// there, by `panic`, `segv` or an exit status.
+#[cfg(debug_assertions)]
+pub(super) fn fault_at(place: &str) {
+    let Some(fault) = std::env::var_os("ECHOD_FAULT") else {
+        return;
+    };
+    let Some(how) = fault
+        .to_str()
+        .and_then(|f| f.strip_prefix(place)?.strip_prefix(':'))
+    else {
+        return;
+    };
+    match how {
+        "panic" => panic!("asked to"),
+        "segv" => drop(nix::sys::signal::raise(Signal::SIGSEGV)),
+        status => process::exit(status.parse().unwrap_or(1)),
+    }
+}

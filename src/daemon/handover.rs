@@ -1,0 +1,121 @@
+//! `--accept pass`: the supervisor accepts while a worker is free, and hands
+//! the client over.
+//!
+//! A worker counts as busy from the moment it is passed a client, so that its
+//! replacement is forked at once. Who has what is in `passing`.
+
+use std::time::Instant;
+
+use super::intake::Tried;
+use super::passing::Passed;
+use super::supervisor::{Held, Supervisor};
+use crate::config::Overflow;
+use crate::net;
+
+/// Clients accepted in one go, before orders are looked at again.
+const BATCH: usize = 16;
+
+impl Supervisor {
+    /// The listener is readable.
+    pub(super) fn accept_to_pass(&mut self, listener: usize, now: Instant) {
+        for _ in 0..BATCH {
+            let free = self.passing.as_ref().is_some_and(|p| p.has_free());
+            let turns_away = !free && self.turns_away();
+            if self.has_waiting() || (!free && !turns_away) {
+                return;
+            }
+            match self.try_accept(listener, now) {
+                Tried::Got(held) if turns_away => self.turn_away(held, now),
+                Tried::Got(held) => self.pass(held, now),
+                Tried::Empty | Tried::NotNow => return,
+                Tried::Unusable(errno) => return self.give_up_listener(listener, errno),
+            }
+        }
+    }
+
+    /// Is the limit reached, and further clients shall not wait?
+    pub(super) fn turns_away(&self) -> bool {
+        self.children.full() && self.estate.config.overflow != Overflow::Queue
+    }
+
+    /// Does an accepted client wait to be passed?
+    pub(super) fn has_waiting(&self) -> bool {
+        self.passing.as_ref().is_some_and(|p| p.has_waiting())
+    }
+
+    /// Clients that could not be passed, or came back from a worker that died:
+    /// to whoever is free now or, in a stop, to a process of their own.
+    pub(super) fn pass_waiting(&mut self, now: Instant) {
+        while let Some(passing) = &mut self.passing
+            && !self.accept_wait.waits(now)
+            && self.held.is_none()
+            && (if self.phase.serves() {
+                passing.has_free()
+            } else {
+                !self.children.full()
+            })
+            && let Some(held) = passing.next_waiting()
+        {
+            if self.phase.serves() {
+                self.pass(held, now);
+            } else {
+                self.serve(held, now);
+            }
+        }
+    }
+
+    fn pass(&mut self, held: Held, now: Instant) {
+        let Some(passing) = &mut self.passing else {
+            return;
+        };
+        match passing.pass(held, &self.estate.board) {
+            Passed::To(slot) => {
+                self.children.taken(slot, now);
+                self.accept_wait.reset();
+            }
+            Passed::NotYet => {}
+            Passed::Short(errno) => {
+                self.accept_wait.fail(now);
+                self.accept_trouble(errno, now);
+            }
+        }
+    }
+
+    /// What workers say: who took its client, and who waits for another. In this
+    /// order, so that nobody is thought busy for ever; see the scoreboard.
+    pub(super) fn note_passed(&mut self) {
+        let Some(passing) = &mut self.passing else {
+            return;
+        };
+        let mut again = Vec::new();
+        self.estate.board.drain_again(|slot| again.push(slot));
+        self.estate.board.drain_taken(|slot| passing.taken(slot));
+        for slot in again {
+            if self.children.again(slot, self.generation.number) {
+                passing.free(slot);
+            }
+        }
+    }
+
+    /// A worker died before it took this client. Nobody has spoken with it: it is
+    /// passed to another, or, once clients are being cut, reset.
+    pub(super) fn take_back(&mut self, held: Held) {
+        match &mut self.passing {
+            Some(passing) if !self.phase.cuts() => passing.wait(held),
+            _ => {
+                net::overflow_reset(held.conn);
+                self.cut += 1;
+            }
+        }
+    }
+
+    /// The deadline: resets the clients that wait to be passed. Returns how many.
+    pub(super) fn cut_waiting(&mut self) -> usize {
+        let mut cut = 0;
+        while let Some(held) = self.passing.as_mut().and_then(|p| p.next_waiting()) {
+            net::overflow_reset(held.conn);
+            cut += 1;
+        }
+        cut
+    }
+}

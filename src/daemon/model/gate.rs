@@ -1,0 +1,187 @@
+//! Where an idle worker waits: for a connection, or for word to go.
+//!
+//! It waits in an epoll of the listeners, each EPOLLEXCLUSIVE so that the kernel
+//! wakes one worker and not all, and of the lifeline: a byte there retires one
+//! worker, end-of-file all of them. A woken worker accepts before it obeys, for
+//! the wake-up it was given has been given to nobody else (`epoll_ctl(2)`).
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::addr::Peer;
+use crate::daemon::scoreboard::Scoreboard;
+use crate::net::Listener;
+use crate::net::{AcceptError, classify};
+
+/// What the wait brought.
+pub enum Next {
+    /// A connection, by the listener with this index.
+    Connection(OwnedFd, Peer, usize),
+    /// Word to go.
+    Retire,
+    /// The listener with this index cannot be accepted on.
+    Unusable(usize, Errno),
+}
+
+/// Milliseconds to keep away from a listener that cannot be served, at first
+/// and at most.
+pub(super) const PAUSE: u16 = 100;
+const LONGEST_PAUSE: u16 = 1000;
+
+/// The worker's place at its listeners.
+pub struct Gate<'a> {
+    listeners: &'a [Option<Listener>],
+    lifeline: BorrowedFd<'a>,
+    board: &'a Scoreboard,
+    epoll: Option<Arc<Epoll>>,
+    first: usize,
+    pause: u16,
+}
+
+/// What looking at the queues brought.
+pub(super) enum Tried {
+    /// A connection, or a listener that is no use.
+    Got(Next),
+    /// The queues are empty.
+    Nothing,
+    /// Descriptors or memory are short, which the board knows: not now.
+    Short,
+}
+
+impl<'a> Gate<'a> {
+    /// `first` says which listener is looked at first, so that over all workers
+    /// none is preferred.
+    pub fn new(
+        listeners: &'a [Option<Listener>],
+        lifeline: BorrowedFd<'a>,
+        board: &'a Scoreboard,
+        first: usize,
+    ) -> Self {
+        Gate {
+            listeners,
+            lifeline,
+            board,
+            epoll: None,
+            first,
+            pause: 0,
+        }
+    }
+
+    /// A place for another thread of this process, at the same epoll once that is
+    /// made: it wakes one of the threads in it for a connection, and for
+    /// end-of-file, which stays, one after the other.
+    pub fn beside(&self, first: usize) -> Self {
+        Gate {
+            epoll: self.epoll.clone(),
+            first,
+            ..*self
+        }
+    }
+
+    /// Makes the epoll, made anyway at the first wait: a sandboxed worker does it
+    /// before it locks itself in. It must be made after the fork, or all workers
+    /// would share one.
+    ///
+    /// # Errors
+    /// epoll_create1(2)'s or epoll_ctl(2)'s.
+    pub fn open(&mut self) -> Result<(), Errno> {
+        if self.epoll.is_some() {
+            return Ok(());
+        }
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for listener in self.listeners.iter().flatten() {
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+            epoll.add(listener, EpollEvent::new(flags, 0))?;
+        }
+        epoll.add(self.lifeline, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        self.epoll = Some(Arc::new(epoll));
+        Ok(())
+    }
+
+    /// The next connection, or word to go. Looks at the queues before it waits:
+    /// `idle` is called once if it has to.
+    pub fn next(&mut self, idle: impl Fn()) -> Next {
+        let mut told = false;
+        let mut said = false;
+        loop {
+            match self.try_accept() {
+                Tried::Got(next) => return next,
+                Tried::Short => self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+                Tried::Nothing => self.pause = 0,
+            }
+            if told && is_retired(self.lifeline) {
+                return Next::Retire;
+            }
+            if !std::mem::replace(&mut said, true) {
+                idle();
+            }
+            told = self.wait();
+        }
+    }
+
+    /// Looks at each queue once, without waiting.
+    pub(super) fn try_accept(&mut self) -> Tried {
+        let mut short = false;
+        for k in 0..self.listeners.len() {
+            let i = (self.first + k) % self.listeners.len();
+            let Some(listener) = &self.listeners[i] else {
+                continue;
+            };
+            loop {
+                let errno = match listener.accept() {
+                    Ok((conn, peer)) => {
+                        self.first = i + 1;
+                        return Tried::Got(Next::Connection(conn, peer, i));
+                    }
+                    Err(errno) => errno,
+                };
+                match classify(errno) {
+                    AcceptError::Again => break,
+                    // A connection that was gone before we came: the next one.
+                    AcceptError::Continue => {}
+                    AcceptError::Exhausted | AcceptError::Denied => {
+                        self.board.trouble(errno);
+                        short = true;
+                        break;
+                    }
+                    AcceptError::Unusable => return Tried::Got(Next::Unusable(i, errno)),
+                }
+            }
+        }
+        if short { Tried::Short } else { Tried::Nothing }
+    }
+
+    /// True if the lifeline has something to say.
+    fn wait(&mut self) -> bool {
+        if self.pause > 0 || self.open().is_err() {
+            // A listener in the wait would wake us at once.
+            return watch(self.lifeline, self.pause.max(PAUSE));
+        }
+        let Some(epoll) = &self.epoll else {
+            return false;
+        };
+        let mut events = [EpollEvent::empty(); 4];
+        let ready = epoll.wait(&mut events, EpollTimeout::NONE).unwrap_or(0);
+        events[..ready].iter().any(|event| event.data() == 1)
+    }
+
+    /// Keeps away for a while; true on word to go.
+    pub(super) fn rest(&self) -> bool {
+        watch(self.lifeline, PAUSE) && is_retired(self.lifeline)
+    }
+}
+
+/// For so many milliseconds at most: has the lifeline something to say?
+fn watch(lifeline: BorrowedFd<'_>, pause: u16) -> bool {
+    let mut fds = [PollFd::new(lifeline, PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(pause)).is_ok_and(|ready| ready > 0)
+}
+
+/// Another worker may have got the byte that woke us.
+pub(super) fn is_retired(lifeline: BorrowedFd<'_>) -> bool {
+    matches!(nix::unistd::read(lifeline, &mut [0]), Ok(0 | 1))
+}

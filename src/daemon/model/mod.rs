@@ -1,0 +1,12 @@
+//! The process designs: what a forked child is, in each. Everything else about
+//! them is the supervisor's and is shared.
+
+mod crew;
+pub mod datagram;
+pub mod door;
+pub mod fork;
+pub mod gate;
+pub mod inbox;
+pub mod prefork;
+pub mod prethread;
+pub mod thread;

@@ -1,0 +1,102 @@
+//! What the main thread does about clients that come: nothing where the pool's
+//! threads accept, else it accepts them, or at the limit turns them away.
+
+use std::time::Instant;
+
+use super::super::crew::Client;
+use super::super::gate::{Next, Tried};
+use super::Post;
+use crate::config::{Overflow, ThreadAccept};
+
+/// Clients accepted in one go, before orders are looked at again.
+const BATCH: usize = 16;
+
+/// What the main thread does about new clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// They wait, or are the threads' business.
+    None,
+    /// Accepts them.
+    Take,
+    /// Accepts them to turn them away.
+    TurnAway,
+}
+
+impl Post<'_, '_> {
+    pub(super) fn intake(&mut self, now: Instant) -> Intake {
+        if self.held.is_some() || self.accept_wait.waits(now) {
+            return Intake::None;
+        }
+        if self.is_full() {
+            if self.seats.say_full() {
+                self.terms.board.ring();
+            }
+            return match self.terms.overflow {
+                Overflow::Queue => Intake::None,
+                Overflow::Close | Overflow::Reset => Intake::TurnAway,
+            };
+        }
+        let takes = match &self.staff {
+            None => true,
+            Some(staff) => staff.accept == ThreadAccept::Pass && self.crew.roster().idle > 0,
+        };
+        if takes { Intake::Take } else { Intake::None }
+    }
+
+    /// Are all seats taken, and does nobody wait for a client?
+    fn is_full(&mut self) -> bool {
+        if self.staff.is_some() {
+            let roster = self.crew.roster();
+            return roster.idle == 0 && (self.seatless || roster.alive == self.seats.count());
+        }
+        if self.seat.is_none() {
+            self.seat = self.claim();
+        }
+        self.seat.is_none()
+    }
+
+    /// A listener is readable. What is to be done may have changed meanwhile.
+    pub(super) fn accept_some(&mut self, now: Instant) {
+        for _ in 0..BATCH {
+            let intake = self.intake(now);
+            if intake == Intake::None || !self.accept(intake, now) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts once; false if there was nobody.
+    fn accept(&mut self, intake: Intake, now: Instant) -> bool {
+        let client = match self.gate.try_accept() {
+            Tried::Got(Next::Connection(conn, peer, listener)) => Client {
+                conn,
+                peer,
+                listener,
+            },
+            Tried::Got(Next::Unusable(listener, errno)) => {
+                self.crew.roster().unusable = Some((listener, errno));
+                return false;
+            }
+            Tried::Got(Next::Retire) | Tried::Nothing => return false,
+            Tried::Short => {
+                self.accept_wait.fail(now);
+                return false;
+            }
+        };
+        self.accept_wait.reset();
+        match (intake, self.seat.take()) {
+            (Intake::TurnAway, seat) => {
+                self.seat = seat;
+                if self.terms.overflow == Overflow::Reset {
+                    crate::net::overflow_reset(client.conn);
+                }
+            }
+            (_, Some(seat)) => {
+                self.crew.seat(&seat, &client);
+                self.start_for(client, seat, now);
+            }
+            (_, None) => self.hand.give(self.crew, client),
+        }
+        true
+    }
+}

@@ -1,0 +1,95 @@
+//! Orders: one signal after the other, as in the table of echod(8), SIGNALS.
+
+use std::time::Instant;
+
+use log::{error, info, warn};
+use nix::sys::signal::Signal;
+
+use super::generation::Generation;
+use super::pool::Pool;
+use super::state::Input;
+use super::supervisor::Supervisor;
+use crate::config::Model;
+
+impl Supervisor {
+    pub(super) fn obey(&mut self, now: Instant) {
+        for (signal, input) in [
+            (Signal::SIGINT, Input::Interrupt),
+            (Signal::SIGTERM, Input::Term),
+            (Signal::SIGQUIT, Input::Quit),
+        ] {
+            if self.signals.take(signal) {
+                self.advance(input, now);
+            }
+        }
+        if self.signals.take(Signal::SIGHUP) {
+            self.reopen_log();
+            self.renew();
+        }
+        if self.signals.take(Signal::SIGUSR1) {
+            self.reopen_log();
+        }
+        if self.signals.take(Signal::SIGUSR2) {
+            warn!("USR2: this version cannot upgrade itself; ignored");
+        }
+        if self.signals.take(Signal::SIGTTIN) {
+            // One more, even where as many wait as the limits ask for.
+            self.idle_lost += usize::from(self.resize(Pool::grow).is_some());
+        }
+        if self.signals.take(Signal::SIGTTOU) {
+            let least = self.resize(Pool::shrink);
+            if least.is_some_and(|least| self.waiting() > least) {
+                self.generation.retire(1);
+            }
+        }
+    }
+
+    fn reopen_log(&mut self) {
+        match self.log.reopen() {
+            Ok(()) => info!("log reopened"),
+            Err(e) => error!("{e}"),
+        }
+    }
+
+    /// HUP: idle workers of the old generation leave, busy ones serve their
+    /// client to its end.
+    pub(super) fn renew(&mut self) {
+        let nobody = self.pool.is_none() && self.crew.is_gone();
+        if nobody || !self.phase.serves() {
+            return;
+        }
+        let number = self.generation.number.wrapping_add(1);
+        match Generation::new(number, self.estate.config.model.accept()) {
+            Ok(next) => {
+                self.children.leave_idle();
+                if let Some(passing) = &mut self.passing {
+                    passing.none_free();
+                }
+                self.generation = next;
+                self.crew.dismiss();
+                info!(
+                    "generation {}: new workers, nobody is cut",
+                    self.generation.number
+                );
+            }
+            Err(error) => error!("{error}; the old workers stay"),
+        }
+    }
+
+    /// Moves the pool's limits; the new least number of idle workers, if there is
+    /// a pool to move.
+    fn resize(&mut self, change: fn(&mut Pool)) -> Option<usize> {
+        let pooled = matches!(self.estate.config.model, Model::Prefork { .. });
+        let Some(pool) = self.pool.as_mut().filter(|_| pooled) else {
+            info!("TTIN and TTOU: this design has no pool of workers");
+            return None;
+        };
+        change(pool);
+        let limits = pool.limits();
+        info!(
+            "{} to {} workers wait from now on",
+            limits.min_spare, limits.max_spare
+        );
+        Some(limits.min_spare)
+    }
+}

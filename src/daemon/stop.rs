@@ -1,0 +1,146 @@
+//! Stopping without losing anyone: what each step of `state` does.
+
+use std::time::Instant;
+
+use log::{error, info, warn};
+use nix::sys::signal::Signal;
+
+use super::state::{Action, Input, Phase, advance};
+use super::supervisor::Supervisor;
+use crate::error::errno_text;
+use crate::sys::process;
+
+impl Supervisor {
+    /// Takes the steps that time and emptiness allow; true when it is over.
+    pub(super) fn step(&mut self, now: Instant) -> bool {
+        loop {
+            let before = self.phase;
+            if self.advance(Input::Tick, now) {
+                return true;
+            }
+            if before == self.phase {
+                break;
+            }
+        }
+        self.take_queue(now);
+        if !self.phase.serves() {
+            self.crew.close(matches!(self.phase, Phase::Ending { .. }));
+        }
+        let empty = self.children.alive() == 0
+            && self.held.is_none()
+            && self.crew.is_gone()
+            && !self.has_waiting()
+            && self.estate.listeners.iter().all(Option::is_none);
+        empty && self.advance(Input::Empty, now)
+    }
+
+    /// The one place where the phase changes; true when it is over.
+    pub(super) fn advance(&mut self, input: Input, now: Instant) -> bool {
+        let (phase, action) = advance(self.phase, input, now, &self.estate.config.stop);
+        if phase != self.phase {
+            log::debug!("{} on {input:?}: {}", self.phase.name(), phase.name());
+            self.phase = phase;
+        }
+        match action {
+            Action::None => {}
+            Action::Announce => {
+                let delay = crate::values::show(self.estate.config.stop.delay);
+                info!("stopping: still accepting for {delay}");
+            }
+            Action::RefuseNew => self.refuse_new(),
+            Action::TakeQueue => self.retire_all(),
+            Action::Cut => self.end_all(now),
+            Action::Kill => self.kill_all(),
+            Action::Exit => {
+                self.say_goodbye();
+                return true;
+            }
+        }
+        false
+    }
+
+    fn refuse_new(&mut self) {
+        let busy = match &self.estate.seats {
+            Some(seats) => seats.occupied(),
+            None => self.children.alive().saturating_sub(self.idle()),
+        };
+        info!("stopping: {busy} clients are left to finish");
+        for listener in 0..self.estate.listeners.len() {
+            let Some(open) = &self.estate.listeners[listener] else {
+                continue;
+            };
+            if let Err(errno) = open.refuse_new() {
+                // Multipath TCP, say. A plain close resets who is queued, but a
+                // queue that never ends would be worse.
+                let name = open.name();
+                warn!(
+                    "SO_ATTACH_FILTER {name}: {}: closed at once",
+                    errno_text(errno)
+                );
+                self.close_listener(listener);
+            }
+        }
+    }
+
+    /// Idle workers accept what they were woken for, or leave; from here on the
+    /// supervisor takes what is queued. A Unix socket can refuse newcomers and
+    /// keep its queue; it would wake waiting workers for ever, so not before.
+    fn retire_all(&mut self) {
+        for listener in self.estate.listeners.iter().flatten() {
+            if let Err(errno) = listener.shut() {
+                warn!("shutdown {}: {}", listener.name(), errno_text(errno));
+            }
+        }
+        self.crew.deafen();
+        self.crew.dismiss();
+        self.generation.end();
+    }
+
+    fn end_all(&mut self, now: Instant) {
+        let queued = self.cut_queue(now);
+        if queued > 0 {
+            warn!("{queued} clients were still queued: reset");
+        }
+        self.cut += queued;
+        self.generation.end();
+        self.tell_all(&[Signal::SIGTERM, Signal::SIGCONT]);
+    }
+
+    fn kill_all(&mut self) {
+        self.tell_all(&[Signal::SIGKILL]);
+    }
+
+    /// Signals every child whose pid the kernel still holds for us; a
+    /// double-forked one gets its order by its channel.
+    fn tell_all(&mut self, signals: &[Signal]) {
+        self.crew.tell(signals);
+        let slots: Vec<_> = self.children.slots().collect();
+        for slot in slots {
+            self.children.told(slot);
+            if let Some(channels) = &self.channels {
+                channels.order_stop(slot);
+            }
+            let Some(pid) = self.children.get(slot).and_then(|child| child.pid) else {
+                continue;
+            };
+            process::signal_child(pid, signals);
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        for slot in self.children.slots() {
+            let pid = self.children.get(slot).and_then(|child| child.pid);
+            error!(
+                "process {} will not die",
+                pid.map_or(0, nix::unistd::Pid::as_raw)
+            );
+        }
+        for listener in 0..self.estate.listeners.len() {
+            self.close_listener(listener);
+        }
+        match self.cut {
+            0 => info!("stopped; no client was cut"),
+            n => warn!("stopped; {n} clients were cut"),
+        }
+    }
+}

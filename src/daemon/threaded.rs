@@ -1,0 +1,130 @@
+//! The supervisor's side of a worker that serves with threads: seats for the
+//! clients it takes itself at a stop, news of the limit, and, when such a worker
+//! dies, the end of every client it had.
+
+use std::time::Instant;
+
+use log::error;
+
+use super::children::{Child, Role};
+use super::ending::{self, Ended, Gone};
+use super::scoreboard::Slot;
+use super::seats::{Seat, Waiter};
+use super::supervisor::Supervisor;
+use crate::error::errno_text;
+use crate::net::connection::End;
+
+/// Every seat is taken.
+pub(super) struct NoSeat;
+
+impl Supervisor {
+    /// Is there room for a process that serves one more client? If not, the bell
+    /// rings or SIGCHLD comes when there may be.
+    pub(super) fn has_room(&self) -> bool {
+        if self.children.full() {
+            return false;
+        }
+        // No child is the owner of this one: it goes back at once.
+        match self.take_seat(self.estate.config.child_slots()) {
+            Ok(seat) => {
+                self.give_back(seat);
+                true
+            }
+            Err(NoSeat) => false,
+        }
+    }
+
+    /// A seat for the child of `slot`, in the designs that have them.
+    pub(super) fn take_seat(&self, slot: Slot) -> Result<Option<Seat>, NoSeat> {
+        let Some(seats) = &self.estate.seats else {
+            return Ok(None);
+        };
+        let seat = seats.claim_or_wait(slot, &mut 0, Waiter::Supervisor);
+        seat.map(Some).ok_or(NoSeat)
+    }
+
+    /// The child that it was for was not forked. One that was keeps it until
+    /// [`Supervisor::bury_threaded`].
+    pub(super) fn give_back(&self, seat: Option<Seat>) {
+        if let (Some(seats), Some(seat)) = (&self.estate.seats, seat) {
+            // Nobody else but us would have to be told.
+            let _ = seats.release(seat);
+        }
+    }
+
+    /// Whether the limit was reached is asked of the worker once an episode;
+    /// whether it lasts is looked at.
+    pub(super) fn watch_seats(&mut self, now: Instant) {
+        let Some(seats) = &self.estate.seats else {
+            return;
+        };
+        let known = self.troubles.full.is_on();
+        seats.ask(!known);
+        if known && seats.occupied() >= self.estate.config.max_clients {
+            self.at_limit(now);
+        }
+    }
+
+    /// The bell rang: is the limit reached, and can threads be started?
+    pub(super) fn note_seats(&mut self, now: Instant) {
+        let Some(seats) = &self.estate.seats else {
+            return;
+        };
+        // The seats of threads that are about to leave look taken too.
+        let full = seats.take_full() && seats.occupied() >= self.estate.config.max_clients;
+        let short = seats.take_short();
+        if full {
+            self.at_limit(now);
+        }
+        if let Some(errno) = short
+            && self.troubles.fork.begin(now)
+        {
+            error!(
+                "clone: {}: clients wait in the queue; trying again",
+                errno_text(errno)
+            );
+        }
+    }
+
+    /// The worker of `slot` is gone, and with it every client it had; or a child
+    /// that served one.
+    pub(super) fn bury_threaded(&mut self, slot: Slot, child: &Child, gone: Gone, now: Instant) {
+        let mut left = Vec::new();
+        if let Some(seats) = &self.estate.seats {
+            seats.vacate(slot, |one| left.push(one));
+        }
+        if child.role == Role::Busy {
+            return self.bury_busy(slot, child, gone, now);
+        }
+        for one in &left {
+            // Its seat said nothing of an end, so the kernel's word is all.
+            let end = ending::verdict(gone, None, child.told, None, one.lasted);
+            self.cut += usize::from(end == End::Stop);
+            let listener = self.names.get(one.report.listener);
+            ending::log_conn(&Ended {
+                pid: child.pid,
+                report: one.report,
+                listener: listener.map_or("?", String::as_str),
+                lasted: one.lasted,
+                end,
+            });
+        }
+        if left.is_empty() {
+            let said = self.estate.board.said(slot);
+            return self.bury_idle(slot, child, gone, said, now);
+        }
+        self.births.well();
+        let pid = child.pid.map_or(0, nix::unistd::Pid::as_raw);
+        let n = left.len();
+        match gone {
+            _ if child.told => {}
+            Gone::Killed(signal) => {
+                error!("process {pid} died of {signal} while serving {n} clients");
+            }
+            Gone::Exited(status) => {
+                error!("process {pid} left with status {status} while serving {n} clients");
+            }
+            Gone::Untold => {}
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The supervisor's hands: how many workers there are to be, and forking them.
+//!
+//! Reserve a slot, fork, commit; on failure cancel. `burial` releases it.
+
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use super::children::{Child, Reserved, Role};
+use super::model::{fork, prefork, thread};
+use super::pool::{Census, Move};
+use super::scoreboard::{Said, Slot};
+use super::supervisor::{Held, Supervisor};
+use crate::config::{Model, Overflow};
+use crate::sys::process;
+
+/// Wait after a first failure, and at most.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_FORK_WAIT: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Does what is due: a client held for want of a process, the pool's size,
+    /// the end of troubles.
+    pub(super) fn maintain(&mut self, now: Instant) {
+        let sick = self.troubles.sick.is_on();
+        self.close_episodes(now);
+        if sick && !self.troubles.sick.is_on() {
+            self.births.well();
+        }
+        if !self.fork_wait.waits(now)
+            && let Some(held) = self.held.take()
+        {
+            self.serve(held, now);
+        }
+        if self.phase.serves() && !self.fork_wait.waits(now) {
+            self.size_pool(now);
+        }
+        self.man_posts(now);
+        if self.crew.is_due(now) {
+            self.crew.look(now);
+        }
+        self.pass_waiting(now);
+        self.take_queue(now);
+    }
+
+    fn size_pool(&mut self, now: Instant) {
+        let Some(mut pool) = self.pool else { return };
+        let census = Census {
+            idle: self.waiting(),
+            alive: self.children.alive(),
+            max: self.estate.config.child_slots(),
+            lost: std::mem::take(&mut self.idle_lost),
+        };
+        let starting = !std::mem::replace(&mut self.started, true);
+        let moved = if starting {
+            Move::Fork(pool.start(census))
+        } else {
+            pool.decide(census)
+        };
+        match moved {
+            Move::Stay => {}
+            Move::Retire(n) => self.generation.retire(n),
+            Move::Fork(n) => {
+                let allowed = 0..self.births.allowed(n, now);
+                let forked = allowed.take_while(|_| self.fork_worker(now)).count();
+                if forked < n {
+                    self.idle_lost = census.lost.saturating_sub(forked);
+                }
+            }
+        }
+        self.pool = Some(pool);
+        let iterative = self.estate.config.model == Model::Iterative;
+        if census.idle == 0 && self.children.full() && !iterative {
+            self.at_limit(now);
+        }
+        if self.estate.seats.is_some() {
+            self.watch_seats(now);
+        } else if !self.tells_roles() {
+            self.set_bells();
+        }
+    }
+
+    /// Workers that serve many ring only when the pool could do something.
+    fn set_bells(&self) {
+        let Some(limits) = self.pool.as_ref().map(super::pool::Pool::limits) else {
+            return;
+        };
+        let full = self.children.full();
+        let (below, above) = match (full, self.estate.config.overflow) {
+            (false, _) => (limits.min_spare, limits.max_spare),
+            // Once it has been said that the limit is reached, a further ring
+            // would be for nothing.
+            (true, Overflow::Queue) => (usize::from(!self.troubles.full.is_on()), limits.max_spare),
+            (true, _) => (1, 0),
+        };
+        self.estate.board.ring_outside(below, above);
+    }
+
+    /// Workers of this generation that wait, and were not asked to go.
+    pub(super) fn waiting(&self) -> usize {
+        self.idle().saturating_sub(self.generation.retiring())
+    }
+
+    /// Workers of this generation that wait.
+    pub(super) fn idle(&self) -> usize {
+        if self.tells_roles() {
+            return self.children.idle();
+        }
+        let waits = |slot: &Slot| {
+            self.estate.board.said(*slot) != Said::Serving
+                && self
+                    .children
+                    .get(*slot)
+                    .is_some_and(|c| c.role == Role::Idle && c.generation == self.generation.number)
+        };
+        self.children.slots().filter(waits).count()
+    }
+
+    fn per_child(&self) -> Option<u64> {
+        match self.estate.config.model {
+            Model::Prefork { per_child, .. } => per_child,
+            Model::Iterative | Model::Thread | Model::Prethread { .. } => None,
+            Model::Fork(_) => Some(1),
+        }
+    }
+
+    pub(super) fn serves_many(&self) -> bool {
+        self.per_child() != Some(1)
+    }
+
+    /// Does every worker say when it takes a connection, and when it waits again?
+    /// Those that serve many keep a count of their own instead, but for those
+    /// that are passed their connections.
+    pub(super) fn tells_roles(&self) -> bool {
+        !self.serves_many() || self.passing.is_some()
+    }
+
+    fn fork_worker(&mut self, now: Instant) -> bool {
+        let Some(reserved) = self.children.reserve() else {
+            return false;
+        };
+        let slot = reserved.slot();
+        let limit = self.per_child();
+        let model = self.estate.config.model;
+        self.estate.board.clear(slot);
+        self.estate.board.count_waiting(1);
+        let channel = self.passing.as_mut().map(|passing| passing.open(slot));
+        let forked = channel.transpose().and_then(|channel| {
+            let terms = self.estate.terms(slot);
+            let (generation, buffer) = (&self.generation, &mut self.buffer);
+            let passing = self.passing.as_ref();
+            let crew = &self.crew;
+            process::fork(|| {
+                crew.close_inherited();
+                if let Some(order_end) = generation.order_end() {
+                    process::close_inherited(order_end);
+                }
+                if let Some(passing) = passing {
+                    passing.close_inherited();
+                }
+                if terms.seats.is_some() {
+                    thread::serve(&terms, generation.lifeline(), model)
+                }
+                let door = prefork::door(&terms, generation, channel.as_ref());
+                if limit == Some(1) {
+                    prefork::serve_one(&terms, door, buffer.bytes())
+                }
+                prefork::serve_many(&terms, door, buffer.bytes(), limit)
+            })
+        });
+        if forked.is_err() {
+            self.estate.board.count_waiting(-1);
+        }
+        let forked = self.settle_fork(reserved, forked, Role::Idle, now);
+        if let Some(passing) = &mut self.passing {
+            if forked {
+                passing.free(slot);
+            } else {
+                passing.close(slot);
+            }
+        }
+        forked
+    }
+
+    /// Forks a process for an accepted client; keeps the client if that fails.
+    pub(super) fn serve(&mut self, held: Held, now: Instant) {
+        let Some(reserved) = self.children.reserve() else {
+            self.held = Some(held);
+            return;
+        };
+        let slot = reserved.slot();
+        let Ok(seat) = self.take_seat(slot) else {
+            self.children.cancel(reserved);
+            self.held = Some(held);
+            return;
+        };
+        let channel = self
+            .channels
+            .as_mut()
+            .map(|channels| channels.open(slot))
+            .transpose();
+        let forked = channel.and_then(|channel| {
+            let Held {
+                conn,
+                peer,
+                listener,
+            } = &held;
+            self.estate.board.clear(slot);
+            self.estate.board.serving(slot, *peer, *listener);
+            let terms = self.estate.terms(slot);
+            let buffer = &mut self.buffer;
+            process::fork(|| {
+                let conn = process::inherited(conn);
+                match &channel {
+                    None => fork::serve(&terms, buffer.bytes(), conn, *listener),
+                    Some(end) => {
+                        fork::serve_as_grandchild(&terms, buffer.bytes(), conn, *listener, end)
+                    }
+                }
+            })
+        });
+        if forked.is_err()
+            && let Some(channels) = &mut self.channels
+        {
+            channels.close(slot);
+        }
+        if !self.settle_fork(reserved, forked, Role::Busy, now) {
+            self.held = Some(held);
+            self.give_back(seat);
+        }
+    }
+
+    fn settle_fork(
+        &mut self,
+        reserved: Reserved,
+        forked: Result<Pid, Errno>,
+        role: Role,
+        now: Instant,
+    ) -> bool {
+        let pid = match forked {
+            Ok(pid) => pid,
+            Err(errno) => {
+                self.children.cancel(reserved);
+                self.fork_failed(errno, now);
+                return false;
+            }
+        };
+        self.fork_wait.reset();
+        self.outlive(pid, now);
+        let pid = self.channels.is_none().then_some(pid);
+        let generation = self.generation.number;
+        self.children.commit(
+            reserved,
+            Child {
+                pid,
+                role,
+                generation,
+                since: now,
+                told: false,
+            },
+        );
+        true
+    }
+
+    pub(super) fn at_limit(&mut self, now: Instant) {
+        if self.troubles.full.begin(now) {
+            let fate = match self.estate.config.overflow {
+                Overflow::Queue => "wait in the queue",
+                Overflow::Close => "are closed",
+                Overflow::Reset => "are reset",
+            };
+            let max = self.estate.config.max_clients;
+            warn!("--max-clients {max} reached: further clients {fate}");
+        }
+    }
+
+    fn close_episodes(&mut self, now: Instant) {
+        let troubles = &mut self.troubles;
+        for (episode, what) in [
+            (&mut troubles.fork, "fork works again"),
+            (&mut troubles.sick, "workers live again"),
+            (&mut troubles.accept, "accept works again"),
+            (&mut troubles.full, "below --max-clients again"),
+        ] {
+            if let Some((count, lasted)) = episode.end(now) {
+                info!("{what}: {count} times in {}", crate::values::show(lasted));
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! echod: a classic Unix echo daemon (RFC 862) with a process per connection,
+//! `echoc`, which talks to it, and `echoload`, which loads it and verifies every
+//! byte.
+//!
+//! This page is the map. What the programs do is specified in `man/echod.8`,
+//! `man/echoc.1` and `man/echoload.1`; `man/echod-models.7` explains why the designs are what
+//! they are. Start with that one if fork(2) and accept(2) are new to you.
+//!
+//! # Half an hour of reading
+//!
+//! 1. [`daemon`]: the straight line from a command line to an exit status.
+//! 2. [`daemon::supervisor`]: one thread, one loop. Do what is due, wait, note
+//!    what came.
+//! 3. [`daemon::state`]: running, stopping, gone, as a pure table. `daemon::stop`
+//!    does what it says.
+//! 4. `daemon::workforce`: reserve a slot, fork, commit; `daemon::burial`: release
+//!    it, when the kernel says that the child is gone.
+//! 5. [`daemon::child`]: the other side of the fork. Nothing there comes back.
+//! 6. [`daemon::model::prefork`] and [`daemon::model::gate`]: what a worker does,
+//!    and how it waits; [`daemon::model::door`] has the other ways of `--accept`.
+//!    [`daemon::model::fork`] is the textbook's design.
+//! 7. [`sys::process`]: the fork itself, and the only way out of a child.
+//! 8. [`service`] and its `echo`: all this, for a loop that reads and writes. Its
+//!    `command` stays in the same sandbox, and `runner` is the helper outside.
+//!
+//! Then, by need: [`daemon::scoreboard`] (what children tell),
+//! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
+//! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
+//! from being a weapon),
+//! [`net`] (a listener that is drained without loss), [`sys::sandbox`].
+//!
+//! # Layers
+//!
+//! A part knows what stands to the right of its arrow, and nothing that stands
+//! to the left.
+//!
+//! ```text
+//! bin/echod    → daemon → service → net → sys
+//!                daemon → cli::echod → config → addr
+//!                daemon → logging → config
+//! bin/echoc    → cli::echoc → client → addr
+//! bin/echoload → cli::echoload → load → addr
+//! ```
+//!
+//! - `error`, `values` and `allowed` are words that everyone may use; `net` takes its
+//!   settings from `config` and its addresses from `addr`.
+//! - `service` meets a connection, never a listener or a table. One of them, the
+//!   `runner`, starts a process: what a client names is run beside the sandbox.
+//! - `client` and `load` are clients: they share addresses and errors with the
+//!   daemon, and no code that serves. A bug in `net` cannot hide itself from them.
+//! - `addr` and `sys` know one fact of each other: `sys::sockopt` says who
+//!   connected in `addr`'s words ([`addr::Peer`]), and `addr` asks `sys::nss` to
+//!   make names safe to look up in a static binary. It is the one circle.
+//!
+//! # Hazards
+//!
+//! What a change can break without any compiler noticing, and where it is kept.
+//!
+//! - **Fork and threads.** The child of a thread inherits locks that nobody will
+//!   release. The supervisor starts no thread, ever: [`sys::process::fork`] rests
+//!   on it.
+//! - **Signals are open only inside ppoll(2).** So none comes between a look at a
+//!   flag and the sleep, and none reaches a child that still has the
+//!   supervisor's handlers: [`sys::signal`], and `sleep` in
+//!   [`daemon::supervisor`].
+//! - **The child's arm never returns and never drops.** It holds copies of all
+//!   the supervisor owns, and has closed many of them by number; a destructor
+//!   would close them again, or whatever has the number by then. It leaves by
+//!   [`sys::process::exit`], and so does a panic: [`daemon::child`].
+//! - **In strict mode: no close, no clock, no allocation, no log.** Any call but
+//!   read, write, exit and sigreturn is death by SIGKILL, and an allocation is
+//!   such a call now and then only: [`daemon::child`]'s `serve_only`,
+//!   [`net::connection`], every [`service::Service`]. Timeouts are therefore the
+//!   socket's own, durations the supervisor's.
+//! - **Strict mode permits write(2) to any open descriptor.** Everything but the
+//!   connection is closed first: `let_go` in [`daemon::child`].
+//! - **Whoever meets a client runs nothing, and whoever runs something meets no
+//!   client.** The command service's helper is forked before the sandbox shuts and
+//!   takes one byte from it, a number that may be wrong; it is outside because a
+//!   filter would follow its commands through execve(2): `service::runner`.
+//! - **The scoreboard is gossip.** A child that was taken over can write what it
+//!   likes there. It is never an index, a length, a pid or a pointer:
+//!   [`daemon::scoreboard`]. What is true comes from the kernel:
+//!   [`daemon::children`], [`daemon::reaper`].
+//! - **A wake-up is spent on one worker.** If that one dies or retires without
+//!   accepting, the client waits beside idle workers. So a woken worker accepts
+//!   before it obeys ([`daemon::model::gate`]), and the accidental death of an
+//!   idle one always forks another (`lost` in [`daemon::pool`]).
+//! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
+//!   child makes every later fork slower: [`sys::shm`] keeps the supervisor's
+//!   tables out of children, and only [`daemon::channels`] (double-fork) has a
+//!   descriptor per client, and `daemon::passing` one per worker that waits.
+//! - **A copied descriptor is an open one.** A child that kept the write end of
+//!   its generation's pipe would keep its siblings from hearing that the
+//!   supervisor died: `fork_worker` in `daemon::workforce`,
+//!   [`daemon::generation`]. One that kept a connection on its way to a sibling
+//!   would keep its end from the client: `daemon::passing`.
+//! - **An accept lock is held around the wait and no longer.** It belongs to one
+//!   generation, and the kernel frees it with its holder: [`sys::lock`].
+//! - **A pid is somebody else's once it is reaped.** One is kept until
+//!   waitpid(2) has said that it is gone, and signalled no later:
+//!   [`daemon::children`]. Under `--reap ignore` the kernel reaps unasked, so
+//!   there a pid may turn up twice: `settle_fork` in `daemon::workforce`.
+//! - **Closing a listener resets its queue.** It is drained behind a filter first:
+//!   `daemon::stop`, `daemon::intake`, and [`net::Listener`].
+#![deny(unsafe_code)]
+
+pub mod addr;
+pub mod allowed;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod error;
+pub mod load;
+pub mod logging;
+pub mod net;
+pub mod service;
+pub mod sys;
+pub mod values;
+
+#[cfg(test)]
+mod rerun;

@@ -1,0 +1,90 @@
+//! What a failed accept(2) asks of its caller: a decision, nothing else.
+//!
+//! accept(2) reports the listener's troubles, the process's, the machine's and
+//! those of the connection it was about to hand out, all through one errno.
+//! Sorted wrongly, a client that hung up early stops a server, or a server
+//! without descriptors spins.
+
+use nix::errno::Errno;
+
+/// What to do after accept(2) has failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptError {
+    /// Nothing is queued, or a sibling was faster: wait again.
+    Again,
+    /// One connection was lost before we had it, or a signal came: go on at
+    /// once, by way of the wait, where orders are seen.
+    Continue,
+    /// Descriptors or memory are short: leave the queue alone for a while, as
+    /// the listener stays readable and polling it would spin.
+    Exhausted,
+    /// A firewall or security module said no: warn once, wait a second.
+    Denied,
+    /// This descriptor will never yield a connection (again): stop using it,
+    /// and do not start another process that would.
+    Unusable,
+}
+
+/// Sorts accept(2)'s errno.
+///
+/// A Unix listener that was shut down and is empty says EAGAIN to a nonblocking
+/// accept(2), and EINVAL to a blocking one: unusable then means drained.
+///
+/// An errno nobody foresaw counts as [`AcceptError::Exhausted`]. Taking it for
+/// `Unusable` would end a server over a passing fault; for `Continue`, burn a
+/// processor on a lasting one. A pause survives the first, bounds the second,
+/// and is logged.
+pub fn classify(errno: Errno) -> AcceptError {
+    match errno {
+        // On Linux EWOULDBLOCK is the same number.
+        Errno::EAGAIN => AcceptError::Again,
+        Errno::EINTR | Errno::ECONNABORTED => AcceptError::Continue,
+        // Linux hands pending errors of the new connection to accept(2). For
+        // EOPNOTSUPP this rests on the descriptor being a stream socket, which
+        // is for whoever takes one over from outside to check.
+        Errno::ENETDOWN
+        | Errno::EPROTO
+        | Errno::ENOPROTOOPT
+        | Errno::EHOSTDOWN
+        | Errno::ENONET
+        | Errno::EHOSTUNREACH
+        | Errno::EOPNOTSUPP
+        | Errno::ENETUNREACH
+        | Errno::ETIMEDOUT
+        | Errno::ECONNRESET => AcceptError::Continue,
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => AcceptError::Exhausted,
+        Errno::EPERM | Errno::EACCES => AcceptError::Denied,
+        Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EFAULT => AcceptError::Unusable,
+        _ => AcceptError::Exhausted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_errno_of_accept_has_its_answer() {
+        use AcceptError::*;
+        let table = [
+            (Again, &[Errno::EAGAIN, Errno::EWOULDBLOCK][..]),
+            (Continue, &[Errno::EINTR, Errno::ECONNABORTED]),
+            (Continue, &[Errno::ENETDOWN, Errno::EPROTO]),
+            (Continue, &[Errno::ENOPROTOOPT, Errno::EHOSTDOWN]),
+            (Continue, &[Errno::ENONET, Errno::EHOSTUNREACH]),
+            (Continue, &[Errno::EOPNOTSUPP, Errno::ENETUNREACH]),
+            (Continue, &[Errno::ETIMEDOUT, Errno::ECONNRESET]),
+            (Exhausted, &[Errno::EMFILE, Errno::ENFILE]),
+            (Exhausted, &[Errno::ENOBUFS, Errno::ENOMEM]),
+            (Denied, &[Errno::EPERM, Errno::EACCES]),
+            (Unusable, &[Errno::EBADF, Errno::ENOTSOCK, Errno::EINVAL]),
+            // Unforeseen: a pause, neither an end nor a spin.
+            (Exhausted, &[Errno::EIO, Errno::ENOSYS, Errno::UnknownErrno]),
+        ];
+        for (answer, errnos) in table {
+            for errno in errnos {
+                assert_eq!(classify(*errno), answer, "{errno:?}");
+            }
+        }
+    }
+}

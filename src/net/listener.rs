@@ -1,0 +1,262 @@
+//! Listening sockets: from what was asked for to descriptors that accept.
+//!
+//! [`open`] gives every [`Listener`] the same birth: CLOEXEC and O_NONBLOCK,
+//! SO_REUSEADDR, one address family each, options for the connections set once.
+//! SO_REUSEPORT only where several sockets of ours are to share an address, and
+//! in a way that a second instance fails and does not share silently.
+//! Dropping a Listener closes it and no more, since every forked child drops
+//! one too; only [`Listener::unlink`] removes a socket file. Knows no process.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, shutdown, socket,
+};
+
+use super::unix_path::{SocketFile, absolute};
+use super::{inet, options};
+use crate::addr::{Addr, ListenSpec, Peer, UnixPath};
+use crate::config::Timeouts;
+use crate::error::{Error, Exit};
+use crate::sys::sockopt as sys;
+
+/// What applies to every listener alike.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// listen(2)'s backlog where the listener itself names none; `None` is as
+    /// much as the kernel allows (net.core.somaxconn).
+    pub backlog: Option<u32>,
+    /// Limits on each connection.
+    pub timeouts: Timeouts,
+    /// Sockets for each TCP address; beyond one they share it by SO_REUSEPORT.
+    pub sockets: usize,
+}
+
+/// An open listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    name: String,
+    kind: Kind,
+    service: Option<String>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp,
+    /// An abstract name has no file.
+    Unix(Option<SocketFile>, Timeouts),
+}
+
+/// Says whether this version can serve the listener, without opening it.
+///
+/// # Errors
+/// A usage error: a service that does not exist.
+pub fn check(spec: &ListenSpec) -> Result<(), Error> {
+    match spec.attrs.service.as_deref() {
+        None | Some("echo" | "command") => Ok(()),
+        Some(other) => {
+            let why = format!("service: there are echo and command, not {other}");
+            Err(Error::usage(spec, why))
+        }
+    }
+}
+
+/// Opens what one `--listen` of streams asks for ([`super::datagram`] opens the
+/// others): one listener, or one for each family of
+/// `*` and each address of a name, at least one.
+///
+/// After an error nothing is left behind; listeners opened by earlier calls are
+/// the caller's to [`Listener::unlink`].
+///
+/// # Errors
+/// 64 where it cannot be meant, 69 address in use, not here or unknown, 73 the
+/// socket file cannot be created, 77 no permission, 71 anything else.
+pub fn open(spec: &ListenSpec, opts: &ListenOptions) -> Result<Vec<Listener>, Error> {
+    check(spec)?;
+    let mut opened = open_each(spec, opts)?;
+    for listener in &mut opened {
+        listener.service.clone_from(&spec.attrs.service);
+    }
+    Ok(opened)
+}
+
+fn open_each(spec: &ListenSpec, opts: &ListenOptions) -> Result<Vec<Listener>, Error> {
+    match &spec.addr {
+        Addr::Tcp { .. } => {
+            let opened = inet::open(spec, opts)?;
+            let listeners = opened.into_iter().map(|(fd, bound)| Listener {
+                fd,
+                name: format!("tcp:{bound}"),
+                kind: Kind::Tcp,
+                service: None,
+            });
+            Ok(listeners.collect())
+        }
+        Addr::Unix(UnixPath::Path(path)) => {
+            let path = absolute(path)?;
+            let name = Addr::Unix(UnixPath::Path(path.clone())).to_string();
+            let fd = unix_socket(&name, SockType::Stream, birth_flags())?;
+            let file = SocketFile::listen(&fd, &path, &name, &spec.attrs, backlog(spec, opts))?;
+            Ok(vec![unix_listener(fd, name, Some(file), opts)])
+        }
+        Addr::Unix(UnixPath::Abstract(name)) => open_abstract(spec, name, opts),
+        Addr::Udp { .. } | Addr::UnixGram(_) => {
+            Err(Error::usage(spec, "datagrams have no listener").exit(Exit::Internal))
+        }
+    }
+}
+
+pub(super) fn backlog(spec: &ListenSpec, opts: &ListenOptions) -> Option<u32> {
+    spec.attrs.backlog.or(opts.backlog)
+}
+
+/// CLOEXEC, and O_NONBLOCK because a sibling may take the connection that woke
+/// us; see accept(2).
+pub(super) fn birth_flags() -> SockFlag {
+    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
+}
+
+pub(super) fn unix_socket(name: &str, kind: SockType, flags: SockFlag) -> Result<OwnedFd, Error> {
+    socket(AddressFamily::Unix, kind, flags, None).map_err(|errno| Error::os("socket", name, errno))
+}
+
+fn unix_listener(
+    fd: OwnedFd,
+    name: String,
+    file: Option<SocketFile>,
+    opts: &ListenOptions,
+) -> Listener {
+    let kind = Kind::Unix(file, opts.timeouts);
+    Listener {
+        fd,
+        name,
+        kind,
+        service: None,
+    }
+}
+
+fn open_abstract(
+    spec: &ListenSpec,
+    raw: &[u8],
+    opts: &ListenOptions,
+) -> Result<Vec<Listener>, Error> {
+    let name = spec.addr.to_string();
+    let fd = unix_socket(&name, SockType::Stream, birth_flags())?;
+    bind_abstract(&fd, raw, &name)?;
+    sys::listen(fd.as_fd(), backlog(spec, opts))
+        .map_err(|errno| Error::os("listen", &name, errno))?;
+    Ok(vec![unix_listener(fd, name, None, opts)])
+}
+
+/// Takes an abstract name, which fails where another server has it.
+pub(super) fn bind_abstract(fd: &OwnedFd, raw: &[u8], name: &str) -> Result<(), Error> {
+    UnixAddr::new_abstract(raw)
+        .and_then(|addr| bind(fd.as_raw_fd(), &addr))
+        .map_err(|errno| match errno {
+            Errno::EADDRINUSE => Error::os("bind", name, errno)
+                .hint("another server has this name")
+                .exit(Exit::Unavailable),
+            _ => Error::os("bind", name, errno),
+        })
+}
+
+impl Listener {
+    /// The canonical address with the real port: `tcp:127.0.0.1:41234`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The service attribute as it was typed; what it means is not known here.
+    pub fn service(&self) -> Option<&str> {
+        self.service.as_deref()
+    }
+
+    /// Whether this is TCP, else it is a Unix stream socket.
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.kind, Kind::Tcp)
+    }
+
+    /// Takes one connection, a blocking socket; never waits for one.
+    ///
+    /// # Errors
+    /// accept(2)'s; [`super::classify`] says what each asks for.
+    pub fn accept(&self) -> Result<(OwnedFd, Peer), Errno> {
+        sys::accept(self.fd.as_fd())
+    }
+
+    /// Sets the options an accepted connection has not inherited. For TCP
+    /// there are none, and no system call.
+    ///
+    /// # Errors
+    /// setsockopt(2)'s.
+    pub fn prepare(&self, conn: BorrowedFd<'_>) -> Result<(), Errno> {
+        match &self.kind {
+            Kind::Tcp => Ok(()),
+            Kind::Unix(_, timeouts) => options::set_stream(conn, timeouts),
+        }
+    }
+
+    /// First step of a stop: TCP clients that come from now on do not get in,
+    /// while those in the queue or in their handshake can still be accepted.
+    /// Does nothing to a Unix socket, which has [`Listener::shut`].
+    ///
+    /// A SYN filter leaves newcomers unanswered; where that needs a privilege
+    /// we gave up, they are refused at once instead.
+    ///
+    /// # Errors
+    /// setsockopt(2)'s; then closing the listener resets whom it holds.
+    pub fn refuse_new(&self) -> Result<(), Errno> {
+        match self.kind {
+            Kind::Tcp => sys::attach_syn_filter(self.fd.as_fd()).or_else(|errno| match errno {
+                Errno::EPERM => sys::detach_from_interfaces(self.fd.as_fd()),
+                _ => Err(errno),
+            }),
+            Kind::Unix(..) => Ok(()),
+        }
+    }
+
+    /// The same for a Unix socket: new clients are refused, the queue can still
+    /// be accepted. Does nothing to TCP.
+    ///
+    /// From then on poll(2) finds it readable for ever, also when the queue is
+    /// empty, which only [`Listener::accept`] tells, by EAGAIN. Whoever goes on
+    /// polling must ask [`Listener::is_shut`] after EAGAIN, or it spins.
+    ///
+    /// # Errors
+    /// shutdown(2)'s.
+    pub fn shut(&self) -> Result<(), Errno> {
+        match self.kind {
+            Kind::Tcp => Ok(()),
+            Kind::Unix(..) => shutdown(self.fd.as_raw_fd(), Shutdown::Read),
+        }
+    }
+
+    /// Whether any process that shares this socket has [`Listener::shut`] it:
+    /// after EAGAIN then, nothing will ever be queued again.
+    pub fn is_shut(&self) -> bool {
+        sys::is_read_shut(self.fd.as_fd())
+    }
+
+    /// Removes the socket file if there is one and it is still ours, and says
+    /// whether it did. Works after chroot(2) too.
+    ///
+    /// # Errors
+    /// EACCES or EPERM after privileges were given up, EROFS.
+    pub fn unlink(&self) -> Result<bool, Errno> {
+        match &self.kind {
+            Kind::Unix(Some(file), _) => file.unlink(),
+            _ => Ok(false),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,26 @@
+//! Sockets: listeners, and the connections that come out of them.
+//!
+//! A [`Listener`] is opened from a [`crate::addr::ListenSpec`] by [`open`] and
+//! knows how to accept, to turn new clients away before a stop, and to remove
+//! its socket file. [`classify`] decides what a failed accept asks for. What
+//! runs in a forked child (accept, [`Listener::prepare`], [`overflow_reset`])
+//! neither allocates, logs nor locks. A [`DatagramSocket`] needs no accepting;
+//! [`udp_guard`] decides which of its datagrams are answered, and [`drops`] says
+//! why the others are not. This layer knows no process, no signal and no
+//! service.
+
+mod accept;
+pub mod connection;
+pub mod datagram;
+pub mod drops;
+mod inet;
+mod listener;
+mod options;
+mod owner;
+pub mod udp_guard;
+mod unix_path;
+
+pub use accept::{AcceptError, classify};
+pub use datagram::{DatagramSocket, open_datagram};
+pub use listener::{ListenOptions, Listener, check, open};
+pub use options::{overflow_reset, set_stream};

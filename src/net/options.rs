@@ -1,0 +1,127 @@
+//! Socket options of a connection: how long it may be silent or stuck, how a
+//! dead peer is found out, where an urgent byte goes.
+//!
+//! An accepted TCP socket inherits them all from its listener, so they are set
+//! once there and cost a connection nothing. An accepted Unix socket inherits
+//! none. What is set per connection here runs in a forked child: it neither
+//! allocates nor logs.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+
+use crate::config::Timeouts;
+
+/// A silent peer is asked after a minute, then four times in the next, and
+/// counts as gone after that. Longer than a NAT forgets, shorter than two hours.
+const KEEPALIVE_IDLE_SECONDS: u32 = 60;
+const KEEPALIVE_INTERVAL_SECONDS: u32 = 15;
+const KEEPALIVE_PROBES: u32 = 4;
+
+/// Bytes a datagram socket may hold, each way; the kernel doubles it for its
+/// own bookkeeping, see socket(7).
+const DATAGRAM_BUFFER: usize = 1 << 20;
+
+/// Sets on a TCP listener what its connections inherit.
+///
+/// SO_RCVTIMEO would also time out a blocking accept(2) there; ours never
+/// blocks.
+pub(super) fn set_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
+    set_stream(listener, timeouts)?;
+    setsockopt(&listener, sockopt::KeepAlive, &true)?;
+    setsockopt(&listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
+    setsockopt(
+        &listener,
+        sockopt::TcpKeepInterval,
+        &KEEPALIVE_INTERVAL_SECONDS,
+    )?;
+    setsockopt(&listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
+    if let Some(write) = timeouts.write {
+        setsockopt(&listener, sockopt::TcpUserTimeout, &milliseconds(write))?;
+    }
+    Ok(())
+}
+
+/// Sets what any connection needs: the timeouts, and an urgent byte in its
+/// place among the others, where read(2) finds it.
+pub fn set_stream(socket: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
+    if let Some(idle) = timeouts.idle {
+        setsockopt(&socket, sockopt::ReceiveTimeout, &timeval(idle))?;
+    }
+    if let Some(write) = timeouts.write {
+        setsockopt(&socket, sockopt::SendTimeout, &timeval(write))?;
+    }
+    setsockopt(&socket, sockopt::OobInline, &true)
+}
+
+/// Ends a TCP connection with a reset instead of a FIN, dropping what is
+/// unsent. A Unix connection is merely closed.
+///
+/// Best effort: where even this option is refused, it is a plain close.
+pub fn overflow_reset(conn: OwnedFd) {
+    let at_once = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let _ = setsockopt(&conn, sockopt::Linger, &at_once);
+    drop(conn);
+}
+
+/// As setsockopt(2) takes it, where 0 would mean "for ever".
+fn timeval(limit: Duration) -> TimeVal {
+    let seconds = limit.as_secs().try_into().unwrap_or(i64::MAX);
+    let micros = i64::from(limit.subsec_micros());
+    TimeVal::new(seconds, if seconds == 0 { micros.max(1) } else { micros })
+}
+
+/// Sets on a UDP socket what it is born with: each datagram tells which of our
+/// addresses it was sent to, so that the reply can leave from there.
+pub(super) fn set_udp(socket: &OwnedFd, v6: bool, freebind: bool) -> Result<(), Errno> {
+    if v6 {
+        setsockopt(socket, sockopt::Ipv6V6Only, &true)?;
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    if freebind {
+        setsockopt(socket, sockopt::IpFreebind, &true)?;
+    }
+    set_datagram(socket)
+}
+
+/// Sets what any datagram socket needs: room for a burst while the worker is
+/// being replaced, as far as net.core.rmem_max and wmem_max go.
+pub(super) fn set_datagram(socket: &OwnedFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::RcvBuf, &DATAGRAM_BUFFER)?;
+    setsockopt(socket, sockopt::SndBuf, &DATAGRAM_BUFFER)
+}
+
+/// As TCP_USER_TIMEOUT takes it, an int in tcp(7), where 0 is the default.
+fn milliseconds(limit: Duration) -> u32 {
+    let most = i32::MAX as u32;
+    u32::try_from(limit.as_millis()).map_or(most, |ms| ms.clamp(1, most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_never_turns_into_no_limit() {
+        let table = [
+            (Duration::from_nanos(1), (0, 1), 1),
+            (Duration::from_micros(999), (0, 999), 1),
+            (Duration::from_millis(1500), (1, 500_000), 1500),
+            (Duration::from_secs(600), (600, 0), 600_000),
+            (Duration::MAX, (i64::MAX, 999_999), i32::MAX as u32),
+        ];
+        for (limit, (seconds, micros), ms) in table {
+            assert_eq!(timeval(limit), TimeVal::new(seconds, micros), "{limit:?}");
+            assert_eq!(milliseconds(limit), ms, "{limit:?}");
+        }
+    }
+}

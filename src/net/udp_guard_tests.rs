@@ -1,0 +1,206 @@
+//! Tables: who is answered, how often, and how many at once.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use super::*;
+use crate::config::Ports;
+
+const HERE: Option<Local> = Some(Local {
+    unicast: true,
+    loopback: false,
+});
+const LOOPBACK: Option<Local> = Some(Local {
+    unicast: true,
+    loopback: true,
+});
+const MS: u64 = 1_000_000;
+
+fn rate(count: u32, ms: u64) -> Option<Rate> {
+    let per = Duration::from_millis(ms);
+    Some(Rate { count, per })
+}
+
+fn guard(source: Option<Rate>, global: Option<Rate>) -> Guard {
+    let limits = UdpLimits {
+        rate: source,
+        global_rate: global,
+        refuse_ports: Some(Ports(vec![(0, 1023), (2049, 2049)])),
+    };
+    Guard::new(&limits, &[7777]).expect("mmap")
+}
+
+fn from(text: &str) -> SocketAddr {
+    text.parse().expect(text)
+}
+
+fn v4(n: u32) -> SocketAddr {
+    // No two in one /24.
+    (Ipv4Addr::from_bits(0x0100_0000 + (n << 8)), 5000).into()
+}
+
+#[test]
+fn sources_and_destinations_that_are_never_answered() {
+    use Reason::*;
+    let guard = guard(None, None);
+    for (source, to, expected) in [
+        ("192.0.2.1:5000", HERE, Ok(())),
+        ("[2001:db8::1]:5000", HERE, Ok(())),
+        ("[fe80::1]:5000", HERE, Ok(())),
+        ("127.0.0.1:5000", LOOPBACK, Ok(())),
+        ("[::1]:5000", LOOPBACK, Ok(())),
+        ("127.0.0.1:5000", HERE, Err(Source)),
+        ("[::1]:5000", HERE, Err(Source)),
+        ("0.0.0.0:5000", HERE, Err(Source)),
+        ("0.1.2.3:5000", HERE, Err(Source)),
+        ("224.0.0.1:5000", HERE, Err(Source)),
+        ("239.255.255.255:5000", HERE, Err(Source)),
+        ("240.0.0.1:5000", HERE, Err(Source)),
+        ("255.255.255.255:5000", LOOPBACK, Err(Source)),
+        ("[::]:5000", LOOPBACK, Err(Source)),
+        ("[::192.0.2.1]:5000", HERE, Err(Source)),
+        ("[::ffff:192.0.2.1]:5000", HERE, Err(Source)),
+        ("[ff02::1]:5000", HERE, Err(Source)),
+        ("192.0.2.1:0", HERE, Err(SourcePort)),
+        ("192.0.2.1:7", HERE, Err(SourcePort)),
+        ("192.0.2.1:1023", HERE, Err(SourcePort)),
+        ("192.0.2.1:1024", HERE, Ok(())),
+        ("192.0.2.1:2049", HERE, Err(SourcePort)),
+        ("192.0.2.1:7777", HERE, Err(SourcePort)),
+        ("[::1]:7777", LOOPBACK, Err(SourcePort)),
+        ("192.0.2.1:5000", None, Err(Destination)),
+        (
+            "192.0.2.1:5000",
+            Some(Local {
+                unicast: false,
+                loopback: false,
+            }),
+            Err(Destination),
+        ),
+    ] {
+        let got = guard.judge(from(source), to, 0);
+        assert_eq!(got, expected, "{source} {to:?}");
+    }
+}
+
+#[test]
+fn off_refuses_no_port() {
+    let limits = UdpLimits {
+        rate: None,
+        global_rate: None,
+        refuse_ports: None,
+    };
+    let guard = Guard::new(&limits, &[7777]).expect("mmap");
+    for port in [0, 7, 2049, 7777] {
+        let source = SocketAddr::new(from("192.0.2.1:1").ip(), port);
+        assert_eq!(guard.judge(source, HERE, 0), Ok(()), "{port}");
+    }
+}
+
+/// How many of `n` at this moment pass.
+fn passed(guard: &Guard, source: SocketAddr, n: usize, now: u64) -> usize {
+    let judge = |_: &usize| guard.judge(source, HERE, now).is_ok();
+    (0..n).filter(judge).count()
+}
+
+#[test]
+fn a_network_gets_its_burst_and_then_its_rate() {
+    let guard = guard(rate(50, 1000), None);
+    let source = from("192.0.2.1:5000");
+    for (ms, expected) in [
+        (0, 100),
+        (19, 0),
+        (20, 1),
+        (20, 0),
+        (1020, 50),
+        (9020, 100),
+        (9040, 1),
+    ] {
+        let got = passed(&guard, source, 1000, ms * MS);
+        assert_eq!(got, expected, "at {ms} ms");
+    }
+    let err = guard.judge(from("192.0.2.255:6000"), HERE, 9040 * MS);
+    assert_eq!(err, Err(Reason::Rate), "the same /24");
+    assert_eq!(guard.judge(from("192.0.3.1:1024"), HERE, 9040 * MS), Ok(()));
+}
+
+#[test]
+fn a_network_of_ipv6_is_a_56() {
+    let guard = guard(rate(1, 1000), None);
+    let judge = |text: &str| guard.judge(from(text), HERE, 0);
+    assert_eq!(judge("[2001:db8:0:100::1]:5000"), Ok(()));
+    assert_eq!(judge("[2001:db8:0:1ff::1]:5000"), Ok(()));
+    assert_eq!(judge("[2001:db8:0:1ab::2]:5000"), Err(Reason::Rate));
+    assert_eq!(judge("[2001:db8:0:200::1]:5000"), Ok(()));
+}
+
+#[test]
+fn all_together_get_the_global_rate() {
+    let guard = guard(None, rate(10, 100));
+    let count = |now: u64| {
+        let judge = |&n: &u32| guard.judge(v4(n), HERE, now).is_ok();
+        (0..100).filter(judge).count()
+    };
+    assert_eq!(count(0), 20);
+    assert_eq!(count(100 * MS), 10);
+    let err = guard.judge(v4(0), HERE, 100 * MS);
+    assert_eq!(err, Err(Reason::GlobalRate));
+}
+
+#[test]
+fn a_flood_from_one_network_leaves_the_others_their_share() {
+    let guard = guard(rate(50, 1000), rate(200, 1000));
+    assert_eq!(passed(&guard, v4(1), 100_000, 0), 100);
+    assert_eq!(passed(&guard, v4(2), 10, 0), 10);
+    // And what the global rate refuses does not count against its source.
+    assert_eq!(passed(&guard, v4(3), 1000, 0), 100);
+    assert_eq!(passed(&guard, v4(4), 1000, 0), 100);
+    assert_eq!(passed(&guard, v4(5), 1000, 0), 90);
+    assert_eq!(passed(&guard, v4(5), 1000, 1000 * MS), 60);
+}
+
+#[test]
+fn forged_sources_get_no_more_than_the_table_holds() {
+    let guard = guard(rate(50, 1000), None);
+    let networks = 20_000;
+    let got: usize = (0..networks).map(|n| passed(&guard, v4(n), 110, 0)).sum();
+    assert!(got <= LINES * 4 * 100, "{got}");
+    // A forgotten network comes back and starts with somebody's empty bucket.
+    assert_eq!(passed(&guard, v4(0), 200, 0), 0);
+    // Once it is quiet, nobody is kept out.
+    assert_eq!(passed(&guard, v4(0), 200, 3000 * MS), 100);
+}
+
+#[test]
+fn one_datagram_each_from_many_networks_shuts_nobody_out() {
+    let guard = guard(rate(50, 1000), None);
+    let mut refused = 0;
+    for n in 0..100_000u32 {
+        // 100,000 a second.
+        let now = u64::from(n) * MS / 100;
+        refused += usize::from(guard.judge(v4(n), HERE, now).is_err());
+    }
+    assert_eq!(refused, 0);
+}
+
+#[test]
+fn a_time_that_cannot_be_shuts_nobody_out() {
+    let guard = guard(rate(50, 1000), rate(10, 1000));
+    for word in guard.table.iter().flat_map(|line| &line.0) {
+        word.store(u64::MAX, Relaxed);
+    }
+    assert_eq!(guard.judge(v4(1), HERE, 0), Ok(()));
+    assert_eq!(guard.judge(v4(2), HERE, MS), Ok(()));
+}
+
+#[test]
+fn odd_rates_neither_overflow_nor_divide_by_zero() {
+    for (count, per) in [
+        (u32::MAX, Duration::from_nanos(1)),
+        (1, Duration::MAX),
+        (u32::MAX, Duration::MAX),
+    ] {
+        let guard = guard(Some(Rate { count, per }), None);
+        assert_eq!(guard.judge(v4(1), HERE, u64::MAX / 2), Ok(()), "{count}");
+    }
+}

@@ -1,0 +1,224 @@
+//! The command service: a line names a command of the operator's table, and its
+//! output comes back.
+//!
+//! The process that reads the line is in the same sandbox as one that echoes.
+//! It compares bytes, and all it can say to the outside is the number of a
+//! command, in one byte, to the [`runner`]. Nothing of what a client sends
+//! becomes an argument, a path or a variable: there is nobody to hand it to.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+
+use super::{Service, runner};
+use crate::allowed::{Allowed, LONGEST_NAME, MOST};
+use crate::net::connection::{Connection, End};
+use crate::sys::raw;
+
+/// Bytes of output that a client gets at most.
+pub const OUTPUT: usize = 1 << 20;
+/// Bytes read in search of the end of a line that is too long already: what is
+/// unread at the end would turn our FIN into a reset.
+const PATIENCE: usize = 64 * 1024;
+
+/// The table, and what can be said to a client. All made before the first fork:
+/// in the sandbox nothing is allocated.
+pub struct Command {
+    commands: Vec<Allowed>,
+    unknown: Vec<u8>,
+    cut: [Vec<u8>; 2],
+}
+
+/// What a client's line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    /// A whole line, without its end.
+    Whole(&'a [u8]),
+    /// Longer than any name.
+    TooLong,
+    /// Not yet known.
+    Unfinished,
+}
+
+impl Command {
+    /// A service of these commands, at most [`MOST`].
+    pub fn new(commands: Vec<Allowed>) -> Self {
+        debug_assert!(commands.len() <= MOST);
+        let names: Vec<_> = commands.iter().map(|c| c.name.as_str()).collect();
+        let unknown = format!("unknown command; allowed: {}\n", names.join(" "));
+        let cut = format!("output cut after {OUTPUT} bytes\n");
+        Command {
+            commands,
+            unknown: unknown.into_bytes(),
+            cut: [cut.clone().into_bytes(), format!("\n{cut}").into_bytes()],
+        }
+    }
+
+    /// The number of the command with exactly this name.
+    fn choose(&self, name: &[u8]) -> Option<u8> {
+        let found = self.commands.iter().position(|c| c.name.as_bytes() == name);
+        found.and_then(|number| u8::try_from(number).ok())
+    }
+
+    /// Reads the client's line; a client that ends its side has ended its line.
+    fn asked(&self, conn: &mut Connection<'_>, buffer: &mut [u8]) -> Result<Option<u8>, End> {
+        let mut kept = [0; LONGEST_NAME + 2];
+        let mut len = 0;
+        let mut read = 0;
+        while read < PATIENCE {
+            let (came, ended) = match conn.read(buffer) {
+                Ok(came) => (came, came.contains(&b'\n')),
+                Err(End::Eof) if len > 0 => (&b"\n"[..], true),
+                Err(end) => return Err(end),
+            };
+            read += came.len();
+            let room = came.len().min(kept.len() - len);
+            kept[len..len + room].copy_from_slice(&came[..room]);
+            len += room;
+            if ended {
+                break;
+            }
+        }
+        match line(&kept[..len]) {
+            Line::Whole(name) => Ok(self.choose(name)),
+            Line::TooLong | Line::Unfinished => Ok(None),
+        }
+    }
+
+    /// Passes the output on, up to the cap.
+    fn relay(
+        &self,
+        conn: &mut Connection<'_>,
+        helper: BorrowedFd<'_>,
+        buffer: &mut [u8],
+    ) -> Result<(), End> {
+        let mut left = OUTPUT;
+        loop {
+            let n = match raw::read(helper, buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => n,
+                Err(Errno::EINTR) => continue,
+                // The helper ends a command long before this timeout.
+                Err(Errno::EAGAIN) => return Err(End::Error(Errno::ETIMEDOUT)),
+                Err(errno) => return Err(End::Error(errno)),
+            };
+            if n > left {
+                conn.write_all(&buffer[..left])?;
+                let in_line = left > 0 && buffer[left - 1] != b'\n';
+                return conn.write_all(&self.cut[usize::from(in_line)]);
+            }
+            conn.write_all(&buffer[..n])?;
+            left -= n;
+        }
+    }
+
+    fn answer(
+        &self,
+        conn: &mut Connection<'_>,
+        helper: BorrowedFd<'_>,
+        buffer: &mut [u8],
+    ) -> Result<(), End> {
+        match self.asked(conn, buffer)? {
+            None => conn.write_all(&self.unknown),
+            Some(number) => {
+                raw::write(helper, &[number]).map_err(End::Error)?;
+                self.relay(conn, helper, buffer)
+            }
+        }
+    }
+}
+
+/// The first line of what has come. A carriage return before its end is not part
+/// of it, for telnet(1) sends one.
+fn line(came: &[u8]) -> Line<'_> {
+    let end = came.iter().position(|&b| b == b'\n');
+    let text = &came[..end.unwrap_or(came.len())];
+    let name = text.strip_suffix(b"\r").unwrap_or(text);
+    match end {
+        _ if name.len() > LONGEST_NAME => Line::TooLong,
+        Some(_) => Line::Whole(name),
+        None => Line::Unfinished,
+    }
+}
+
+impl Service for Command {
+    fn helper(&self, null: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+        runner::start(&self.commands, null).map(Some)
+    }
+
+    fn serve(
+        &self,
+        conn: &mut Connection<'_>,
+        helper: Option<BorrowedFd<'_>>,
+        buffer: &mut [u8],
+    ) -> End {
+        let Some(helper) = helper else {
+            return End::Error(Errno::ENOTCONN);
+        };
+        match self.answer(conn, helper, buffer) {
+            Ok(()) => End::Eof,
+            Err(end) => end,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_ends_where_it_ends() {
+        let longest = [b'n'; LONGEST_NAME];
+        let with = |end: &[u8]| [&longest[..], end].concat();
+        for (came, expected) in [
+            (&b"date\n"[..], Line::Whole(b"date")),
+            (b"date\r\n", Line::Whole(b"date")),
+            (b"date\r\r\n", Line::Whole(b"date\r")),
+            (b"date\nrm\n", Line::Whole(b"date")),
+            (b"\n", Line::Whole(b"")),
+            (b"\r\n", Line::Whole(b"")),
+            (b" date \n", Line::Whole(b" date ")),
+            (b"da\0te\n", Line::Whole(b"da\0te")),
+            (b"date", Line::Unfinished),
+            (b"", Line::Unfinished),
+            (&with(b"\n"), Line::Whole(&longest)),
+            (&with(b"\r\n"), Line::Whole(&longest)),
+            (&with(b""), Line::Unfinished),
+            (&with(b"n\n"), Line::TooLong),
+            (&with(b"nn"), Line::TooLong),
+        ] {
+            assert_eq!(
+                line(came),
+                expected,
+                "{:?}",
+                came.escape_ascii().to_string()
+            );
+        }
+    }
+
+    #[test]
+    fn only_the_very_name_chooses() {
+        let commands = ["date=/bin/date", "dat=/bin/x", "DATE=/bin/y"];
+        let service = Command::new(commands.iter().map(|c| c.parse().unwrap()).collect());
+        for (name, expected) in [
+            (&b"date"[..], Some(0)),
+            (b"dat", Some(1)),
+            (b"DATE", Some(2)),
+            (b"Date", None),
+            (b"da", None),
+            (b"date ", None),
+            (b" date", None),
+            (b"date\0", None),
+            (b"date;date", None),
+            (b"/bin/date", None),
+            (b"date=/bin/date", None),
+            (b"", None),
+        ] {
+            assert_eq!(service.choose(name), expected, "{name:?}");
+        }
+        assert_eq!(
+            service.unknown,
+            b"unknown command; allowed: date dat DATE\n"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! Descriptors by number: the few places where a number, not an owner, is all
+//! there is. Closing what was inherited, taking over what the command line
+//! names, and the one write that must not wait.
+//!
+//! Promises that nothing below 3 is ever closed, only replaced. The functions
+//! that close or take over by number belong at the very start of a program:
+//! later a number may be somebody's `OwnedFd`.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use crate::error::Error;
+
+/// The first number that is not one of the standard three.
+const FIRST: RawFd = 3;
+
+/// Whether something is open at this number.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD reads a flag of whatever is there and touches no memory.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
+}
+
+/// Opens /dev/null at each of 0, 1 and 2 that is closed, so that no socket
+/// can land there and be sent what is meant for a person.
+///
+/// # Errors
+/// open(2)'s for /dev/null: 71.
+pub fn fill_standard() -> Result<(), Error> {
+    for fd in 0..FIRST {
+        if !is_open(fd) {
+            // open(2) takes the lowest number free, which is `fd`; without
+            // CLOEXEC, as the standard three are meant to be inherited.
+            let null = open_null(OFlag::empty())?.into_raw_fd();
+            debug_assert_eq!(null, fd);
+        }
+    }
+    Ok(())
+}
+
+/// /dev/null, for reading and writing.
+///
+/// # Errors
+/// open(2)'s: 71, since a system without it cannot be used.
+pub fn dev_null() -> Result<OwnedFd, Error> {
+    open_null(OFlag::O_CLOEXEC)
+}
+
+fn open_null(flags: OFlag) -> Result<OwnedFd, Error> {
+    open("/dev/null", OFlag::O_RDWR | flags, Mode::empty()).map_err(|errno| {
+        Error::os("open", "/dev/null", errno).hint("a daemon cannot start without it")
+    })
+}
+
+/// Closes every descriptor from 3 up but these.
+///
+/// To be called before this process opens anything: a number closed here that
+/// has an owner would be closed again under its next one.
+pub fn close_all_but(keep: &[RawFd]) {
+    for (first, last) in gaps(keep) {
+        // SAFETY: close_range(2) takes three integers; that nothing in these
+        // ranges has an owner is the caller's promise above.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if closed != 0 {
+            // ENOSYS before Linux 5.9, EPERM from some containers' filters.
+            close_each(first, last);
+        }
+    }
+}
+
+/// The ranges from 3 up that hold no number of `keep`, both ends included.
+fn gaps(keep: &[RawFd]) -> Vec<(u32, u32)> {
+    let mut keep: Vec<u32> = keep
+        .iter()
+        .filter(|&&fd| fd >= FIRST)
+        .map(|&fd| fd.unsigned_abs())
+        .collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut gaps = Vec::with_capacity(keep.len() + 1);
+    let mut first = FIRST.unsigned_abs();
+    for fd in keep {
+        if fd > first {
+            gaps.push((first, fd - 1));
+        }
+        first = fd + 1;
+    }
+    gaps.push((first, u32::MAX));
+    gaps
+}
+
+/// What close_range(2) does, one close(2) at a time: those /proc lists, or
+/// without /proc those a 1024-descriptor table can hold.
+fn close_each(first: u32, last: u32) {
+    let listed: Vec<u32> = match std::fs::read_dir("/proc/self/fd") {
+        Ok(dir) => dir
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect(),
+        Err(_) => (0..1024).collect(),
+    };
+    for fd in listed {
+        if let (true, Ok(fd)) = ((first..=last).contains(&fd), RawFd::try_from(fd)) {
+            // SAFETY: as in close_all_but; the listing's own descriptor, gone
+            // by now, fails with EBADF.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// Takes over a descriptor the command line names (`--ready-fd 3`), closed
+/// on exec from now on. One of the standard three is moved away, and /dev/null
+/// takes its place: a later `close` of ours then lets a reader see its end.
+///
+/// Once for each number, and right after [`close_all_but`]: anything we opened
+/// ourselves must not be named here.
+///
+/// # Errors
+/// 64 when nothing is open there.
+pub fn adopt(fd: RawFd) -> Result<OwnedFd, Error> {
+    if !is_open(fd) {
+        return Err(Error::usage(
+            format!("descriptor {fd}"),
+            "it is not open; in a shell, open it with a redirection",
+        ));
+    }
+    if fd >= FIRST {
+        // SAFETY: sets a flag of a descriptor just seen open.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        // SAFETY: it is open, and the caller's promise above is that nothing
+        // in this process owns it yet.
+        return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+    let null = dev_null()?;
+    // SAFETY: two integers in, a new descriptor or -1 out.
+    let moved = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, FIRST) };
+    if moved == -1 {
+        return Err(Error::os("dup", format!("descriptor {fd}"), Errno::last()));
+    }
+    // SAFETY: fcntl(2) just made it, for us alone.
+    let moved = unsafe { OwnedFd::from_raw_fd(moved) };
+    // SAFETY: dup2(2) works on numbers; 0 to 2 have no owner in Rust that
+    // would mind a new file behind them.
+    if unsafe { libc::dup2(null.as_raw_fd(), fd) } == -1 {
+        return Err(Error::os("dup2", format!("descriptor {fd}"), Errno::last()));
+    }
+    Ok(moved)
+}
+
+/// write(2) that gives EAGAIN where it would wait, whatever the descriptor's
+/// O_NONBLOCK; a kernel or file that knows no RWF_NOWAIT (a pipe before Linux
+/// 6.4) gets a plain write, so poll(2) first.
+///
+/// # Errors
+/// write(2)'s.
+pub fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    match write_nowait(fd, bytes) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => nix::unistd::write(fd, bytes),
+        result => result,
+    }
+}
+
+fn write_nowait(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    let part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: one iovec over a live slice, which the kernel only reads; offset
+    // -1 is "as write(2)", see pwritev2(2).
+    let written =
+        unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    usize::try_from(written).map_err(|_| Errno::last())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::error::Exit;
+
+    #[test]
+    fn the_gaps_between_what_is_kept() {
+        const MAX: u32 = u32::MAX;
+        for (keep, expected) in [
+            (&[][..], &[(3, MAX)][..]),
+            (&[0, 1, 2, -1], &[(3, MAX)]),
+            (&[3], &[(4, MAX)]),
+            (&[7, 5, 7], &[(3, 4), (6, 6), (8, MAX)]),
+            (&[3, 4, 9], &[(5, 8), (10, MAX)]),
+        ] {
+            assert_eq!(gaps(keep), expected, "{keep:?}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_open_is_a_usage_error() {
+        assert!(!is_open(-1));
+        assert!(!is_open(9999));
+        let error = adopt(9999).expect_err("closed");
+        assert_eq!(error.status(), Exit::Usage);
+    }
+
+    #[test]
+    fn an_adopted_descriptor_is_ours_and_closed_on_exec() {
+        let (mut reader, writer) = std::io::pipe().expect("pipe");
+        let fd = OwnedFd::from(writer).into_raw_fd();
+        // SAFETY: F_SETFD on the descriptor made above.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+        let adopted = adopt(fd).expect("open");
+        assert_eq!(adopted.as_raw_fd(), fd);
+        // SAFETY: F_GETFD on the same.
+        assert_eq!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, libc::FD_CLOEXEC);
+        std::fs::File::from(adopted).write_all(b"x").expect("write");
+        let mut text = String::new();
+        reader.read_to_string(&mut text).expect("end of file");
+        assert_eq!(text, "x");
+    }
+
+    #[test]
+    fn a_full_pipe_is_eagain_where_the_kernel_can_say_so() {
+        let (_reader, writer) = std::io::pipe().expect("pipe");
+        for _ in 0..1_000 {
+            match write_nowait(writer.as_fd(), &[0; 4096]) {
+                Ok(written) => assert_eq!(written, 4096),
+                Err(errno) => {
+                    assert!(
+                        matches!(errno, Errno::EAGAIN | Errno::EOPNOTSUPP),
+                        "{errno}"
+                    );
+                    return;
+                }
+            }
+        }
+        panic!("a pipe of 4 MiB?");
+    }
+}

@@ -1,0 +1,172 @@
+//! A lock that one process at a time holds, and that the kernel frees when its
+//! holder dies, however it dies. Two makes: a record lock and a robust mutex.
+//!
+//! Both are opened before the fork and used after it. flock(2) would not do:
+//! its locks belong to the open file that fork(2) shares, so every child would
+//! hold it at once. Knows nothing of what is guarded.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::mutex::RobustMutex;
+
+/// See the module.
+pub enum ProcessLock {
+    /// A record lock, `fcntl_locking(2)`, on a file without a name. It belongs
+    /// to a process and a file, so a descriptor inherited through fork(2) is as
+    /// good as one's own; and closing *any* descriptor of that file frees it.
+    Record(OwnedFd),
+    /// A mutex in shared memory.
+    Mutex(RobustMutex),
+}
+
+impl ProcessLock {
+    /// Makes a record lock.
+    ///
+    /// # Errors
+    /// memfd_create(2)'s.
+    pub fn record() -> Result<Self, Errno> {
+        memfd_create(c"echod-accept", MFdFlags::MFD_CLOEXEC).map(ProcessLock::Record)
+    }
+
+    /// Makes a robust mutex.
+    ///
+    /// # Errors
+    /// [`RobustMutex::new`]'s.
+    pub fn mutex() -> Result<Self, Errno> {
+        RobustMutex::new().map(ProcessLock::Mutex)
+    }
+
+    /// Takes the lock if it is free.
+    ///
+    /// # Errors
+    /// ENOLCK, or a bug of ours.
+    pub fn try_lock(&self) -> Result<bool, Errno> {
+        match self {
+            ProcessLock::Mutex(mutex) => mutex.try_lock(),
+            ProcessLock::Record(file) => {
+                match fcntl(file, FcntlArg::F_SETLK(&record(libc::F_WRLCK))) {
+                    Ok(_) => Ok(true),
+                    Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+                    Err(errno) => Err(errno),
+                }
+            }
+        }
+    }
+
+    /// Waits for the lock; only a deadly signal ends the wait.
+    ///
+    /// # Errors
+    /// As for `try_lock`.
+    pub fn lock(&self) -> Result<(), Errno> {
+        match self {
+            ProcessLock::Mutex(mutex) => mutex.lock(),
+            ProcessLock::Record(file) => loop {
+                match fcntl(file, FcntlArg::F_SETLKW(&record(libc::F_WRLCK))) {
+                    Ok(_) => return Ok(()),
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            },
+        }
+    }
+
+    /// Gives it back, to be called by its holder.
+    pub fn unlock(&self) {
+        match self {
+            ProcessLock::Mutex(mutex) => mutex.unlock(),
+            ProcessLock::Record(file) => {
+                let _ = fcntl(file, FcntlArg::F_SETLK(&record(libc::F_UNLCK)));
+            }
+        }
+    }
+}
+
+/// The whole file, however long it may get.
+fn record(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::sys::signal::{Signal, kill, raise};
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+
+    use super::*;
+    use crate::sys::process;
+
+    fn locks() -> [ProcessLock; 2] {
+        [
+            ProcessLock::record().unwrap(),
+            ProcessLock::mutex().unwrap(),
+        ]
+    }
+
+    fn status(child: impl FnOnce() -> i32) -> WaitStatus {
+        waitpid(process::fork(child).unwrap(), None).unwrap()
+    }
+
+    #[test]
+    fn one_process_at_a_time_holds_it() {
+        for lock in locks() {
+            assert_eq!(lock.try_lock(), Ok(true));
+            let other = status(|| i32::from(lock.try_lock() == Ok(false)));
+            assert!(matches!(other, WaitStatus::Exited(_, 1)), "{other:?}");
+            lock.unlock();
+            let other = status(|| i32::from(lock.try_lock() == Ok(true)));
+            assert!(matches!(other, WaitStatus::Exited(_, 1)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_holder_that_is_killed_frees_it_for_a_waiter() {
+        for lock in locks() {
+            for _ in 0..3 {
+                let (held, holds) = nix::unistd::pipe().unwrap();
+                let holder = process::fork(|| {
+                    let _ = lock.lock();
+                    let _ = nix::unistd::write(holds.as_fd(), b"x");
+                    loop {
+                        let _ = raise(Signal::SIGSTOP);
+                    }
+                })
+                .unwrap();
+                nix::unistd::read(&held, &mut [0]).unwrap();
+                let waiter = process::fork(|| i32::from(lock.lock().is_err())).unwrap();
+                let waits = waitpid(waiter, Some(WaitPidFlag::WNOHANG));
+                assert_eq!(waits, Ok(WaitStatus::StillAlive));
+                kill(holder, Signal::SIGKILL).unwrap();
+                waitpid(holder, None).unwrap();
+                // It dies holding it, too: the lock is still good.
+                assert_eq!(waitpid(waiter, None), Ok(WaitStatus::Exited(waiter, 0)));
+            }
+            assert_eq!(lock.lock(), Ok(()));
+            lock.unlock();
+        }
+    }
+
+    #[test]
+    fn a_waiter_dies_of_term_and_leaves_the_lock_alone() {
+        for lock in locks() {
+            lock.lock().unwrap();
+            let waiter = process::fork(|| i32::from(lock.lock().is_err())).unwrap();
+            kill(waiter, Signal::SIGTERM).unwrap();
+            let ended = waitpid(waiter, None).unwrap();
+            assert!(matches!(ended, WaitStatus::Signaled(_, Signal::SIGTERM, _)));
+            lock.unlock();
+            assert_eq!(lock.try_lock(), Ok(true));
+            lock.unlock();
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The one place with `unsafe`: what nix does not wrap, each call with the
+//! fact it rests on.
+//!
+//! Nothing here decides anything; it knows no client, no pool and no log.
+#![allow(unsafe_code)]
+
+pub mod dispositions;
+pub mod fd;
+pub mod lifeline;
+pub mod lock;
+pub mod mmsg;
+pub mod mutex;
+pub mod nss;
+pub mod pass;
+pub mod process;
+pub mod raw;
+pub mod run;
+pub mod sandbox;
+pub mod shm;
+pub mod signal;
+pub mod sockopt;
+pub mod wait;

@@ -1,0 +1,223 @@
+//! THE fork, and how a forked process leaves.
+
+use std::cell::Cell;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{ForkResult, Pid};
+
+use super::raw;
+
+/// Exit status of a child that was told to stop.
+pub const STOPPED: i32 = 75;
+/// Exit status of a child that panicked (EX_SOFTWARE).
+pub const PANICKED: i32 = 70;
+
+/// Forks; the child runs `child` and leaves with the status it returns, without
+/// running destructors, exit handlers or stdio flushes of the parent's.
+///
+/// The caller must be single-threaded and must hold every signal it handles
+/// blocked (see `signal(7)`): a signal that reached the child before it reset
+/// its dispositions would run the parent's handlers there.
+///
+/// # Errors
+/// fork(2)'s: EAGAIN at a process limit, ENOMEM.
+pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    // SAFETY: the caller is single-threaded (the supervisor starts no thread,
+    // ever), so no lock can be held by a thread that does not exist in the child.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => exit(child()),
+    }
+}
+
+/// Leaves, without running anything of the parent's.
+pub fn exit(status: i32) -> ! {
+    raw::exit(status)
+}
+
+/// Leaves with every thread of the process: where there are several, [`exit`]
+/// would end the calling one alone.
+pub fn exit_all(status: i32) -> ! {
+    loop {
+        // SAFETY: exit_group(2) takes an integer and does not return.
+        unsafe { libc::syscall(libc::SYS_exit_group, status) };
+    }
+}
+
+/// In a child: closes a descriptor of the supervisor's. Its owner, inherited with
+/// it, must not be dropped here, and never is: a child ends in [`exit`].
+pub fn close_inherited(fd: BorrowedFd<'_>) {
+    // SAFETY: nothing in this process uses or closes that number afterwards.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
+/// In a child: takes over a descriptor that it inherited with its owner, on the
+/// same terms.
+pub fn inherited(fd: &OwnedFd) -> OwnedFd {
+    // SAFETY: open, since `fd` owns it; and no other owner is dropped here.
+    unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) }
+}
+
+/// Signals our unreaped child `pid`, and never a stranger who was given its
+/// number since: where the kernel reaps (SIGCHLD ignored), a pid in our table may
+/// be somebody else's by now. A pidfd opened before the child was seen alive can
+/// be the child's alone (`pidfd_open(2)`).
+pub fn signal_child(pid: Pid, signals: &[Signal]) {
+    // SAFETY: two integers in, a new descriptor or -1 out.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) } as libc::c_int;
+    // SAFETY: just made, for us alone.
+    let pidfd = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) });
+    // WNOWAIT: a dead child stays for the reaper to find.
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    if waitid(Id::Pid(pid), flags) != Ok(WaitStatus::StillAlive) {
+        return;
+    }
+    for &signal in signals {
+        let _ = match &pidfd {
+            // SAFETY: a descriptor we own, integers, and no siginfo.
+            Some(pidfd) => unsafe {
+                libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0)
+            },
+            // No pidfd on this kernel or in this container.
+            None => kill(pid, signal).map_or(-1, |()| 0),
+        };
+    }
+}
+
+/// In a process with threads a panic in one ends them all, at once. A thread that
+/// vanished alone would leave its client connected to nobody.
+pub fn panic_means_exit_all() {
+    std::panic::set_hook(Box::new(|_| exit_all(PANICKED)));
+}
+
+/// Before the first thread of a process: has the C library do what it does at
+/// that one only, so that a sandbox entered afterwards need not allow it. glibc
+/// installs a handler, and counts the processors in /sys to know how many heaps
+/// it may have: one will do, for threads that hardly allocate.
+pub fn prepare_for_threads() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes two integers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+    let _ = std::thread::spawn(|| {}).join();
+}
+
+thread_local! {
+    /// Lies in the page of thread-local storage, which fork(2) itself makes the
+    /// child's own: setting it costs no page.
+    static IS_CHILD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on a panic in a child ends it at once, silently: it must neither
+/// unwind into the supervisor's frames nor write to any descriptor. Elsewhere a
+/// panic stays what it was.
+pub fn guard_children_against_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if IS_CHILD.get() {
+            exit(PANICKED);
+        }
+        usual(info);
+    }));
+}
+
+/// This is a child, see [`guard_children_against_panic`].
+pub fn become_child() {
+    IS_CHILD.set(true);
+}
+
+/// Gives up every capability, the inheritable and (with them) the ambient ones
+/// too; see capabilities(7). Always allowed.
+///
+/// # Errors
+/// capset(2)'s, where a container's filter has one of its own.
+pub fn drop_capabilities() -> Result<(), Errno> {
+    // _LINUX_CAPABILITY_VERSION_3, and pid 0: this thread.
+    let mut header = [0x2008_0522_u32, 0];
+    // Effective, permitted, inheritable, twice 32 bits of each.
+    let none = [0_u32; 6];
+    // SAFETY: the header is the two words capset(2) reads (and may write its
+    // version to), the data the six words that version 3 has.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), none.as_ptr()) };
+    Errno::result(done).map(drop)
+}
+
+/// The name ps(1) shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Name(u64, u64);
+
+impl Name {
+    /// At most 15 bytes.
+    pub const fn new(name: &str) -> Self {
+        let name = name.as_bytes();
+        let (mut low, mut high) = ([0; 8], [0; 8]);
+        let mut i = 0;
+        while i < name.len() {
+            if i < 8 {
+                low[i] = name[i];
+            } else {
+                high[i - 8] = name[i];
+            }
+            i += 1;
+        }
+        assert!(high[7] == 0, "the last byte is the end of the string");
+        Name(u64::from_ne_bytes(low), u64::from_ne_bytes(high))
+    }
+}
+
+/// The supervisor.
+pub const SUPERVISOR: Name = Name::new("echod");
+/// A worker that waits.
+pub const IDLE: Name = Name::new("echod-idle");
+/// A process that serves.
+pub const SERVING: Name = Name::new("echod-conn");
+/// The main thread of a process that serves with threads.
+pub const THREADED: Name = Name::new("echod-thread");
+/// A worker of a datagram socket.
+pub const DATAGRAMS: Name = Name::new("echod-udp");
+
+/// The helper that runs a command for one that serves.
+pub const COMMAND: Name = Name::new("echod-cmd");
+
+/// Sets the name ps(1) shows. It travels in registers: as a string it would
+/// cost a child another page of the program.
+#[inline(always)]
+pub fn set_name(name: Name) {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&name.0.to_ne_bytes());
+    bytes[8..].copy_from_slice(&name.1.to_ne_bytes());
+    raw::set_name(&bytes);
+}
+
+/// Closes every descriptor but those of `keep`, which must be in rising order.
+/// For a child that ends in [`exit`]: the owners of what is closed here never
+/// run their drop.
+pub fn keep_only<'a>(keep: impl IntoIterator<Item = BorrowedFd<'a>>) {
+    let mut first = 0;
+    for fd in keep {
+        let fd = fd.as_raw_fd().unsigned_abs();
+        if first < fd {
+            close_range(first, fd - 1);
+        }
+        first = fd + 1;
+    }
+    close_range(first, u32::MAX);
+}
+
+/// `close_range(2)`, or one by one where the kernel or a container's filter
+/// lacks it.
+fn close_range(first: u32, last: u32) {
+    if raw::close_range(first, last).is_ok() {
+        return;
+    }
+    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
+    let end = limit.map_or(1024, |(soft, _)| u32::try_from(soft).unwrap_or(1 << 20));
+    for fd in first..end.min(last.saturating_add(1)) {
+        // SAFETY: see `keep_only` for the owners; a number not open is EBADF.
+        unsafe { libc::close(fd as libc::c_int) };
+    }
+}

@@ -1,0 +1,247 @@
+//! Socket calls that nix does not wrap, or not well enough.
+//!
+//! [`accept`] because nix's accept4(2) drops the peer's address,
+//! [`attach_syn_filter`] and [`detach_from_interfaces`] because it has neither
+//! SO_ATTACH_FILTER nor SO_BINDTOIFINDEX, [`listen`] because its backlog ends
+//! at 4096, [`is_read_shut`] because its poll(2) has no POLLRDHUP. Every other
+//! option is nix's own. Knows no listener: descriptors come in, descriptors and
+//! errnos go out. [`accept`] neither allocates nor locks, so a forked child may
+//! call it.
+
+use std::ffi::c_int;
+use std::mem::{size_of, zeroed};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::from_mut;
+
+use libc::{sock_filter, sock_fprog, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
+use nix::errno::Errno;
+
+use super::raw;
+use crate::addr::Peer;
+
+/// Takes one connection from the queue, CLOEXEC from birth, and says who it is
+/// without a further system call. The connection is blocking whatever the
+/// listener is, see accept(2).
+///
+/// # Errors
+/// accept(2)'s; `net::classify` says what each asks for.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Peer), Errno> {
+    // Room for the longest Internet address. A Unix peer's name is cut off,
+    // which accept(2) allows: only its family is looked at.
+    // SAFETY: sockaddr_in6 is integers and arrays of them, for which all zero
+    // bits are a value.
+    let mut address: sockaddr_in6 = unsafe { zeroed() };
+    let mut length = size_of::<sockaddr_in6>() as socklen_t;
+    // SAFETY: `address` is `length` bytes of writable memory and both outlive
+    // the call; the kernel writes no more than `length` bytes.
+    let fd = unsafe {
+        raw::accept4(
+            listener,
+            from_mut(&mut address).cast::<sockaddr>(),
+            &raw mut length,
+            libc::SOCK_CLOEXEC,
+        )
+    }?;
+    // SAFETY: accept4 has just made this descriptor and nobody else knows it.
+    let conn = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok((conn, peer(&address)))
+}
+
+fn peer(address: &sockaddr_in6) -> Peer {
+    match c_int::from(address.sin6_family) {
+        libc::AF_INET => {
+            // SAFETY: a sockaddr_in is shorter than a sockaddr_in6, as aligned,
+            // and all integers; the family says that the kernel wrote one here.
+            let v4 = unsafe { &*std::ptr::from_ref(address).cast::<sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Peer::Inet(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => Peer::Inet(SocketAddr::V6(SocketAddrV6::new(
+            address.sin6_addr.s6_addr.into(),
+            u16::from_be(address.sin6_port),
+            address.sin6_flowinfo,
+            address.sin6_scope_id,
+        ))),
+        _ => Peer::Unix,
+    }
+}
+
+/// Starts listening. `None` asks for as many as the kernel allows: it cuts any
+/// number down to net.core.somaxconn, see listen(2).
+///
+/// # Errors
+/// listen(2)'s; EADDRINUSE where another socket listens on the port already.
+pub fn listen(socket: BorrowedFd<'_>, backlog: Option<u32>) -> Result<(), Errno> {
+    let backlog = backlog.map_or(c_int::MAX, |n| c_int::try_from(n).unwrap_or(c_int::MAX));
+    // SAFETY: integers only; the borrow keeps the descriptor open.
+    Errno::result(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// Whether shutdown(2) has ended reading on this Unix listener, in whichever
+/// process; nix's poll flags lack POLLRDHUP. Never waits.
+pub fn is_read_shut(listener: BorrowedFd<'_>) -> bool {
+    let mut asked = libc::pollfd {
+        fd: listener.as_raw_fd(),
+        events: libc::POLLRDHUP,
+        revents: 0,
+    };
+    // SAFETY: one pollfd, which outlives the call.
+    let found = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    found == 1 && asked.revents & libc::POLLRDHUP != 0
+}
+
+/// Makes a TCP listener deaf to new clients while those in its queue, and
+/// those whose handshake is under way, can still be accepted: the kernel drops
+/// every segment with SYN and without ACK before TCP sees it. A dropped client
+/// tries again by itself a second later.
+///
+/// The filter belongs to the socket: every process that shares it is deaf too.
+///
+/// # Errors
+/// setsockopt(2)'s; EPERM without CAP_NET_ADMIN on kernels that guard TCP (see
+/// [`detach_from_interfaces`]), ENOMEM beyond net.core.optmem_max, ENOPROTOOPT
+/// for MPTCP.
+pub fn attach_syn_filter(listener: BorrowedFd<'_>) -> Result<(), Errno> {
+    // A socket filter on TCP sees the segment from the TCP header on, in both
+    // families; byte 13 holds the flags (RFC 9293).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    let mut program = [
+        bpf(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, FLAGS, 0),
+        bpf(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, SYN | ACK, 0),
+        bpf(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, SYN, 1),
+        bpf(libc::BPF_RET | libc::BPF_K, 0, 0),
+        bpf(libc::BPF_RET | libc::BPF_K, u32::MAX, 0),
+    ];
+    let filter = sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: SO_ATTACH_FILTER takes a sock_fprog, and this one points to `len`
+    // instructions, which the kernel copies during the call.
+    unsafe { set(listener, libc::SO_ATTACH_FILTER, &filter) }
+}
+
+/// Makes a UDP socket deaf: whatever comes is dropped by the kernel, what is
+/// queued already can still be received.
+///
+/// # Errors
+/// setsockopt(2)'s; ENOMEM beyond net.core.optmem_max.
+pub fn attach_deaf_filter(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut program = [bpf(libc::BPF_RET | libc::BPF_K, 0, 0)];
+    let filter = sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: as in attach_syn_filter.
+    unsafe { set(socket, libc::SO_ATTACH_FILTER, &filter) }
+}
+
+/// The same end without privileges, and what is left of it where filters on TCP
+/// need CAP_NET_ADMIN (Linux since 5d39580f68e6): binds the listener to an
+/// interface that does not exist. A new SYN then meets no listener and is
+/// refused at once; a handshake under way keeps the interface it began with and
+/// completes, and the queue can be accepted. The port stays taken.
+///
+/// # Errors
+/// setsockopt(2)'s; ENOPROTOOPT before Linux 5.1, EPERM without CAP_NET_RAW
+/// before 5.7 or if the listener is bound to an interface already.
+pub fn detach_from_interfaces(listener: BorrowedFd<'_>) -> Result<(), Errno> {
+    // Indices are handed out from 1 up; see netdevice(7).
+    let nowhere = c_int::MAX;
+    // SAFETY: SO_BINDTOIFINDEX takes an int.
+    unsafe { set(listener, libc::SO_BINDTOIFINDEX, &nowhere) }
+}
+
+/// # Safety
+/// `T` must be what `name` takes at SOL_SOCKET, and any pointer in it valid.
+unsafe fn set<T>(socket: BorrowedFd<'_>, name: c_int, value: &T) -> Result<(), Errno> {
+    // SAFETY: `value` is that many readable bytes; the rest is the caller's.
+    Errno::result(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            name,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as socklen_t,
+        )
+    })
+    .map(drop)
+}
+
+/// One instruction; a jump goes on at once if equal, else skips `skip` more.
+fn bpf(code: u32, k: u32, skip: u8) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: skip,
+        k,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+
+    use super::*;
+
+    fn accepted_address(server: &str) {
+        let Ok(listener) = TcpListener::bind(server) else {
+            eprintln!("skipped: cannot bind {server}");
+            return;
+        };
+        listener.set_nonblocking(true).expect("nonblocking");
+        let addr = listener.local_addr().expect("address");
+        let client = TcpStream::connect(addr).expect("connect");
+        let (conn, peer) = accept(listener.as_fd()).expect("accept");
+        assert_eq!(peer, Peer::Inet(client.local_addr().expect("address")));
+        let fd_flags = fcntl(&conn, FcntlArg::F_GETFD).expect("flags");
+        assert!(FdFlag::from_bits_retain(fd_flags).contains(FdFlag::FD_CLOEXEC));
+        let flags = fcntl(&conn, FcntlArg::F_GETFL).expect("flags");
+        assert!(!OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK));
+        assert_eq!(accept(listener.as_fd()).expect_err("empty"), Errno::EAGAIN);
+    }
+
+    #[test]
+    fn accept_names_an_ipv4_client() {
+        accepted_address("127.0.0.1:0");
+    }
+
+    #[test]
+    fn accept_names_an_ipv6_client() {
+        accepted_address("[::1]:0");
+    }
+
+    #[test]
+    fn accept_calls_a_unix_client_unix_named_or_not() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).expect("bind");
+        let _unnamed = UnixStream::connect(&path).expect("connect");
+        assert_eq!(accept(listener.as_fd()).expect("accept").1, Peer::Unix);
+
+        use nix::sys::socket as s;
+        let (kind, flags) = (s::SockType::Stream, s::SockFlag::SOCK_CLOEXEC);
+        let named = s::socket(s::AddressFamily::Unix, kind, flags, None).expect("socket");
+        let long = dir.path().join("n".repeat(40));
+        let own = s::UnixAddr::new(&long).expect("address");
+        s::bind(named.as_raw_fd(), &own).expect("bind");
+        let server = s::UnixAddr::new(&path).expect("address");
+        s::connect(named.as_raw_fd(), &server).expect("connect");
+        assert_eq!(accept(listener.as_fd()).expect("accept").1, Peer::Unix);
+    }
+
+    #[test]
+    fn a_backlog_beyond_the_kernels_is_cut_not_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        for backlog in [None, Some(1), Some(100_000), Some(u32::MAX)] {
+            assert_eq!(listen(listener.as_fd(), backlog), Ok(()), "{backlog:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What /proc says about a process: the only way these tests look inside.
+//!
+//! stat and status are readable by everyone, so they work without privilege;
+//! fd and environ need the same user and a dumpable process, or root, and give
+//! `None` otherwise (see proc(5)).
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// One line of /proc/PID/stat.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    pub pid: i32,
+    pub comm: String,
+    pub state: char,
+    pub ppid: i32,
+    pub pgrp: i32,
+    pub session: i32,
+    /// Clock ticks after boot: two processes with one pid differ in it.
+    pub start: u64,
+}
+
+/// One process; `None` when it is gone.
+pub fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold anything, a parenthesis too: the last one ends it.
+    let (head, tail) = (text.find('(')?, text.rfind(')')?);
+    let rest: Vec<&str> = text[tail + 1..].split_whitespace().collect();
+    Some(Stat {
+        pid,
+        comm: text[head + 1..tail].to_owned(),
+        state: rest.first()?.chars().next()?,
+        ppid: rest.get(1)?.parse().ok()?,
+        pgrp: rest.get(2)?.parse().ok()?,
+        session: rest.get(3)?.parse().ok()?,
+        start: rest.get(19)?.parse().ok()?,
+    })
+}
+
+/// Every process there is.
+pub fn all() -> Vec<Stat> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(stat)
+        .collect()
+}
+
+/// The children of a process, zombies too, oldest first.
+pub fn children(pid: i32) -> Vec<i32> {
+    let mut found: Vec<Stat> = all().into_iter().filter(|p| p.ppid == pid).collect();
+    found.sort_by_key(|p| (p.start, p.pid));
+    found.into_iter().map(|p| p.pid).collect()
+}
+
+/// The dead and unreaped children of a process.
+pub fn zombies(pid: i32) -> Vec<i32> {
+    let dead = all()
+        .into_iter()
+        .filter(|p| p.ppid == pid && p.state == 'Z');
+    dead.map(|p| p.pid).collect()
+}
+
+/// The name ps(1) shows; empty when the process is gone.
+pub fn comm(pid: i32) -> String {
+    stat(pid).map(|p| p.comm).unwrap_or_default()
+}
+
+/// `R`, `S`, `T`, `Z`…; `None` when the process is gone.
+pub fn state(pid: i32) -> Option<char> {
+    stat(pid).map(|p| p.state)
+}
+
+/// Gone, or dead and waiting to be reaped.
+pub fn is_dead(pid: i32) -> bool {
+    matches!(state(pid), None | Some('Z' | 'X'))
+}
+
+/// Open descriptors, where we may look.
+pub fn fd_count(pid: i32) -> Option<usize> {
+    fs::read_dir(format!("/proc/{pid}/fd"))
+        .ok()
+        .map(Iterator::count)
+}
+
+/// What the descriptors are (`socket:[123]`, `/dev/null`), where we may look.
+pub fn fd_targets(pid: i32) -> Option<Vec<(i32, String)>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    let read = |entry: fs::DirEntry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        let target = fs::read_link(entry.path()).ok()?;
+        Some((number, target.to_string_lossy().into_owned()))
+    };
+    Some(entries.filter_map(|entry| read(entry.ok()?)).collect())
+}
+
+/// One value of /proc/PID/status, as text.
+pub fn status(pid: i32, key: &str) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    line.map(|value| value.trim().to_owned())
+}
+
+/// Resident memory in KiB. The kernel keeps it per processor and adds it up
+/// lazily, so a few dozen pages either way mean nothing.
+pub fn rss_kib(pid: i32) -> Option<u64> {
+    let value = status(pid, "VmRSS")?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
+/// How often a process went to sleep of its own accord: its wake-ups.
+pub fn wakeups(pid: i32) -> Option<u64> {
+    status(pid, "voluntary_ctxt_switches")?.parse().ok()
+}
+
+/// Sends a signal; a process that is gone already is no error.
+pub fn signal(pid: i32, which: Signal) {
+    let _ = kill(Pid::from_raw(pid), which);
+}
+
+/// Sends a signal to a whole process group.
+pub fn signal_group(pgrp: i32, which: Signal) {
+    let _ = kill(Pid::from_raw(-pgrp), which);
+}
+
+/// Whether a process was started with this `NAME=value`, where we may look.
+pub fn environ_has(pid: i32, entry: &str) -> bool {
+    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else {
+        return false;
+    };
+    environ
+        .split(|&byte| byte == 0)
+        .any(|one| one == entry.as_bytes())
+}
+
+/// The inode of the server's end of a TCP connection, in `pid`'s network
+/// namespace, from the two ports.
+pub fn socket_inode(pid: i32, server_port: u16, client_port: u16) -> Option<u64> {
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    for table in ["tcp", "tcp6"] {
+        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        for line in text.lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (Some(local), Some(remote), Some(inode)) =
+                (fields.get(1), fields.get(2), fields.get(9))
+            else {
+                continue;
+            };
+            if port(local) == Some(server_port) && port(remote) == Some(client_port) {
+                return inode.parse().ok().filter(|&inode| inode != 0);
+            }
+        }
+    }
+    None
+}
