@@ -1,0 +1,60 @@
+//! Scenarios that are tests already: run at soak's size, counted for the card.
+
+use std::process::Command;
+
+use crate::card::Row;
+use crate::plan::Plan;
+
+/// S11: datagrams that would loop, reflect, flood or come from nowhere.
+pub fn datagrams(_: &Plan) -> Vec<Row> {
+    vec![tests(
+        "S11",
+        "datagrams: loops, spoofing, floods, sizes",
+        "udp",
+        "row_",
+        &[],
+    )]
+}
+
+/// S13: pid 1 of a namespace, orphans, strangers' pids.
+pub fn pid_games(_: &Plan) -> Vec<Row> {
+    vec![
+        tests(
+            "S13",
+            "pid games: as PID 1, foreign children",
+            "models",
+            "pid_1",
+            &[],
+        ),
+        tests("S13", "pid games: rows 46 to 48", "faults", "row_4", &[]),
+    ]
+}
+
+/// One row of the tests of a file whose names hold `filter`.
+pub fn tests(id: &'static str, what: &str, file: &str, filter: &str, env: &[(&str, &str)]) -> Row {
+    let mut row = Row::new(id, what);
+    let out = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()))
+        .args(["test", "--quiet", "--test", file, filter])
+        .envs(env.iter().copied())
+        .output();
+    let text = match out {
+        Ok(out) => String::from_utf8_lossy(&out.stdout).into_owned(),
+        Err(error) => {
+            row.fail(format!("cargo test: {error}"));
+            return row;
+        }
+    };
+    // test result: ok. 24 passed; 1 failed; …
+    let counted = |what: &str| {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let pairs = words.windows(2).filter(|pair| pair[1] == what);
+        pairs.flat_map(|pair| pair[0].parse::<u64>()).sum::<u64>()
+    };
+    row.survived = counted("passed;");
+    row.tried = row.survived + counted("failed;");
+    row.seen = format!("cargo test --test {file} {filter}");
+    if row.tried == 0 {
+        row.fail("no test ran");
+    }
+    row
+}

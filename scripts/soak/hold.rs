@@ -1,0 +1,78 @@
+//! S7: thousands of clients at once, each with its process, all of them echoed
+//! to again at the end.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::card::Row;
+use crate::common::design::{FORK_WAIT, PREFORK};
+use crate::common::{Builder, DEADLINE, Design, holds_within};
+use crate::plan::Plan;
+use crate::traffic::Traffic;
+use crate::watch::{Watch, children};
+
+/// 10,000 connections held on two designs; fewer when time is short.
+pub fn held(plan: &Plan) -> Vec<Row> {
+    let n = match plan.time.as_secs() {
+        0..20 => 1_000,
+        _ => 10_000,
+    };
+    [&PREFORK, &FORK_WAIT].map(|design| hold(design, n)).into()
+}
+
+fn hold(design: &Design, n: u64) -> Row {
+    let mut row = Row::new("S7", format!("{n} clients held, {}", design.name));
+    let limit = (n + 100).to_string();
+    let daemon = Builder::new()
+        .args(design.args)
+        .args(["--max-clients", &limit])
+        .env("RUST_LOG", "error")
+        .start();
+    let watch = Watch::start(&daemon);
+    let before = available_kib();
+    let count = n.to_string();
+    let start = Instant::now();
+    let mut traffic = Traffic::start(&[
+        "hold",
+        daemon.addr(),
+        "-c",
+        &count,
+        "-d",
+        "2",
+        "--timeout",
+        "60",
+    ]);
+    let (mut most, mut cost) = (0, 0);
+    while traffic.runs() {
+        let now = children(daemon.pid()).len() as u64;
+        if now > most {
+            (most, cost) = (now, before.saturating_sub(available_kib()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let report = traffic.report(DEADLINE);
+    row.tried = n;
+    row.survived = most.min(n);
+    row.seen = format!(
+        "{} KiB each, both ends and the kernel's part; {:.1?} in all",
+        cost / most.max(1),
+        start.elapsed()
+    );
+    report.enter(&mut row, &[]);
+    let buried = || children(daemon.pid()).len() < 100;
+    if !holds_within(DEADLINE, buried) {
+        row.fail("children live on");
+    }
+    watch.finish(&mut row);
+    row
+}
+
+/// What the system could still give away: MemAvailable of proc(5).
+fn available_kib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let value = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    value.unwrap_or_default()
+}

@@ -1,0 +1,121 @@
+//! S3: graceful stops under load, beside what the same clients lose to a
+//! server that just closes its listener.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::card::Row;
+use crate::common::{Builder, Client, DEADLINE, DESIGNS, Design, Signal};
+use crate::plan::{Dice, Plan};
+use crate::traffic::{Report, Traffic};
+
+/// The load beside every stop.
+const LOAD: [&str; 4] = ["-c", "16", "-d", "0.4"];
+
+/// 100 stops over all designs, and 20 plain closes.
+pub fn stops(plan: &Plan) -> Vec<Row> {
+    let mut row = Row::new("S3", "graceful stops under load, 50 idle and 20 half-sent");
+    let (start, mut dice) = (Instant::now(), Dice::new(plan.seed));
+    let time = plan.time * 3 / 4;
+    for round in 0..100 {
+        if !plan.all && round > 0 && start.elapsed() > time {
+            break;
+        }
+        let design = DESIGNS[round % DESIGNS.len()];
+        row.tried += 1;
+        match one_stop(design, &mut dice, &mut row) {
+            Ok(()) => row.survived += 1,
+            Err(why) => row.fail(format!("{}: {why}", design.name)),
+        }
+    }
+    vec![row, plain_closes(plan)]
+}
+
+fn one_stop(design: &Design, dice: &mut Dice, row: &mut Row) -> Result<(), String> {
+    let daemon = Builder::new()
+        .args(design.args)
+        .args(["--graceful-timeout", "2s"])
+        .start();
+    let addr = daemon.addr();
+    let kept = if design.one_at_a_time { 0 } else { 50 };
+    let mut idle: Vec<Client> = (0..kept).map(|_| Client::connect(addr)).collect();
+    let mut half: Vec<Client> = idle.drain(..kept * 2 / 7).collect();
+    for client in &mut idle {
+        client.ping(b"to be idle");
+    }
+    for client in &mut half {
+        client.write_all(b"half of").expect("send");
+    }
+    let words = [&["crr", addr][..], &LOAD].concat();
+    let mut traffic = Traffic::start(&words);
+    thread::sleep(Duration::from_millis(50 + dice.below(200)));
+    let ran = traffic.runs();
+    daemon.signal(Signal::SIGTERM);
+    for mut client in half {
+        client.write_all(b" a message").expect("send");
+        client.shutdown_write().expect("shutdown");
+        match client.rest() == b"half of a message" {
+            true => row.echoed += 1,
+            false => row.lost += 1,
+        }
+    }
+    drop(idle);
+    let status = daemon.wait_exit(DEADLINE);
+    let report = traffic.report(DEADLINE);
+    report.enter(row, &[]);
+    if !ran || report.complete == 0 {
+        return Err("the load was over before the stop".to_owned());
+    }
+    match status.code() {
+        Some(0) => Ok(()),
+        _ => Err(format!("{status}")),
+    }
+}
+
+/// The same load, and a listener that is closed under it.
+fn plain_closes(plan: &Plan) -> Row {
+    let rounds = if plan.all { 100 } else { 10 };
+    let mut row = Row::new("", "beside S3: a plain close of the listener, same load");
+    let mut cut = 0;
+    for _ in 0..rounds {
+        let report = plain_close();
+        row.tried += 1;
+        row.survived += 1;
+        row.echoed += report.complete;
+        cut += report.cut().len();
+    }
+    row.seen = format!("{cut} connections were lost, none of them echod's");
+    row
+}
+
+/// A server of a thread a connection that stops by closing its listener.
+fn plain_close() -> Report {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = listener.local_addr().expect("bound").to_string();
+    let stop = Arc::<AtomicBool>::default();
+    let told = stop.clone();
+    let server = thread::spawn(move || {
+        for conn in listener.incoming() {
+            if told.load(Ordering::Relaxed) {
+                return; // closes the listener, and with it what is queued
+            }
+            let Ok(mut conn) = conn else { continue };
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = conn.read_to_end(&mut bytes);
+                let _ = conn.write_all(&bytes);
+                let _ = conn.shutdown(Shutdown::Write);
+            });
+        }
+    });
+    let words = [&["crr", &addr][..], &LOAD].concat();
+    let traffic = Traffic::start(&words);
+    thread::sleep(Duration::from_millis(200));
+    stop.store(true, Ordering::Relaxed);
+    server.join().expect("the server ends");
+    traffic.report(DEADLINE)
+}
