@@ -52,7 +52,7 @@ pub fn tests(id: &'static str, what: &str, file: &str, filter: &str, env: &[(&st
     };
     row.survived = counted("passed;");
     row.tried = row.survived + counted("failed;");
-    row.seen = format!("cargo test --test {file} {filter}");
+    row.see(format!("cargo test --test {file} {filter}"));
     if row.tried == 0 {
         row.fail("no test ran");
     }

@@ -31,8 +31,8 @@ pub struct Row {
     pub growth: Option<(i64, i64)>,
     /// A figure, or what went wrong.
     pub seen: String,
-    /// It is not as it should be, for a reason that `seen` tells.
-    pub failed: bool,
+    /// How often it was not as it should be; `seen` tells of the first.
+    pub failures: u64,
 }
 
 impl Row {
@@ -45,17 +45,24 @@ impl Row {
         }
     }
 
-    /// Marks the row, and says why.
-    pub fn fail(&mut self, why: impl Display) {
-        self.failed = true;
+    /// Adds to what was seen.
+    pub fn see(&mut self, what: impl Display) {
         let sep = if self.seen.is_empty() { "" } else { "; " };
-        self.seen = format!("{}{sep}FAILED: {why}", self.seen);
+        self.seen += &format!("{sep}{what}");
+    }
+
+    /// Marks the row, and says why, of the first three times.
+    pub fn fail(&mut self, why: impl Display) {
+        self.failures += 1;
+        if self.failures <= 3 {
+            self.see(format!("FAILED: {why}"));
+        }
     }
 
     /// Nothing lost that nothing explains, nothing wrong, nobody left.
     pub fn is_clean(&self) -> bool {
         let quiet = self.lost == 0 && self.corrupt == 0 && self.zombies == 0;
-        quiet && !self.failed && self.survived == self.tried
+        quiet && self.failures == 0 && self.survived == self.tried
     }
 }
 
@@ -144,7 +151,7 @@ impl Display for Card {
             explained: sum(|r| r.explained),
             corrupt: sum(|r| r.corrupt),
             zombies: sum(|r| r.zombies),
-            failed: !self.is_clean(),
+            failures: sum(|r| r.failures),
             ..Row::default()
         };
         writeln!(f, "{all}")

@@ -53,11 +53,11 @@ fn hold(design: &Design, n: u64) -> Row {
     let report = traffic.report(DEADLINE);
     row.tried = n;
     row.survived = most.min(n);
-    row.seen = format!(
+    row.see(format!(
         "{} KiB each, both ends and the kernel's part; {:.1?} in all",
         cost / most.max(1),
         start.elapsed()
-    );
+    ));
     report.enter(&mut row, &[]);
     let buried = || children(daemon.pid()).len() < 100;
     if !holds_within(DEADLINE, buried) {

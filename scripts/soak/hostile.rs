@@ -74,10 +74,10 @@ fn beside(design: &Design, n: usize, time: Duration, seed: u64) -> Row {
     };
     alone.enter(&mut row, &[]);
     report.enter(&mut row, &[]);
-    row.seen = format!(
+    row.see(format!(
         "p99 of the good {:.0} us, alone {:.0} us",
         report.p99_us, alone.p99_us
-    );
+    ));
     if report.p99_us > alone.p99_us * SLOWER {
         row.fail("the good ones wait");
     }

@@ -75,7 +75,7 @@ fn members(daemon: &Daemon) -> Vec<i32> {
 }
 
 /// The pool and the log's buffers come to rest.
-fn warm_up(daemon: &Daemon, design: &Design) {
+pub fn warm_up(daemon: &Daemon, design: &Design) {
     let parallel = if design.one_at_a_time { "1" } else { "64" };
     let args = ["crr", daemon.addr(), "-c", parallel, "-n", "1000"];
     Traffic::start(&args).report(DEADLINE * 3);
@@ -117,7 +117,7 @@ fn refill(design: &Design, plan: &Plan) -> Row {
     }
     took.sort_unstable();
     let at = |part: usize| took[(took.len() - 1) * part / 100];
-    row.seen = format!("refill p50 {:.1?}, p99 {:.1?}", at(50), at(99));
+    row.see(format!("refill p50 {:.1?}, p99 {:.1?}", at(50), at(99)));
     if at(99) > Duration::from_millis(100) {
         row.fail("p99 over 100 ms");
     }
@@ -154,11 +154,9 @@ fn kill_supervisors(orphans: &'static str, plan: &Plan) -> Row {
             Err(why) => row.fail(format!("{}: {why}", design.name)),
         }
     }
-    row.seen = format!(
-        "address free after {slowest:.1?} at most; {refused} were in the queue or came later{}{}",
-        if row.seen.is_empty() { "" } else { "; " },
-        row.seen
-    );
+    row.see(format!(
+        "address free after {slowest:.1?} at most; {refused} were in the queue or came later"
+    ));
     row
 }
 

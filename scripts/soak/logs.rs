@@ -69,7 +69,7 @@ fn under(what: &str, daemon: Daemon, time: Duration, fine: &Report) -> Row {
 fn judge(row: &mut Row, report: &Report, fine: &Report) {
     report.enter(row, &[]);
     let (now, then) = (report.p99_us, fine.p99_us);
-    row.seen = format!("p99 {now:.0} us, {then:.0} with a good log{}", row.seen);
+    row.see(format!("p99 {now:.0} us, {then:.0} with a good log"));
     if now > then * SLOWER {
         row.fail("clients wait for the log");
     }
@@ -107,7 +107,7 @@ fn rotation(plan: &Plan, time: Duration, fine: &Report) -> Row {
             .sum();
         lines >= report.complete
     });
-    row.seen += &format!("; {lines} lines of {} connections", report.complete);
+    row.see(format!("{lines} lines of {} connections", report.complete));
     if !whole || lines != report.complete {
         row.fail("lines are lost or torn");
     }

@@ -15,10 +15,13 @@ mod hold;
 mod hostile;
 mod kills;
 mod logs;
+mod long;
 mod plan;
 mod reloads;
+mod squeeze;
 mod stops;
 mod storm;
+mod sweep;
 mod traffic;
 mod watch;
 
@@ -32,16 +35,20 @@ use plan::Plan;
 type Scenario = (&'static str, u32, fn(&Plan) -> Vec<Row>);
 
 const SCENARIOS: &[Scenario] = &[
+    ("S0", 10, long::undisturbed),
     ("S1", 40, kills::workers),
     ("S2", 15, kills::supervisors),
     ("S3", 15, stops::stops),
     ("S4", 10, reloads::reloads),
+    ("S5", 15, sweep::errors),
+    ("S6", 5, squeeze::squeezes),
     ("S7", 5, hold::held),
     ("S8", 5, hostile::crowd),
     ("S9", 5, storm::signals),
     ("S10", 5, logs::broken_logs),
     ("S11", 1, by_test::datagrams),
     ("S13", 1, by_test::pid_games),
+    ("S14", 5, long::long),
 ];
 
 fn main() -> ExitCode {

@@ -88,7 +88,7 @@ fn plain_closes(plan: &Plan) -> Row {
         row.echoed += report.complete;
         cut += report.cut().len();
     }
-    row.seen = format!("{cut} connections were lost, none of them echod's");
+    row.see(format!("{cut} connections were lost, none of them echod's"));
     row
 }
 

@@ -72,7 +72,7 @@ fn storm(design: &Design, time: Duration, seed: u64) -> Row {
     daemon.signal(Signal::SIGTERM);
     let status = daemon.wait_exit(DEADLINE);
     let took = start.elapsed();
-    row.seen = format!("stopped in {took:.0?}");
+    row.see(format!("stopped in {took:.0?}"));
     if took > STOP || status.code() != Some(0) {
         row.fail(format!("{status} after {took:?}"));
     }
