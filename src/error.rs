@@ -114,12 +114,16 @@ impl fmt::Display for Error {
             (op, "") => op.to_owned(),
             (op, subject) => format!("{op} {subject}"),
         };
-        f.write_str(&subject)?;
-        if let Some(errno) = self.errno {
-            write!(f, ": {}", errno_text(errno))?;
-        }
-        if !self.hint.is_empty() {
-            write!(f, ": {}", self.hint)?;
+        let errno = self.errno.map(errno_text).unwrap_or_default();
+        let parts = [subject, errno, self.hint.clone()];
+        let said = parts.into_iter().filter(|part| !part.is_empty());
+        for c in said.collect::<Vec<_>>().join(": ").chars() {
+            // What was typed is repeated, and must not begin another line.
+            if c.is_control() {
+                write!(f, "{}", c.escape_default())?;
+            } else {
+                write!(f, "{c}")?;
+            }
         }
         Ok(())
     }
@@ -145,6 +149,12 @@ mod tests {
              ports below 1024 need CAP_NET_BIND_SERVICE"
         );
         assert_eq!(error.status() as u8, 77);
+    }
+
+    #[test]
+    fn what_was_typed_begins_no_line() {
+        let error = Error::usage("'1\n2\u{1b}[31m'", "not a number");
+        assert_eq!(error.to_string(), "'1\\n2\\u{1b}[31m': not a number");
     }
 
     #[test]

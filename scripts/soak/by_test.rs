@@ -30,6 +30,24 @@ pub fn pid_games(_: &Plan) -> Vec<Row> {
     ]
 }
 
+/// S15: 10,000 malformed inputs for each parser, a tenth of that for the whole
+/// program.
+pub fn bad_input(plan: &Plan) -> Vec<Row> {
+    let cases = if plan.time.as_secs() < 10 {
+        "1000"
+    } else {
+        "10000"
+    };
+    let what = format!("{cases} malformed inputs a parser, a tenth of that whole programs");
+    vec![tests(
+        "S15",
+        &what,
+        "bad_input",
+        "",
+        &[("PROPTEST_CASES", cases)],
+    )]
+}
+
 /// One row of the tests of a file whose names hold `filter`.
 pub fn tests(id: &'static str, what: &str, file: &str, filter: &str, env: &[(&str, &str)]) -> Row {
     let mut row = Row::new(id, what);

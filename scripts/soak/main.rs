@@ -49,6 +49,7 @@ const SCENARIOS: &[Scenario] = &[
     ("S11", 1, by_test::datagrams),
     ("S13", 1, by_test::pid_games),
     ("S14", 5, long::long),
+    ("S15", 5, by_test::bad_input),
 ];
 
 fn main() -> ExitCode {
