@@ -224,7 +224,7 @@ fn parse_host(typed: &str, host: &str) -> Result<Host, Error> {
         )),
         _ if host
             .chars()
-            .any(|c| c.is_whitespace() || "/[]@\\*".contains(c)) =>
+            .any(|c| c.is_whitespace() || "/[]@\\*,".contains(c)) =>
         {
             Err(usage(
                 typed,
@@ -243,7 +243,7 @@ fn parse_v6(text: &str) -> Option<Host> {
     match text.split_once('%') {
         None => text.parse().ok().map(Host::V6),
         Some((ip, zone)) => {
-            let plain = zone.bytes().all(|b| b.is_ascii_graphic() && b != b']');
+            let plain = zone.bytes().all(|b| b.is_ascii_graphic() && !b"],".contains(&b));
             (ip.parse::<Ipv6Addr>().is_ok() && plain && !zone.is_empty())
                 .then(|| Host::Name(text.to_owned()))
         }

@@ -178,8 +178,8 @@ fn option() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    // A process each: fewer.
-    #![proptest_config(ProptestConfig { cases: unsaved().cases / 10, ..unsaved() })]
+    // A process each, and a shell before it: fewer.
+    #![proptest_config(ProptestConfig { cases: unsaved().cases / 50, ..unsaved() })]
 
     /// The whole program: a status of the page, one line, nothing created.
     #[test]

@@ -30,7 +30,7 @@ pub fn pid_games(_: &Plan) -> Vec<Row> {
     ]
 }
 
-/// S15: 10,000 malformed inputs for each parser, a tenth of that for the whole
+/// S15: 10,000 malformed inputs for each parser, a fiftieth of that for the whole
 /// program.
 pub fn bad_input(plan: &Plan) -> Vec<Row> {
     let cases = if plan.time.as_secs() < 10 {
@@ -38,7 +38,7 @@ pub fn bad_input(plan: &Plan) -> Vec<Row> {
     } else {
         "10000"
     };
-    let what = format!("{cases} malformed inputs a parser, a tenth of that whole programs");
+    let what = format!("{cases} malformed inputs a parser, a fiftieth of that whole programs");
     vec![tests(
         "S15",
         &what,
