@@ -243,7 +243,9 @@ fn parse_v6(text: &str) -> Option<Host> {
     match text.split_once('%') {
         None => text.parse().ok().map(Host::V6),
         Some((ip, zone)) => {
-            let plain = zone.bytes().all(|b| b.is_ascii_graphic() && !b"],".contains(&b));
+            let plain = zone
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"],".contains(&b));
             (ip.parse::<Ipv6Addr>().is_ok() && plain && !zone.is_empty())
                 .then(|| Host::Name(text.to_owned()))
         }

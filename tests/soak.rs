@@ -65,10 +65,14 @@ fn deaths_are_read_from_the_log() {
         ),
     ];
     for (rest, expected) in lines {
-        let got = Death::parse(&format!("{at} {rest}")).map(|death| death.client);
-        assert_eq!(got, expected.map(|c| c.map(str::to_owned)), "{rest}");
+        let got = Death::parse(&format!("{at} {rest}"));
+        let got: Vec<_> = got.into_iter().map(|death| death.client).collect();
+        let expected: Vec<_> = expected.into_iter().map(|c| c.map(str::to_owned)).collect();
+        assert_eq!(got, expected, "{rest}");
     }
-    assert_eq!(Death::parse("not a log line"), None);
+    let threads = "ERROR echod[1]: process 9 died of SIGKILL while serving 3 clients";
+    assert_eq!(Death::parse(&format!("{at} {threads}")).len(), 3);
+    assert_eq!(Death::parse("not a log line"), []);
 }
 
 #[test]

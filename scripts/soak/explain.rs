@@ -3,6 +3,8 @@
 //! A client that was cut is explained by the connection line of a killed
 //! process with the client's address in it. One more is explained by each
 //! process that died before it could say whom it served: to echod it was idle.
+//! A process of threads takes along those it had just accepted, too: at most
+//! as many again as it says it served.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,10 +48,18 @@ pub struct Death {
 }
 
 impl Death {
-    /// The death that a line of echod's log tells of, if it does.
-    pub fn parse(line: &str) -> Option<Death> {
-        let at = humantime::parse_rfc3339(line.split_whitespace().next()?).ok()?;
-        let at = seconds(at);
+    /// The deaths that a line of echod's log tells of.
+    pub fn parse(line: &str) -> Vec<Death> {
+        let silent = |at, n| vec![Death { at, client: None }; n];
+        let threads = line.split_once("while serving ").and_then(|(_, n)| {
+            let n = n.strip_suffix(" clients")?.parse().ok()?;
+            Some(silent(seconds(time(line)?), n))
+        });
+        threads.unwrap_or_else(|| Death::of_one(line).into_iter().collect())
+    }
+
+    fn of_one(line: &str) -> Option<Death> {
+        let at = seconds(time(line)?);
         let word = |key: &str| line.split_whitespace().find_map(|w| w.strip_prefix(key));
         if line.contains("conn pid=") && word("end=")?.starts_with("killed:") {
             let client = Some(word("peer=")?.to_owned());
@@ -60,8 +70,13 @@ impl Death {
     }
 }
 
+/// When a line of the log was written.
+fn time(line: &str) -> Option<SystemTime> {
+    humantime::parse_rfc3339(line.split_whitespace().next()?).ok()
+}
+
 /// Seconds since 1970.
-pub fn seconds(time: SystemTime) -> f64 {
+fn seconds(time: SystemTime) -> f64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs_f64()
 }

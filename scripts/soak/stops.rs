@@ -2,7 +2,7 @@
 //! server that just closes its listener.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -116,6 +116,8 @@ fn plain_close() -> Report {
     let traffic = Traffic::start(&words);
     thread::sleep(Duration::from_millis(200));
     stop.store(true, Ordering::Relaxed);
+    // The load may be over, and the server asleep in accept(2).
+    let _ = TcpStream::connect(&addr);
     server.join().expect("the server ends");
     traffic.report(DEADLINE)
 }
