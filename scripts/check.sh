@@ -44,5 +44,6 @@ for page in man/*.[1-9]; do
     [ -e "$page" ] || { echo "skipped: no man pages"; continue; }
     gate_with mandoc mandoc -Tlint -Wwarning "$page"
 done
+gate_with systemd-analyze scripts/unit-score.sh --gate
 gate_with shellcheck shellcheck scripts/*.sh .ci/run
 echo "check.sh: all gates passed"

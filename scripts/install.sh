@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs echod, echoload and the pages, and prints each file it put in place.
+# Installs the programs, the pages and the units of systemd, and prints each file
+# it put in place.
 #   scripts/install.sh [DIRECTORY]
 # DIRECTORY is where the built programs are; without it, this machine's release
 # build is looked for. PREFIX (default /usr/local) is where they will run from,
@@ -38,15 +39,16 @@ for program in echod echoc echoload; do
     fi
 done
 
-root=${DESTDIR-}${PREFIX-/usr/local}
+prefix=${PREFIX-/usr/local}
+root=${DESTDIR-}$prefix
 
-# put FILE DIRECTORY MODE
+# put FILE DIRECTORY MODE [NAME]
 put() {
-    { install -d "$2" && install -m "$3" "$1" "$2/"; } || {
+    { install -d "$2" && install -m "$3" "$1" "$2/${4-}"; } || {
         echo "install.sh: cannot write to $2: be root, or set PREFIX, as in PREFIX=\$HOME/.local" >&2
         exit 1
     }
-    echo "$2/${1##*/}"
+    echo "$2/${4-${1##*/}}"
 }
 
 put "$from/echod" "$root/sbin" 755
@@ -55,3 +57,12 @@ put "$from/echoload" "$root/bin" 755
 for page in man/*.[1-8]; do
     put "$page" "$root/share/man/man${page##*.}" 644
 done
+
+# Nothing is enabled and no user is made: that is systemctl's and sysusers' part.
+unit=$(mktemp)
+trap 'rm -f "$unit"' EXIT
+sed "s|^ExecStart=/usr/local/|ExecStart=$prefix/|" scripts/dist/echod.service >"$unit"
+put "$unit" "$root/lib/systemd/system" 644 echod.service
+put scripts/dist/echod.socket "$root/lib/systemd/system" 644
+put scripts/dist/no-network.conf "$root/share/echod" 644
+put scripts/dist/echod.sysusers "$root/lib/sysusers.d" 644 echod.conf

@@ -14,6 +14,8 @@ use crate::allowed::Allowed;
 pub struct Config {
     /// Where to serve, in the order given.
     pub listen: Vec<ListenSpec>,
+    /// So many of those, the first ones, are open already: they were handed over.
+    pub handed: usize,
     /// What is served where a listener does not say.
     pub service: ServiceKind,
     /// What clients of the command service may ask for.

@@ -26,7 +26,8 @@
 //! Then, by need: [`daemon::scoreboard`] (what children tell),
 //! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
 //! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
-//! from being a weapon),
+//! from being a weapon), `daemon::activation` and `daemon::notify` (what a service
+//! manager hands over and is told),
 //! [`net`] (a listener that is drained without loss), [`sys::sandbox`].
 //!
 //! # Layers
@@ -103,6 +104,9 @@
 //!   there a pid may turn up twice: `settle_fork` in `daemon::workforce`.
 //! - **Closing a listener resets its queue.** It is drained behind a filter first:
 //!   `daemon::stop`, `daemon::intake`, and [`net::Listener`].
+//! - **A socket that was handed over is somebody else's.** Filters, shutdown(2) and
+//!   unlink(2) would reach its owner and the next echod: [`net::Handed`],
+//!   `keep_ours` in `daemon::intake`.
 #![deny(unsafe_code)]
 
 pub mod addr;

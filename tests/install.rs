@@ -26,7 +26,7 @@ fn said(output: &Output) -> String {
 }
 
 #[test]
-fn installs_programs_and_pages_where_they_belong_and_names_them() {
+fn installs_programs_pages_and_units_where_they_belong_and_names_them() {
     let dest = tempfile::tempdir().expect("a directory");
     // Twice: a second install replaces the first.
     for _ in 0..2 {
@@ -41,6 +41,10 @@ fn installs_programs_and_pages_where_they_belong_and_names_them() {
             ("share/man/man1/echoload.1", 0o644),
             ("share/man/man7/echod-models.7", 0o644),
             ("share/man/man8/echod.8", 0o644),
+            ("lib/systemd/system/echod.service", 0o644),
+            ("lib/systemd/system/echod.socket", 0o644),
+            ("lib/sysusers.d/echod.conf", 0o644),
+            ("share/echod/no-network.conf", 0o644),
         ] {
             let path = root.join(file);
             let meta = fs::metadata(&path).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -50,7 +54,7 @@ fn installs_programs_and_pages_where_they_belong_and_names_them() {
         }
         let pages = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man"));
         let pages = pages.expect("man/").count();
-        assert_eq!(said(&output).lines().count(), 3 + pages, "one line a file");
+        assert_eq!(said(&output).lines().count(), 7 + pages, "one line a file");
     }
 }
 
@@ -65,6 +69,16 @@ fn what_is_installed_runs() {
         let output = output.expect("it was installed");
         assert!(said(&output).ends_with(concat!(env!("CARGO_PKG_VERSION"), "\n")));
     }
+    // What the unit starts is what was installed, less the packager's DESTDIR.
+    let unit = dest
+        .path()
+        .join("opt/echo/lib/systemd/system/echod.service");
+    let unit = fs::read_to_string(unit).expect("it was installed");
+    let starts: Vec<_> = unit
+        .lines()
+        .filter(|l| l.starts_with("ExecStart="))
+        .collect();
+    assert_eq!(starts, ["ExecStart=/opt/echo/sbin/echod --sandbox strict"]);
 }
 
 #[test]

@@ -262,8 +262,10 @@ pub enum FormatName {
 
 /// What was typed, and which of it was typed rather than a default.
 pub struct Typed {
-    /// The values.
+    /// The values; where sockets were handed over, `listen` begins with them.
     pub args: Args,
+    /// How many those are.
+    pub handed: usize,
     matches: ArgMatches,
 }
 
@@ -280,9 +282,33 @@ impl Typed {
 /// # Errors
 /// The text of --help or --version, or one usage error.
 pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Config, Result<String, Error>> {
+    parse_beside(argv, Vec::new())
+}
+
+/// The same where sockets were handed over, to be served at as well; what
+/// `--listen` defaults to is then not.
+///
+/// # Errors
+/// As [`parse`]'s.
+pub fn parse_beside(
+    argv: impl IntoIterator<Item = OsString>,
+    handed: Vec<ListenSpec>,
+) -> Result<Config, Result<String, Error>> {
     let matches = Args::command()
         .try_get_matches_from(argv)
         .map_err(|e| super::explain(&e))?;
     let args = Args::from_arg_matches(&matches).map_err(|e| super::explain(&e))?;
-    super::meaning::config(Typed { args, matches }).map_err(Err)
+    let mut typed = Typed {
+        args,
+        handed: handed.len(),
+        matches,
+    };
+    if typed.handed > 0 {
+        let also = match typed.given("listen") {
+            true => std::mem::take(&mut typed.args.listen),
+            false => Vec::new(),
+        };
+        typed.args.listen = handed.into_iter().chain(also).collect();
+    }
+    super::meaning::config(typed).map_err(Err)
 }

@@ -30,10 +30,11 @@ pub fn config(typed: Typed) -> Result<Config> {
     refuse_unusable(&typed)?;
     let model = model(&typed)?;
     super::commands::check(&typed, model)?;
-    let args = typed.args;
+    let (args, handed) = (typed.args, typed.handed);
     let iterative = model == Model::Iterative;
     Ok(Config {
         listen: args.listen,
+        handed,
         service: match args.service {
             ServiceName::Echo => ServiceKind::Echo,
             ServiceName::Command => ServiceKind::Command,
@@ -236,6 +237,12 @@ fn accept(typed: &Typed) -> Result<Accept> {
         AcceptName::Fcntl => Accept::Fcntl,
         AcceptName::Mutex => Accept::Mutex,
         AcceptName::Pass => Accept::Pass,
+        AcceptName::Reuseport if typed.handed > 0 => {
+            return Err(Error::usage(
+                "--accept reuseport with LISTEN_FDS",
+                "a socket that was handed over is one, and cannot become several",
+            ));
+        }
         AcceptName::Reuseport => {
             let other = |spec: &&ListenSpec| matches!(spec.addr, Addr::Unix(_));
             if let Some(spec) = args.listen.iter().find(other) {
@@ -415,6 +422,46 @@ mod tests {
                 error.starts_with("64: ") && !error.contains('\n'),
                 "{line}: {error}"
             );
+        }
+    }
+
+    #[test]
+    fn sockets_handed_over_stand_in_for_the_default() {
+        let beside = |line: &str, handed: &[&str]| {
+            let argv = std::iter::once("echod").chain(line.split_whitespace());
+            let handed = handed.iter().map(|spec| spec.parse().expect("an address"));
+            crate::cli::echod::parse_beside(argv.map(Into::into), handed.collect())
+                .map_err(|e| e.expect_err("no help").to_string())
+        };
+        let listen = |line: &str, handed: &[&str]| {
+            let config = beside(line, handed).expect("a configuration");
+            let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+            (config.handed, listen.join(" "))
+        };
+        for (line, handed, expected) in [
+            ("", &[][..], (0, "tcp:127.0.0.1:7777")),
+            ("", &["unix:/s", "udp:[::1]:7"], (2, "unix:/s udp:[::1]:7")),
+            ("-l tcp:[::1]:9", &["unix:/s"], (1, "unix:/s tcp:[::1]:9")),
+            (
+                "--udp-rate off",
+                &["udp:127.0.0.1:7"],
+                (1, "udp:127.0.0.1:7"),
+            ),
+        ] {
+            let (n, text) = expected;
+            assert_eq!(listen(line, handed), (n, text.to_owned()), "{line}");
+        }
+        for (line, handed, expected) in [
+            ("--udp-rate off", "unix:/s", "--udp-rate without"),
+            (
+                "--accept reuseport",
+                "tcp:127.0.0.1:7",
+                "--accept reuseport with LISTEN_FDS: ",
+            ),
+            ("--service command", "unix:/s", "no command is allowed"),
+        ] {
+            let error = beside(line, &[handed]).expect_err(line);
+            assert!(error.contains(expected), "{error}");
         }
     }
 

@@ -4,14 +4,14 @@
 
 use std::time::Instant;
 
-use log::{error, warn};
+use log::{error, info, warn};
 use nix::errno::Errno;
 
 use super::supervisor::{Held, Supervisor};
 use crate::config::Overflow;
 use crate::error::errno_text;
 use crate::net;
-use crate::net::{AcceptError, classify};
+use crate::net::{AcceptError, Listener, classify};
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
@@ -116,6 +116,20 @@ impl Supervisor {
         }
     }
 
+    /// In a stop: the listener with this index if it is open and ours. One that was
+    /// handed over is closed.
+    pub(super) fn keep_ours(&mut self, listener: usize) -> Option<&Listener> {
+        let open = self.estate.listeners[listener].as_ref()?;
+        if open.is_handed() {
+            info!(
+                "{}: left, with its queue, to whoever opened it",
+                open.name()
+            );
+            self.close_listener(listener);
+        }
+        self.estate.listeners[listener].as_ref()
+    }
+
     /// Closes a listener, and unlinks its path if that is still ours.
     pub(super) fn close_listener(&mut self, listener: usize) {
         let Some(open) = self.estate.listeners[listener].take() else {
@@ -135,6 +149,7 @@ impl Supervisor {
             cut += 1;
         }
         for listener in 0..self.estate.listeners.len() {
+            self.keep_ours(listener);
             while let Tried::Got(held) = self.try_accept(listener, now) {
                 net::overflow_reset(held.conn);
                 cut += 1;

@@ -138,7 +138,7 @@ pub fn check(config: &Config) -> Result<()> {
     )?;
     offer::refuse_root(config, &plan)?;
     offer::check_programs(config)?;
-    for spec in &config.listen {
+    for spec in config.listen.iter().skip(config.handed) {
         net::check(spec)?;
         if let Addr::Tcp { .. } | Addr::Udp { .. } = spec.addr {
             spec.addr.resolve()?;

@@ -1,10 +1,11 @@
 //! The daemon: a straight line from a command line to an exit status.
 //!
-//! What was typed → what it means → signals → sockets, pidfile, log →
+//! What was handed over → what was typed → what it means → signals → sockets, pidfile, log →
 //! privileges → supervise → tidy up. Read this file, then `supervisor`,
 //! `state`, `workforce`, `child` and the designs in `model`.
 
 pub mod account;
+mod activation;
 pub mod backoff;
 pub mod births;
 mod burial;
@@ -21,6 +22,7 @@ mod inetd;
 mod intake;
 pub mod limits;
 pub mod model;
+mod notify;
 mod offer;
 mod orders;
 mod passing;
@@ -31,6 +33,7 @@ mod posts;
 pub mod privileges;
 mod ready;
 pub mod reaper;
+mod report;
 pub mod scoreboard;
 pub mod seats;
 pub mod startup;
@@ -48,6 +51,7 @@ use std::os::fd::OwnedFd;
 use log::{info, warn};
 use nix::unistd::Pid;
 
+use self::activation::Activation;
 use self::crew::Crew;
 use self::detach::Ready;
 use self::pidfile::PidFile;
@@ -58,7 +62,7 @@ use crate::cli;
 use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
-use crate::net::{self, DatagramSocket, ListenOptions, Listener};
+use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
 use crate::sys::sandbox::{Need, Sandbox};
 use crate::sys::signal::Signals;
 use crate::sys::{fd, process};
@@ -69,7 +73,9 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
     if argv.iter().any(|word| word == "--inetd") {
         inetd::spare_the_client();
     }
-    let mut config = match cli::echod::parse(argv) {
+    let activation = activation::take();
+    let manager = notify::Asked::take();
+    let mut config = match cli::echod::parse_beside(argv, activation.specs()) {
         Ok(config) => config,
         Err(Ok(help)) => {
             // Not print!: help into a closed pipe is no reason to panic.
@@ -78,8 +84,8 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
         }
         Err(Err(error)) => return Ready::foreground().failed(&error),
     };
-    let ready_fd = match paths::anchor(&mut config).and_then(|()| prepare(&config)) {
-        Ok(ready_fd) => ready_fd,
+    let inherited = match inherit(&mut config, activation, manager) {
+        Ok(inherited) => inherited,
         Err(error) => return Ready::foreground().failed(&error),
     };
     if config.check {
@@ -92,27 +98,60 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
         return inetd::serve(&config).unwrap_or_else(|e| Ready::foreground().failed(&e));
     }
     if config.daemon {
-        detach::detach(|ready| serve(config, ready_fd, ready))
+        detach::detach(|ready| serve(config, inherited, ready))
     } else {
-        serve(config, ready_fd, Ready::foreground())
+        serve(config, inherited, Ready::foreground())
     }
 }
 
-/// Makes the process what we take it to be, whoever started it.
-fn prepare(config: &Config) -> Result<Option<ReadyFd>> {
-    let keep: Vec<_> = config.ready_fd.into_iter().collect();
-    if let Some(&number) = keep.iter().find(|&&number| !fd::is_open(number)) {
-        return Err(Error::usage(
-            format!("--ready-fd {number}"),
-            "descriptor is not open",
-        ));
+/// What whoever started us gave us, beside the command line.
+struct Inherited {
+    ready_fd: Option<ReadyFd>,
+    sockets: Vec<Handed>,
+    manager: notify::Asked,
+    notice: Option<String>,
+}
+
+/// Makes the process what we take it to be, whoever started it, and of what it
+/// inherited keeps what is meant for it.
+fn inherit(
+    config: &mut Config,
+    activation: Activation,
+    manager: notify::Asked,
+) -> Result<Inherited> {
+    paths::anchor(config)?;
+    let sockets = match config.inetd {
+        // The connection is descriptor 0, and all there is. These are closed now:
+        // what comes next closes them by number.
+        true => {
+            drop(activation.sockets);
+            Vec::new()
+        }
+        false => activation.sockets?,
+    };
+    let mut keep: Vec<_> = sockets.iter().map(Handed::number).collect();
+    if let Some(number) = config.ready_fd {
+        let refuse = |why| Err(Error::usage(format!("--ready-fd {number}"), why));
+        if keep.contains(&number) {
+            return refuse("this is a socket of LISTEN_FDS; name another descriptor");
+        }
+        if !fd::is_open(number) {
+            return refuse("descriptor is not open");
+        }
+        keep.push(number);
     }
     startup::sanitize(&keep)?;
-    config.ready_fd.map(ReadyFd::adopt).transpose()
+    Ok(Inherited {
+        ready_fd: config.ready_fd.map(ReadyFd::adopt).transpose()?,
+        sockets,
+        manager,
+        notice: activation.notice,
+    })
 }
 
-fn serve(config: Config, ready_fd: Option<ReadyFd>, ready: Ready) -> Exit {
-    match start(config) {
+fn serve(config: Config, mut inherited: Inherited, ready: Ready) -> Exit {
+    let ready_fd = inherited.ready_fd.take();
+    match start(config, inherited) {
         Err(error) => ready.failed(&error),
         Ok((supervisor, pidfile)) => {
             let exit = supervisor.run(|names| {
@@ -130,11 +169,20 @@ fn serve(config: Config, ready_fd: Option<ReadyFd>, ready: Ready) -> Exit {
 }
 
 /// Everything up to serving; leaves nothing behind if any of it fails.
-fn start(config: Config) -> Result<(Supervisor, Option<PidFile>)> {
+fn start(config: Config, inherited: Inherited) -> Result<(Supervisor, Option<PidFile>)> {
     process::guard_children_against_panic();
     // From here on a TERM is an orderly stop, at the first look at it.
     let signals = Signals::install().map_err(|e| Error::os("sigaction", "", e))?;
     let log = open_log(&config)?;
+    if let Some(notice) = inherited.notice {
+        warn!("{notice}");
+    }
+    // Before chroot(2), as the manager's socket may be a file.
+    let main_pid = config.daemon.then(|| Pid::this().as_raw());
+    let (notify, complaints) = inherited.manager.connect(main_pid);
+    for complaint in complaints {
+        warn!("{complaint}");
+    }
     let plan = privileges::plan(
         &config.identity,
         privileges::Current::now(),
@@ -144,7 +192,7 @@ fn start(config: Config) -> Result<(Supervisor, Option<PidFile>)> {
     // After chroot(2) there may be no /dev.
     let null = fd::dev_null()?;
     let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
-    let opened = open_sockets(&config).and_then(|sockets| {
+    let opened = open_sockets(&config, inherited.sockets).and_then(|sockets| {
         let left = match privileges::apply(&plan, config.sandbox == SandboxPolicy::Off) {
             Ok(()) => supervisor(config, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
@@ -155,7 +203,10 @@ fn start(config: Config) -> Result<(Supervisor, Option<PidFile>)> {
         })
     });
     match opened {
-        Ok(supervisor) => Ok((supervisor, pidfile)),
+        Ok(mut supervisor) => {
+            supervisor.notify = notify;
+            Ok((supervisor, pidfile))
+        }
         Err(error) => {
             if let Some(pidfile) = pidfile {
                 pidfile.remove();
@@ -191,6 +242,8 @@ struct Sockets {
     datagrams: Vec<DatagramSocket>,
     /// Their names, in the order asked for.
     names: Vec<String>,
+    /// What the first of them, which were handed over, are called by who did so.
+    labels: Vec<String>,
 }
 
 impl Sockets {
@@ -202,10 +255,25 @@ impl Sockets {
             self.datagrams.extend(opened);
         } else {
             let opened = net::open(spec, options)?;
-            self.names
-                .extend(opened.iter().map(|l| l.name().to_owned()));
-            self.names.dedup(); // sockets that share an address have one name
+            let mut names: Vec<_> = opened.iter().map(|l| l.name().to_owned()).collect();
+            names.dedup(); // sockets that share an address have one name
+            self.names.extend(names);
             self.listeners.extend(opened);
+        }
+        Ok(())
+    }
+
+    fn take_over(&mut self, handed: Handed, options: &ListenOptions) -> Result<()> {
+        self.labels.push(handed.label().to_owned());
+        match handed.open(options)? {
+            Opened::Stream(listener) => {
+                self.names.push(listener.name().to_owned());
+                self.listeners.push(listener);
+            }
+            Opened::Datagram(socket) => {
+                self.names.push(socket.name().to_owned());
+                self.datagrams.push(socket);
+            }
         }
         Ok(())
     }
@@ -220,7 +288,7 @@ impl Sockets {
     }
 }
 
-fn open_sockets(config: &Config) -> Result<Sockets> {
+fn open_sockets(config: &Config, handed: Vec<Handed>) -> Result<Sockets> {
     let options = ListenOptions {
         backlog: config.backlog,
         timeouts: config.timeouts,
@@ -230,7 +298,10 @@ fn open_sockets(config: &Config) -> Result<Sockets> {
         },
     };
     let mut sockets = Sockets::default();
-    for spec in &config.listen {
+    for handed in handed {
+        sockets.take_over(handed, &options)?;
+    }
+    for spec in config.listen.iter().skip(config.handed) {
         if let Err(error) = sockets.open(spec, &options) {
             sockets.unlink();
             return Err(error);
@@ -338,8 +409,11 @@ fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, 
     if let Some(shortage) = limits::shortage(config) {
         warn!("{shortage}");
     }
-    for name in &sockets.names {
-        info!("listening on {name}");
+    for (i, name) in sockets.names.iter().enumerate() {
+        match sockets.labels.get(i) {
+            Some(label) => info!("listening on {name}, handed over as {label}"),
+            None => info!("listening on {name}"),
+        }
     }
     if let Some(allowed) = offer::say(config) {
         info!("{allowed}");

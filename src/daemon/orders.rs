@@ -6,8 +6,9 @@ use log::{error, info, warn};
 use nix::sys::signal::Signal;
 
 use super::generation::Generation;
+use super::notify::Word;
 use super::pool::Pool;
-use super::state::Input;
+use super::state::{Input, Phase};
 use super::supervisor::Supervisor;
 use crate::config::Model;
 
@@ -23,8 +24,16 @@ impl Supervisor {
             }
         }
         if self.signals.take(Signal::SIGHUP) {
+            // A stop that has begun is the last word.
+            let running = self.phase == Phase::Running;
+            if running {
+                self.say(Word::Reloading);
+            }
             self.reopen_log();
             self.renew();
+            if running {
+                self.say(Word::Ready);
+            }
         }
         if self.signals.take(Signal::SIGUSR1) {
             self.reopen_log();

@@ -25,7 +25,7 @@ pub fn anchor(config: &mut Config) -> Result<()> {
     if let Some(path) = &mut config.identity.chroot {
         *path = absolute("--chroot ", path)?;
     }
-    for spec in &mut config.listen {
+    for spec in config.listen.iter_mut().skip(config.handed) {
         if let Addr::Unix(UnixPath::Path(path)) | Addr::UnixGram(UnixPath::Path(path)) =
             &mut spec.addr
         {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use log::{error, info, warn};
 use nix::sys::signal::Signal;
 
+use super::notify::Word;
 use super::state::{Action, Input, Phase, advance};
 use super::supervisor::Supervisor;
 use crate::error::errno_text;
@@ -39,6 +40,9 @@ impl Supervisor {
         let (phase, action) = advance(self.phase, input, now, &self.estate.config.stop);
         if phase != self.phase {
             log::debug!("{} on {input:?}: {}", self.phase.name(), phase.name());
+            if self.phase == Phase::Running {
+                self.say(Word::Stopping);
+            }
             self.phase = phase;
         }
         match action {
@@ -60,11 +64,7 @@ impl Supervisor {
     }
 
     fn refuse_new(&mut self) {
-        let busy = match &self.estate.seats {
-            Some(seats) => seats.occupied(),
-            None => self.children.alive().saturating_sub(self.idle()),
-        };
-        info!("stopping: {busy} clients are left to finish");
+        info!("stopping: {} clients are left to finish", self.busy());
         for listener in 0..self.estate.listeners.len() {
             let Some(open) = &self.estate.listeners[listener] else {
                 continue;
@@ -84,9 +84,13 @@ impl Supervisor {
 
     /// Idle workers accept what they were woken for, or leave; from here on the
     /// supervisor takes what is queued. A Unix socket can refuse newcomers and
-    /// keep its queue; it would wake waiting workers for ever, so not before.
+    /// keep its queue; it would wake waiting workers for ever, so not before. One
+    /// that was handed over is left with its queue to whoever has it next.
     fn retire_all(&mut self) {
-        for listener in self.estate.listeners.iter().flatten() {
+        for listener in 0..self.estate.listeners.len() {
+            let Some(listener) = self.keep_ours(listener) else {
+                continue;
+            };
             if let Err(errno) = listener.shut() {
                 warn!("shutdown {}: {}", listener.name(), errno_text(errno));
             }

@@ -21,6 +21,7 @@ use super::children::Children;
 use super::crew::Crew;
 use super::ending::Gone;
 use super::generation::Generation;
+use super::notify::{Notify, Word};
 use super::passing::Passing;
 use super::pool::Pool;
 use super::reaper::{Dead, Reaper};
@@ -135,6 +136,8 @@ pub struct Supervisor {
     pub(super) births: Births,
     pub(super) cut: usize,
     pub(super) exit: Exit,
+    /// The service manager, if there is one.
+    pub(super) notify: Option<Notify>,
     dead: Dead,
     wait: Wait,
 }
@@ -216,6 +219,7 @@ impl Supervisor {
             births: Births::default(),
             cut: 0,
             exit: Exit::Ok,
+            notify: None,
             dead: Dead::new(slots, (0, Gone::Untold)).map_err(os("mmap"))?,
         })
     }
@@ -223,6 +227,8 @@ impl Supervisor {
     /// Serves until told to stop. `ready` is called once, when clients can
     /// connect; before the first fork, so that no child keeps what it closes.
     pub fn run(mut self, ready: impl FnOnce(&[String])) -> Exit {
+        // First: a manager must know a daemon's pid before its starter ends.
+        self.say(Word::Ready);
         ready(&self.estate.addresses);
         loop {
             let now = Instant::now();
@@ -230,6 +236,7 @@ impl Supervisor {
                 return self.exit;
             }
             self.maintain(now);
+            self.report(now);
             let woken = self.sleep(now);
             let now = Instant::now();
             // Taken before the bells and the dead: what comes later is seen at
@@ -307,6 +314,7 @@ impl Supervisor {
             self.troubles.accept.wakes_at(),
             self.troubles.full.wakes_at(),
             self.crew.wakes_at(self.generation.number, now),
+            self.notify.as_ref().and_then(Notify::wakes_at),
         ]
         .into_iter()
         .flatten()

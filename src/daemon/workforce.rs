@@ -2,6 +2,7 @@
 //!
 //! Reserve a slot, fork, commit; on failure cancel. `burial` releases it.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -153,8 +154,13 @@ impl Supervisor {
             let (generation, buffer) = (&self.generation, &mut self.buffer);
             let passing = self.passing.as_ref();
             let crew = &self.crew;
+            // Who serves one client closes all but that one anyway.
+            let notify = self.notify.as_ref().filter(|_| limit != Some(1));
             process::fork(|| {
                 crew.close_inherited();
+                if let Some(notify) = notify {
+                    process::close_inherited(notify.as_fd());
+                }
                 if let Some(order_end) = generation.order_end() {
                     process::close_inherited(order_end);
                 }

@@ -26,6 +26,8 @@ pub struct DatagramSocket {
     fd: OwnedFd,
     name: String,
     kind: Kind,
+    /// Somebody else opened it and keeps it.
+    handed: bool,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
                 fd,
                 name: format!("udp:{bound}"),
                 kind: Kind::Udp(bound),
+                handed: false,
             });
             return Ok(sockets.collect());
         }
@@ -76,6 +79,7 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
         fd,
         name,
         kind: Kind::Unix(file),
+        handed: false,
     };
     match options::set_datagram(&socket.fd) {
         Ok(()) => Ok(vec![socket]),
@@ -87,6 +91,17 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
 }
 
 impl DatagramSocket {
+    /// One that was opened by somebody else: UDP if it is `bound` to an address,
+    /// else a Unix socket, whose file is nothing to us.
+    pub(super) fn handed(fd: OwnedFd, name: String, bound: Option<SocketAddr>) -> Self {
+        DatagramSocket {
+            fd,
+            name,
+            kind: bound.map_or(Kind::Unix(None), Kind::Udp),
+            handed: true,
+        }
+    }
+
     /// The canonical address with the real port: `udp:127.0.0.1:41234`.
     pub fn name(&self) -> &str {
         &self.name
@@ -110,12 +125,14 @@ impl DatagramSocket {
 
     /// First step of a stop: nothing more gets into the queue, and what is there
     /// can still be received. Senders to a Unix socket are told (EPIPE); to UDP
-    /// they are not, as with any datagram that gets lost.
+    /// they are not, as with any datagram that gets lost. A socket that was handed
+    /// over stays as it is: what comes is its next owner's.
     ///
     /// # Errors
     /// shutdown(2)'s or setsockopt(2)'s.
     pub fn deafen(&self) -> Result<(), Errno> {
         match self.kind {
+            _ if self.handed => Ok(()),
             Kind::Udp(_) => sys::attach_deaf_filter(self.fd.as_fd()),
             Kind::Unix(_) => shutdown(self.fd.as_raw_fd(), Shutdown::Read),
         }

@@ -177,6 +177,11 @@ fn prepare_bind(fd: &OwnedFd, addr: SocketAddr, freebind: bool) -> Result<(), Er
 
 fn local_addr(fd: &OwnedFd) -> Result<SocketAddr, Errno> {
     let bound: SockaddrStorage = getsockname(fd.as_raw_fd())?;
+    socket_addr(&bound).ok_or(Errno::EAFNOSUPPORT)
+}
+
+/// An IPv4 or IPv6 address, if it is one.
+pub(super) fn socket_addr(bound: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = bound
         .as_sockaddr_in()
         .map(|v4| SocketAddr::V4((*v4).into()));
@@ -185,7 +190,7 @@ fn local_addr(fd: &OwnedFd) -> Result<SocketAddr, Errno> {
             .as_sockaddr_in6()
             .map(|v6| SocketAddr::V6((*v6).into()))
     };
-    v4.or_else(v6).ok_or(Errno::EAFNOSUPPORT)
+    v4.or_else(v6)
 }
 
 /// What a failure on the way to listening means, and what to do about it.

@@ -40,6 +40,8 @@ pub struct Listener {
     name: String,
     kind: Kind,
     service: Option<String>,
+    /// Somebody else opened it and keeps it.
+    handed: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ fn open_each(spec: &ListenSpec, opts: &ListenOptions) -> Result<Vec<Listener>, E
                 name: format!("tcp:{bound}"),
                 kind: Kind::Tcp,
                 service: None,
+                handed: false,
             });
             Ok(listeners.collect())
         }
@@ -134,6 +137,7 @@ fn unix_listener(
         name,
         kind,
         service: None,
+        handed: false,
     }
 }
 
@@ -163,6 +167,24 @@ pub(super) fn bind_abstract(fd: &OwnedFd, raw: &[u8], name: &str) -> Result<(), 
 }
 
 impl Listener {
+    /// One that was opened by somebody else: TCP, or with `unix` a Unix socket,
+    /// whose file is nothing to us.
+    pub(super) fn handed(fd: OwnedFd, name: String, unix: Option<Timeouts>) -> Listener {
+        Listener {
+            fd,
+            name,
+            kind: unix.map_or(Kind::Tcp, |timeouts| Kind::Unix(None, timeouts)),
+            service: None,
+            handed: true,
+        }
+    }
+
+    /// Was it handed over? Then whoever did that keeps it and its queue: at a
+    /// stop it is closed and no more, and whom it holds the next echod serves.
+    pub fn is_handed(&self) -> bool {
+        self.handed
+    }
+
     /// The canonical address with the real port: `tcp:127.0.0.1:41234`.
     pub fn name(&self) -> &str {
         &self.name
@@ -200,7 +222,8 @@ impl Listener {
 
     /// First step of a stop: TCP clients that come from now on do not get in,
     /// while those in the queue or in their handshake can still be accepted.
-    /// Does nothing to a Unix socket, which has [`Listener::shut`].
+    /// Does nothing to a Unix socket, which has [`Listener::shut`], nor to one that
+    /// was handed over: the filter would be its next owner's too.
     ///
     /// A SYN filter leaves newcomers unanswered; where that needs a privilege
     /// we gave up, they are refused at once instead.
@@ -209,6 +232,7 @@ impl Listener {
     /// setsockopt(2)'s; then closing the listener resets whom it holds.
     pub fn refuse_new(&self) -> Result<(), Errno> {
         match self.kind {
+            _ if self.handed => Ok(()),
             Kind::Tcp => sys::attach_syn_filter(self.fd.as_fd()).or_else(|errno| match errno {
                 Errno::EPERM => sys::detach_from_interfaces(self.fd.as_fd()),
                 _ => Err(errno),
@@ -218,7 +242,7 @@ impl Listener {
     }
 
     /// The same for a Unix socket: new clients are refused, the queue can still
-    /// be accepted. Does nothing to TCP.
+    /// be accepted. Does nothing to TCP, nor to a socket that was handed over.
     ///
     /// From then on poll(2) finds it readable for ever, also when the queue is
     /// empty, which only [`Listener::accept`] tells, by EAGAIN. Whoever goes on
@@ -228,6 +252,7 @@ impl Listener {
     /// shutdown(2)'s.
     pub fn shut(&self) -> Result<(), Errno> {
         match self.kind {
+            _ if self.handed => Ok(()),
             Kind::Tcp => Ok(()),
             Kind::Unix(..) => shutdown(self.fd.as_raw_fd(), Shutdown::Read),
         }

@@ -2,7 +2,8 @@
 //!
 //! A [`Listener`] is opened from a [`crate::addr::ListenSpec`] by [`open`] and
 //! knows how to accept, to turn new clients away before a stop, and to remove
-//! its socket file. [`classify`] decides what a failed accept asks for. What
+//! its socket file. A [`Handed`] socket was opened by somebody else, whose it
+//! stays. [`classify`] decides what a failed accept asks for. What
 //! runs in a forked child (accept, [`Listener::prepare`], [`overflow_reset`])
 //! neither allocates, logs nor locks. A [`DatagramSocket`] needs no accepting;
 //! [`udp_guard`] decides which of its datagrams are answered, and [`drops`] says
@@ -13,6 +14,7 @@ mod accept;
 pub mod connection;
 pub mod datagram;
 pub mod drops;
+mod handed;
 mod inet;
 mod listener;
 mod options;
@@ -22,5 +24,6 @@ mod unix_path;
 
 pub use accept::{AcceptError, classify};
 pub use datagram::{DatagramSocket, open_datagram};
+pub use handed::{Handed, Opened, refused};
 pub use listener::{ListenOptions, Listener, check, open};
 pub use options::{overflow_reset, set_stream};

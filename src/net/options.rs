@@ -46,6 +46,20 @@ pub(super) fn set_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(
     Ok(())
 }
 
+/// Takes back on a TCP listener what a former echod may have left there and
+/// `timeouts` do not set anew.
+pub(super) fn clear_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
+    let never = TimeVal::new(0, 0);
+    if timeouts.idle.is_none() {
+        setsockopt(&listener, sockopt::ReceiveTimeout, &never)?;
+    }
+    if timeouts.write.is_none() {
+        setsockopt(&listener, sockopt::SendTimeout, &never)?;
+        setsockopt(&listener, sockopt::TcpUserTimeout, &0)?;
+    }
+    Ok(())
+}
+
 /// Sets what any connection needs: the timeouts, and an urgent byte in its
 /// place among the others, where read(2) finds it.
 pub fn set_stream(socket: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
@@ -78,15 +92,22 @@ fn timeval(limit: Duration) -> TimeVal {
     TimeVal::new(seconds, if seconds == 0 { micros.max(1) } else { micros })
 }
 
-/// Sets on a UDP socket what it is born with: each datagram tells which of our
-/// addresses it was sent to, so that the reply can leave from there.
+/// Asks that each datagram of a UDP socket tell which of our addresses it was
+/// sent to, so that the reply can leave from there.
+pub(super) fn ask_destination(socket: &OwnedFd, v6: bool) -> Result<(), Errno> {
+    if v6 {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)
+    }
+}
+
+/// Sets on a UDP socket what it is born with.
 pub(super) fn set_udp(socket: &OwnedFd, v6: bool, freebind: bool) -> Result<(), Errno> {
     if v6 {
         setsockopt(socket, sockopt::Ipv6V6Only, &true)?;
-        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
-    } else {
-        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
     }
+    ask_destination(socket, v6)?;
     if freebind {
         setsockopt(socket, sockopt::IpFreebind, &true)?;
     }

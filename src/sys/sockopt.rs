@@ -10,7 +10,7 @@
 
 use std::ffi::c_int;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::from_mut;
 
@@ -57,12 +57,18 @@ fn peer(address: &sockaddr_in6) -> Peer {
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
             Peer::Inet(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
         }
-        libc::AF_INET6 => Peer::Inet(SocketAddr::V6(SocketAddrV6::new(
-            address.sin6_addr.s6_addr.into(),
-            u16::from_be(address.sin6_port),
-            address.sin6_flowinfo,
-            address.sin6_scope_id,
-        ))),
+        libc::AF_INET6 => {
+            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
+            let port = u16::from_be(address.sin6_port);
+            Peer::Inet(match ip.to_ipv4_mapped() {
+                // On a socket of both families, which can only be handed over.
+                Some(v4) => SocketAddrV4::new(v4, port).into(),
+                None => {
+                    let (flow, scope) = (address.sin6_flowinfo, address.sin6_scope_id);
+                    SocketAddrV6::new(ip, port, flow, scope).into()
+                }
+            })
+        }
         _ => Peer::Unix,
     }
 }
@@ -216,6 +222,24 @@ mod tests {
     #[test]
     fn accept_names_an_ipv6_client() {
         accepted_address("[::1]:0");
+    }
+
+    #[test]
+    fn accept_names_an_ipv4_client_of_both_families_in_ipv4() {
+        use nix::sys::socket as s;
+        let (kind, flags) = (s::SockType::Stream, s::SockFlag::SOCK_NONBLOCK);
+        let Ok(both) = s::socket(s::AddressFamily::Inet6, kind, flags, None) else {
+            return eprintln!("skipped: no IPv6");
+        };
+        s::setsockopt(&both, s::sockopt::Ipv6V6Only, &false).expect("option");
+        let any = std::net::SocketAddr::from(([0u16; 8], 0));
+        s::bind(both.as_raw_fd(), &s::SockaddrStorage::from(any)).expect("bind");
+        listen(both.as_fd(), None).expect("listen");
+        let port = TcpListener::from(both.try_clone().expect("copy"));
+        let port = port.local_addr().expect("address").port();
+        let client = TcpStream::connect(("127.0.0.1", port)).expect("connect");
+        let (_conn, peer) = accept(both.as_fd()).expect("accept");
+        assert_eq!(peer, Peer::Inet(client.local_addr().expect("address")));
     }
 
     #[test]

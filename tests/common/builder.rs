@@ -2,6 +2,7 @@
 //! runs around it.
 
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub struct Builder {
     log: PathBuf,
     listeners: Option<usize>,
     ready_fd: bool,
+    handed: Option<OwnedFd>,
     sigsys_is_fine: bool,
     dir: TempDir,
 }
@@ -65,6 +67,7 @@ impl Builder {
             log: dir.path().join("stderr"),
             listeners: None,
             ready_fd: true,
+            handed: None,
             sigsys_is_fine: false,
             dir,
         }
@@ -129,6 +132,13 @@ impl Builder {
     /// Adds neither `-l` nor `--ready-fd`: the arguments are all there is.
     pub fn bare(mut self) -> Builder {
         self.ready_fd = false;
+        self
+    }
+
+    /// Hands over a socket, as a service manager does: LISTEN_FDS=1, and no `-l`
+    /// but those of the arguments.
+    pub fn handed(mut self, socket: impl Into<OwnedFd>) -> Builder {
+        self.handed = Some(socket.into());
         self
     }
 
@@ -197,19 +207,24 @@ impl Builder {
                 _ => listen.extend(word.strip_prefix("--listen=").map(str::to_owned)),
             }
         }
-        if self.ready_fd && listen.is_empty() {
+        if self.ready_fd && listen.is_empty() && self.handed.is_none() {
             let addr = format!("tcp:{}:0", own_address(self.number));
             self.args.extend(["-l".to_owned(), addr.clone()]);
             listen.push(addr);
         }
+        let ready = match self.handed {
+            None => READY,
+            Some(_) => READY_BESIDE,
+        };
         if self.ready_fd {
             self.args
-                .extend(["--ready-fd".to_owned(), READY.to_string()]);
+                .extend(["--ready-fd".to_owned(), ready.to_string()]);
         }
         let both = if has_ipv6() { 2 } else { 1 };
         let lines = |addr: &String| if addr.contains("*:") { both } else { 1 };
+        let handed = usize::from(self.handed.is_some());
         self.listeners
-            .unwrap_or_else(|| listen.iter().map(lines).sum())
+            .unwrap_or_else(|| handed + listen.iter().map(lines).sum::<usize>())
     }
 
     /// A shell moves the ready pipe from 1 to its number and execs the rest:
@@ -217,7 +232,18 @@ impl Builder {
     /// be forking, and the pid stays the one std knows.
     fn command(&mut self) -> Command {
         let mut command = Command::new("/bin/sh");
-        let script = format!("exec \"$@\" {READY}>&1 1>>\"$0\"");
+        // A socket that is handed over comes as 0, the only way that needs no
+        // descriptor to be inheritable in this process.
+        let (stdin, script) = match self.handed.take() {
+            None => (Stdio::null(), format!("exec \"$@\" {READY}>&1 1>>\"$0\"")),
+            Some(socket) => (
+                Stdio::from(socket),
+                format!(
+                    "export LISTEN_PID=$$ LISTEN_FDS=1
+                     exec \"$@\" {READY_BESIDE}>&1 1>>\"$0\" 3<&0 0</dev/null"
+                ),
+            ),
+        };
         let binary = self.binary();
         command
             .arg("-c")
@@ -227,7 +253,7 @@ impl Builder {
             .arg(binary)
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(self.stderr.take().unwrap_or_else(|| open_log(&self.dir)))
             .process_group(0);
@@ -255,6 +281,8 @@ impl Builder {
 
 /// The descriptor that `--ready-fd` names.
 const READY: u8 = 3;
+/// The same where 3 is a socket that is handed over.
+const READY_BESIDE: u8 = 9;
 
 fn open_log(dir: &TempDir) -> Stdio {
     let path = dir.path().join("stderr");

@@ -1,0 +1,185 @@
+//! Sockets that somebody else opened and handed over, as systemd does.
+//!
+//! Whoever opened one keeps it, and will hand it to the next echod: its queue,
+//! its file and its permissions are theirs. So nothing here or in [`Listener`]
+//! does to it what a successor would suffer from: no shutdown(2), no filter, no
+//! unlink(2). What is set on it is set again by every echod that gets it.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getpeername, getsockname};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::{DatagramSocket, ListenOptions, Listener, options};
+use crate::addr::{Addr, Host, ListenSpec, UnixPath};
+use crate::error::{Error, Exit};
+use crate::sys::sockopt as sys;
+
+/// A socket that was handed over, and found to be one we can serve at.
+#[derive(Debug)]
+pub struct Handed {
+    fd: OwnedFd,
+    label: String,
+    addr: Addr,
+    bound: Option<SocketAddr>,
+}
+
+/// What it is used as.
+#[derive(Debug)]
+pub enum Opened {
+    /// For connections.
+    Stream(Listener),
+    /// For datagrams.
+    Datagram(DatagramSocket),
+}
+
+impl Handed {
+    /// Looks at a descriptor that was handed over; `label` names it in messages
+    /// and in the log.
+    ///
+    /// # Errors
+    /// 78 for what is no socket, or none that can be served at.
+    pub fn new(fd: OwnedFd, label: String) -> Result<Handed, Error> {
+        match inspect(fd.as_fd()) {
+            Ok((addr, bound)) => Ok(Handed {
+                fd,
+                label,
+                addr,
+                bound,
+            }),
+            Err(why) => Err(refused(&label, why)),
+        }
+    }
+
+    /// The descriptor's number.
+    pub fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// How it is called in the log.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Where it serves, without attributes: those are its opener's.
+    pub fn spec(&self) -> ListenSpec {
+        self.addr.clone().into()
+    }
+
+    /// Makes it ready to be served at.
+    ///
+    /// # Errors
+    /// 71, fcntl(2)'s, listen(2)'s or setsockopt(2)'s.
+    pub fn open(self, opts: &ListenOptions) -> Result<Opened, Error> {
+        let name = self.name();
+        let failed = |op: &'static str, name: &str, errno| Error::os(op, name, errno);
+        // Both flags are the opener's choice, and shared with it.
+        let datagrams = self.addr.is_datagram();
+        set_nonblocking(&self.fd, !datagrams).map_err(|e| failed("fcntl", &name, e))?;
+        if datagrams {
+            if let Some(bound) = self.bound {
+                options::ask_destination(&self.fd, bound.is_ipv6())
+                    .map_err(|e| failed("setsockopt", &name, e))?;
+            }
+            let socket = DatagramSocket::handed(self.fd, name, self.bound);
+            return Ok(Opened::Datagram(socket));
+        }
+        if self.bound.is_some() {
+            options::clear_tcp(self.fd.as_fd(), &opts.timeouts)
+                .and_then(|()| options::set_tcp(self.fd.as_fd(), &opts.timeouts))
+                .map_err(|e| failed("setsockopt", &name, e))?;
+        }
+        // It listens already; how long its queue is was its opener's choice.
+        if opts.backlog.is_some() {
+            sys::listen(self.fd.as_fd(), opts.backlog).map_err(|e| failed("listen", &name, e))?;
+        }
+        let unix = self.bound.is_none().then_some(opts.timeouts);
+        Ok(Opened::Stream(Listener::handed(self.fd, name, unix)))
+    }
+
+    /// On one line whatever the path holds. With an address's zone, which an
+    /// [`Addr`] cannot keep.
+    fn name(&self) -> String {
+        match (self.bound, self.addr.is_datagram()) {
+            (Some(bound), true) => format!("udp:{bound}"),
+            (Some(bound), false) => format!("tcp:{bound}"),
+            (None, _) => self.addr.to_string().replace(char::is_control, "?"),
+        }
+    }
+}
+
+/// The error for a descriptor that cannot be served at.
+pub fn refused(label: &str, why: impl std::fmt::Display) -> Error {
+    Error::usage(format!("LISTEN_FDS: {label}"), why).exit(Exit::Config)
+}
+
+fn inspect(fd: BorrowedFd<'_>) -> Result<(Addr, Option<SocketAddr>), &'static str> {
+    let datagrams = match getsockopt(&fd, sockopt::SockType) {
+        Ok(SockType::Stream) => false,
+        Ok(SockType::Datagram) => true,
+        Err(Errno::ENOTSOCK | Errno::EBADF) => return Err("not a socket"),
+        _ => return Err("a socket of neither streams nor datagrams"),
+    };
+    let listens = getsockopt(&fd, sockopt::AcceptConn) == Ok(true);
+    if !datagrams && !listens {
+        return Err(match getpeername::<SockaddrStorage>(fd.as_raw_fd()) {
+            Ok(_) => {
+                "a connection, not a listener: say Accept=no in the socket unit, \
+                 or serve it with --inetd and StandardInput=socket"
+            }
+            Err(_) => "a socket that does not listen",
+        });
+    }
+    const STRANGE: &str = "a socket of a family that is not served: \
+                           there are IPv4, IPv6 and Unix sockets";
+    let own: SockaddrStorage = getsockname(fd.as_raw_fd()).map_err(|_| STRANGE)?;
+    if let Some(unix) = own.as_unix_addr() {
+        let path = unix_path(unix).ok_or("a socket that is bound to no address")?;
+        let addr = match datagrams {
+            true => Addr::UnixGram(path),
+            false => Addr::Unix(path),
+        };
+        return Ok((addr, None));
+    }
+    let bound = super::inet::socket_addr(&own).ok_or(STRANGE)?;
+    if bound.port() == 0 {
+        return Err("a socket that is bound to no port");
+    }
+    // Its IPv4 clients would be judged as if they were one IPv6 network.
+    let mixed = bound.is_ipv6() && getsockopt(&fd, sockopt::Ipv6V6Only) != Ok(true);
+    if datagrams && mixed && bound.ip().is_unspecified() {
+        return Err("UDP of both families on one socket: \
+                    say BindIPv6Only=ipv6-only in the socket unit, and a socket for each");
+    }
+    let (host, port) = (host(bound), bound.port());
+    let addr = match datagrams {
+        true => Addr::Udp { host, port },
+        false => Addr::Tcp { host, port },
+    };
+    Ok((addr, Some(bound)))
+}
+
+fn unix_path(addr: &UnixAddr) -> Option<UnixPath> {
+    let file = addr.path().map(|path| UnixPath::Path(path.to_owned()));
+    let name = || addr.as_abstract().map(|n| UnixPath::Abstract(n.to_vec()));
+    file.or_else(name)
+}
+
+fn host(bound: SocketAddr) -> Host {
+    match bound {
+        SocketAddr::V4(v4) => Host::V4(*v4.ip()),
+        SocketAddr::V6(v6) => Host::V6(*v6.ip()),
+    }
+}
+
+fn set_nonblocking(fd: &OwnedFd, on: bool) -> Result<(), Errno> {
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+#[cfg(test)]
+mod tests;
