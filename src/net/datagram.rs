@@ -26,6 +26,7 @@ pub struct DatagramSocket {
     fd: OwnedFd,
     name: String,
     kind: Kind,
+    service: Option<String>,
 }
 
 #[derive(Debug)]
@@ -45,6 +46,14 @@ enum Kind {
 /// As for streams: 64, 69, 73, 77, else 71.
 pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
     check(spec)?;
+    let mut opened = open_each(spec)?;
+    for socket in &mut opened {
+        socket.service.clone_from(&spec.attrs.service);
+    }
+    Ok(opened)
+}
+
+fn open_each(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
     let (fd, name, file) = match &spec.addr {
         Addr::Udp { .. } => {
             let opened = inet::open_udp(spec)?.into_iter();
@@ -52,6 +61,7 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
                 fd,
                 name: format!("udp:{bound}"),
                 kind: Kind::Udp(bound),
+                service: None,
             });
             return Ok(sockets.collect());
         }
@@ -76,6 +86,7 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
         fd,
         name,
         kind: Kind::Unix(file),
+        service: None,
     };
     match options::set_datagram(&socket.fd) {
         Ok(()) => Ok(vec![socket]),
@@ -90,6 +101,11 @@ impl DatagramSocket {
     /// The canonical address with the real port: `udp:127.0.0.1:41234`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The service attribute as it was typed; what it means is not known here.
+    pub fn service(&self) -> Option<&str> {
+        self.service.as_deref()
     }
 
     /// Its port, if it is UDP; else it is a Unix socket.

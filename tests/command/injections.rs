@@ -96,7 +96,7 @@ const LINES: [&str; 76] = [
 ];
 
 /// What cannot be written in text.
-fn bytes(marker: &str) -> Vec<Vec<u8>> {
+pub fn bytes(marker: &str) -> Vec<Vec<u8>> {
     let text = |t: &str| t.replace('M', marker).into_bytes();
     let mut all = vec![
         b"hello\0".to_vec(),
@@ -130,7 +130,7 @@ fn bytes(marker: &str) -> Vec<Vec<u8>> {
     all
 }
 
-const UNKNOWN: &[u8] = b"unknown command; allowed: hello\n";
+pub const UNKNOWN: &[u8] = b"unknown command; allowed: hello\n";
 
 fn attack(addr: &str, marker: &str) -> usize {
     let lines = bytes(marker);
