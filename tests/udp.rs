@@ -17,7 +17,7 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use common::{Builder, Client, DEADLINE, Daemon, must, need, pattern};
-use peer::{Gram, OFF, Peer, inside_netns, net};
+use peer::{Gram, OFF, Peer, inside_netns, net, wait_local};
 
 #[test]
 fn an_echo_is_exact_from_no_byte_to_the_most_there_can_be() {
@@ -155,6 +155,8 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
     ] {
         must("ip", &words.split(' ').collect::<Vec<_>>());
     }
+    wait_local(&[], "fd77::1");
+    wait_local(&[], "fd77::2");
     let daemon = Builder::new()
         .args(["-l", "udp:*:0"])
         .args(OFF)
@@ -173,7 +175,9 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
         let peer = Peer::to(&format!("udp:{host}:{port}"));
         for round in 0..3u8 {
             peer.send(&[round]);
-            let (reply, from) = peer.next().expect("a reply");
+            let (reply, from) = peer
+                .next()
+                .unwrap_or_else(|| panic!("no reply from {host}"));
             assert_eq!((reply, from), (vec![round], peer.server), "{host}");
         }
     }
@@ -268,6 +272,15 @@ fn check_knows_datagrams() {
     };
     assert_eq!(run("udp:127.0.0.1:7"), Some(0));
     assert_eq!(run("unixgram:@n"), Some(0));
+    let commands = [
+        "-l",
+        "udp:*:7,service=command",
+        "--allow-command",
+        "d=/bin/date",
+    ];
+    let served = Builder::new().bare().args(["--check"]).args(commands);
+    let status = served.run(Duration::from_secs(20)).status;
+    assert_eq!(status.code(), Some(0));
     // No command is allowed.
     assert_eq!(run("udp:127.0.0.1:7,service=command"), Some(64));
     assert_eq!(run("udp:127.0.0.1:7,service=chargen"), Some(78));

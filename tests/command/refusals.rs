@@ -21,6 +21,7 @@ fn as_root_it_is_refused_and_says_why() {
     for (more, status) in [
         (&["--allow-root"][..], 77),
         (&["--allow-root", "--user", "root"], 77),
+        (&["--allow-root", "-l", "udp:127.0.0.1:0"], 77),
         // Whatever is wrong, that is its answer.
         (&["--allow-root", "--check"], 78),
     ] {
