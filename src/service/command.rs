@@ -70,7 +70,7 @@ impl Command {
         self.choose(name).ok_or(&self.unknown)
     }
 
-    /// Starts a helper for a datagram worker; see [`clerk::start`].
+    /// Starts a helper for a datagram worker; see `clerk`.
     ///
     /// # Errors
     /// Why there is none.

@@ -11,7 +11,7 @@
 //! and no poll(2) is needed to hear it. What is queued is then answered by
 //! another descriptor of the same socket, and the worker leaves.
 //!
-//! Where datagrams name commands the same process works as [`errand`] says.
+//! Where datagrams name commands the same process works as `errand` says.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
