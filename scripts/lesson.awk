@@ -11,6 +11,14 @@ function spent(text) { return match(text, /<[0-9.]+>$/) ? substr(text, RSTART + 
 # The call as C would write it, with names in place of numbers and addresses.
 function plain(text) {
     sub(/ *<[0-9.]+>$/, "", text)
+    sub(/^sendmsg\(.*SCM_RIGHTS.*\) += /, "sendmsg(channel, SCM_RIGHTS: connection) = ", text)
+    sub(/^recvmsg\(.*SCM_RIGHTS.*\) += /, "recvmsg(channel, SCM_RIGHTS: connection) = ", text)
+    sub(/^fcntl\(.*F_SETLKW, .*F_WRLCK.*\) += /, "fcntl(lock, F_SETLKW, F_WRLCK) = ", text)
+    sub(/^fcntl\(.*F_SETLK, .*F_WRLCK.*\) += /, "fcntl(lock, F_SETLK, F_WRLCK) = ", text)
+    sub(/^fcntl\(.*F_SETLKW?, .*F_UNLCK.*\) += /, "fcntl(lock, F_SETLK, F_UNLCK) = ", text)
+    if (text ~ /^futex\(.*_WAIT/) sub(/^.*\) +=/, "futex(mutex, FUTEX_WAIT) =", text)
+    if (text ~ /^futex\(.*_WAKE/) sub(/^.*\) +=/, "futex(mutex, FUTEX_WAKE) =", text)
+    sub(/^clone3?\(.*CLONE_THREAD.*\) +=/, "clone(CLONE_THREAD) =", text)
     gsub(/[0-9]+<TCP:\[[0-9.:]+->[0-9.:]+\]>/, "connection", text)
     gsub(/[0-9]+<TCP:\[[0-9.]+:[0-9]+\]>/, "listener", text)
     gsub(/[0-9]+<TCP:\[[0-9]+\]>/, "socket", text)
@@ -30,8 +38,8 @@ function plain(text) {
     gsub(/, \[[0-9]+( => [0-9]+)?\]/, "", text)
     gsub(/\|?SOCK_(CLOEXEC|NONBLOCK)|, IPPROTO_(IP|TCP)/, "", text)
     sub(/, \) =/, ") =", text)
-    sub(/^clone\(.*\)/, "fork()", text)
-    sub(/^clone3\(.*\)/, "fork()", text)
+    if (text ~ /^bind/) sub(/, [0-9]+\)/, ")", text)
+    if (text !~ /CLONE_THREAD/) sub(/^clone3?\(.*\)/, "fork()", text)
     sub(/[ \t]+= /, " = ", text)
     sub(/ \([A-Z][a-z ]*\)$/, "", text)
     return text
@@ -41,7 +49,7 @@ pass == 1 {
     at = $0; sub(/ .*/, "", at)
     text = substr($0, length(at) + 2)
     if (text ~ /^\+\+\+/ || text ~ /ERESTART/ || text ~ /EINTR/) next
-    waits = text ~ /^(read|recvfrom|ppoll|poll|pselect6|epoll_wait|epoll_pwait)\(/
+    waits = text ~ /^(read|recvfrom|ppoll|poll|pselect6|epoll_wait|epoll_pwait|recvmsg|futex)\(/ || text ~ /F_SETLKW/
     printf "%.6f\t%s\t%s\t%s\n", at + (waits ? spent(text) : 0), side, pid, plain(text)
     next
 }
@@ -53,6 +61,7 @@ function paint(code, text) { return color ? "\033[" code "m" text "\033[0m" : te
 function label(pid) {
     if (pid == supervisor) return paint("34", sprintf("%-16s", "supervisor"))
     if (kind == "client") return paint("33", sprintf("%-16s", "client"))
+    if (pid in process) return paint("36", sprintf("%-16s", "thread " pid))
     return paint("32", sprintf("%-16s", (pid in grandchild ? "grandchild " : "child ") pid))
 }
 
@@ -62,8 +71,11 @@ function say(text, why) {
     for (i = 1; i <= lines; i++) printf "%28s %s\n", "", paint("2", (i == 1 ? "`- " : "   ") part[i])
 }
 
+# What is the same each time is explained the first time.
+function tell(text, why) { say(text, why in told ? "" : why); told[why] }
+
 NR == 1 { began = $1 }
-{ kind = $2; call = $4; result = call; sub(/.* = /, "", result) }
+{ kind = $2; call = $4; proc = $3 in process ? process[$3] : $3; result = call; sub(/.* = /, "", result) }
 
 kind == "step" { printf "\n%s\n", paint("1;4", call); shown = ""; next }
 kind == "note" { printf "%9s  %s\n", "", paint("3", call); next }
@@ -92,12 +104,27 @@ kind == "client" && call ~ /^shutdown\(connection, SHUT_WR/ {
 kind == "client" && call ~ /^close\(connection/ { say(call, "") }
 kind == "client" { next }
 
+# Threads. The first of a process is gone at once: with it the C library does
+# what it does once, see prepare_for_threads in src/sys/process.rs.
+call ~ /^clone\(CLONE_THREAD/ {
+    process[result] = proc
+    if (!threads[proc]++) unseen[result] = 1
+    else if (accepted && took == $3) say(call, "a thread for this client. Nothing is copied and nothing is to be closed:|there is one table of descriptors for all threads.")
+    else say(call, accepted ? "another thread, for the next client" : "a thread, before there is a client")
+    next
+}
+$3 in unseen { next }
+$3 in process && call ~ /^exit\(/ {
+    say(call, "the end of the thread: no zombie and no SIGCHLD, its process goes on")
+    next
+}
+
 # What both supervisor and children do.
 call ~ /^(fork|clone|vfork)\(/ {
     if ($3 != supervisor) {
         grandchild[result] = 1
         say(call, "the second fork: its child will serve")
-    } else if (accepted) say(call, "a child for " (took == supervisor ? "this client. Both now hold the connection." : "the next client, since one child is taken"))
+    } else if (accepted) say(call, "a child for " (design == "accept-pass" ? "the next client. It inherits what is open, the copy of the connection too." : took == supervisor ? "this client. Both now hold the connection." : "the next client, since one child is taken"))
     else say(call, "a child, before there is a client")
     next
 }
@@ -106,9 +133,17 @@ call ~ /^accept4?\(/ && result == "connection" {
     say(call, "takes the finished connection out of the kernel's queue; no segment is sent")
     next
 }
-call ~ /^accept4?\(/ && $3 == worker && accepted && !stopping { say(call, "is there another one? Not now."); next }
+call ~ /^accept4?\(/ && proc == worker && accepted && !stopping { say(call, "is there another one? Not now."); next }
 call ~ /^close\(connection/ && $3 == supervisor {
     say(call, "gives its own copy up. No FIN: the child holds another.|A server that forgets this keeps every client waiting for the end.")
+    next
+}
+call ~ /^close\(connection/ && proc != worker {
+    say(call, "closes the copy that it inherited, first of all: it would keep the FIN from the client")
+    next
+}
+call ~ /^close\(connection/ && $3 in process {
+    say(call, "FIN 2 of 2: threads share one descriptor, so this is the last copy. The process lives on.")
     next
 }
 call ~ /^close\(connection/ {
@@ -119,7 +154,7 @@ call ~ /^SIG/ || call ~ /^---/ {
     if (call ~ /SIGTERM/) { stopping = 1; say("SIGTERM", "asked to stop") }
     else if (call ~ /SIGCHLD/ && call ~ /CLD_(EXITED|KILLED|DUMPED)/) {
         dead = call; sub(/.*si_pid=/, "", dead); sub(/,.*/, "", dead)
-        say("SIGCHLD, child " dead, "some child has died. One signal may stand for several deaths.")
+        tell("SIGCHLD, child " dead, "some child has died. One signal may stand for several deaths.")
     } else if (call ~ /SIGCHLD/ && call ~ /CLD_CONTINUED/ && ended) {
         say("SIGCHLD, about the SIGCONT", "the death came while this one was pending, and signals of a kind do not queue:|" \
             "a server that counts signals would miss it. So it asks.")
@@ -130,25 +165,36 @@ call ~ /^SIG/ || call ~ /^---/ {
 # The supervisor.
 $3 == supervisor && call ~ /^socket\(AF_INET/ { say(call, ""); next }
 $3 == supervisor && call ~ /^setsockopt\(socket.*SO_REUSEADDR/ {
-    say(call, "so that a restart can bind while old connections are in TIME-WAIT"); next
+    tell(call, "so that a restart can bind while old connections are in TIME-WAIT"); next
 }
-$3 == supervisor && call ~ /^bind\(/ { say(call, "port 0: the kernel picks one"); next }
-$3 == supervisor && call ~ /^listen\(/ { say(call, "from here on the kernel answers SYNs, whoever sleeps"); next }
+$3 == supervisor && call ~ /^bind\(/ {
+    say(call, call ~ /:0\)/ ? "port 0: the kernel picks one" : "the port of the first: a second queue")
+    next
+}
+$3 == supervisor && call ~ /^setsockopt\(.*SO_REUSEPORT/ {
+    say(call, call ~ /listener/ ? "only now: bound alone first, so a second echod fails and does not share" : "so that it may have the port of the first")
+    next
+}
+$3 == supervisor && call ~ /^listen\(/ { tell(call, "from here on the kernel answers SYNs, whoever sleeps"); next }
 $3 == supervisor && call ~ /^ppoll\(.*revents/ && call ~ /listener/ && !accepted {
     say("ppoll(..., listener, ...) = 1", "woken: a connection is complete, and waits in the queue"); next
 }
 $3 == supervisor && call ~ /^socketpair\(/ {
-    say("socketpair() = channel, channel", "the grandchild's death will close its end: the only news the supervisor gets"); next
+    say("socketpair() = channel, channel", design == "accept-pass" ? "by this the next child will be given its client" : "the grandchild's death will close its end: the only news the supervisor gets"); next
 }
 $3 == supervisor && call ~ /^read\(eventfd/ && !stopping { say("read(eventfd)", "hears that a child is taken, or free again"); next }
-$3 == supervisor && call ~ /^close\(channel/ && closed_channel++ {
+$3 == supervisor && call ~ /^sendmsg\(channel, SCM_RIGHTS/ {
+    say(call, "passes the connection to an idle child, and keeps its own copy|until that child has said that it is taken")
+    next
+}
+$3 == supervisor && design == "fork-double" && call ~ /^close\(channel/ && closed_channel++ {
     say("close(channel)", "end of file on the channel: the grandchild is gone, its place is free"); next
 }
 $3 == supervisor && call ~ /^wait(4|pid|id)\(/ {
     sub(/, WNOHANG, NULL/, ", WNOHANG", call)
     sub(/\[\{WIFEXITED.*WEXITSTATUS\(s\) == /, "status ", call); sub(/\}\]/, "", call)
     if (result > 0 && result == worker) say(call, "REAPED: the zombie is gone, its exit status is known")
-    else if (result > 0) say(call, worker in grandchild && !stopping ? "REAPED at once: the middle child.|The grandchild is now an orphan, and init's to reap." : "another child reaped")
+    else if (result > 0) say(call, worker in grandchild && !stopping ? "REAPED at once: the middle child.|The grandchild is now an orphan, and init's to reap." : "")
     else if (call ~ "^wait4\\(" worker "[,)].*ECHILD") say(call, "REAPED by the kernel: \"no such child\" is how the supervisor learns it")
     next
 }
@@ -163,23 +209,48 @@ $3 == supervisor { next }
 
 # Children. Those that do not serve are noise, but for their beginning and end.
 call ~ /^exit/ {
-    if ($3 == worker) ended = 1
+    if (proc == worker) ended = 1
     why = call ~ /\(10\)/ ? "10 tells the supervisor: retired, not failed" : ""
-    if ($3 == worker && !stopping) why = "FIN 2 of 2: exit closes what is open, the last copy of the connection too"
+    if (proc == worker && !stopping) why = "FIN 2 of 2: exit closes what is open, the last copy of the connection too"
     else if (worker in grandchild) why = "the middle child is done"
-    say(call, why)
+    tell(call, why)
     next
 }
 call ~ /PR_SET_NAME, "echod-idle"/ {
-    say(call, $3 == worker && accepted ? "free again: back to sleep on the listener" : "ready: it sleeps on the listener, its name in ps says so")
+    place = "on the listener, its name in ps says so"
+    if (design == "accept-pass") place = "on its channel; it has no listener at all"
+    if (design == "accept-reuseport") place = "on both listeners, its name in ps says so"
+    if (design ~ /fcntl|mutex/) place = "in the lock, or on the listener if it holds it"
+    if ($3 in process) place = "on the listener, its name in ps -L says so"
+    again = accepted && proc == worker && ($3 == worker || $3 == took)
+    tell(call, again ? "free again: back to sleep on the listener" : "ready: it sleeps " place)
     next
 }
-$3 != worker { next }
-call ~ /^epoll_wait\(.*EPOLLIN/ && !accepted { say("epoll_wait(listener, pipe) = 1", "woken: of all who wait, the kernel wakes one"); next }
+call ~ /^fcntl\(lock.*F_WRLCK.*EAGAIN/ {
+    if (!refused++) say(call, "another child holds it, so this one will sleep in the lock")
+    next
+}
+call ~ /^fcntl\(lock.*F_WRLCK/ {
+    say(call, stopping ? "has the lock, and finds the word to go: the idle leave in single file" : "has the lock: of the idle, it alone waits at the listener now")
+    next
+}
+call ~ /^fcntl\(lock.*F_UNLCK/ {
+    say(call, "gives the lock back" (stopping ? "" : " before it serves: the next one may wait"))
+    next
+}
+call ~ /^futex\(mutex, FUTEX_WAIT.* = 0/ { say(call, "slept in the mutex; now it is the one that waits at the listener"); next }
+call ~ /^futex\(mutex, FUTEX_WAKE.* = 1/ { say(call, "gives the mutex back" (stopping ? "" : " before it serves") ": another wakes"); next }
+proc != worker { next }
+call ~ /^recvmsg\(channel, SCM_RIGHTS/ { say(call, "a descriptor of the same connection: there are two copies now"); next }
+call ~ /^epoll_wait\(.*EPOLLIN/ && !accepted {
+    say("epoll_wait(listener, pipe) = 1", woken++ ? "woken too: the client was still in the queue when it looked" : design ~ /fcntl|mutex/ ? "woken: it alone waits here" : "woken: of all who wait, the kernel wakes one")
+    next
+}
+call ~ /^write\(eventfd/ && (stopping || $3 in process || worker in threads) { next }
 call ~ /^write\(eventfd/ && !served[$3]++ { say("write(eventfd)", "tells the supervisor: I am taken"); next }
 call ~ /^write\(eventfd/ { say("write(eventfd)", "tells the supervisor: I am free again"); next }
 call ~ /PR_SET_NAME, "echod-conn"/ { say(call, "its name in ps from now on"); next }
-call ~ /^close_range\(/ && !ranged++ { say("close_range(all but the connection)", "the listener too: a child that kept it would keep the port busy"); next }
+call ~ /^close_range\(/ && !ranged++ { say("close_range(all but the connection)", design == "accept-pass" ? "and it never had the listener: nothing can keep the port busy" : "the listener too: a child that kept it would keep the port busy"); next }
 call ~ /^read\(connection/ {
     sub(/, [0-9]+\)/, ")", call)
     if (result == 0) say(call, "0 is end of file: the client's FIN. All that came before it has been echoed.")

@@ -8,9 +8,10 @@
 # lasts microseconds can be looked at. Without strace the calls are left out.
 set -eu
 
+two="--start-servers 2 --min-spare-servers 2 --max-spare-servers 2"
 # name | options | what to look for
 designs="\
-prefork|--model prefork --start-servers 2 --min-spare-servers 2 --max-spare-servers 2|\
+prefork|--model prefork $two|\
 The child was forked before there was a client, and accepts itself. One client, and it exits.
 prefork-reuse|--model prefork --max-connections-per-child 0 --start-servers 2 --min-spare-servers 1 --max-spare-servers 2|\
 The child was forked before there was a client, accepts itself, and lives on after it.
@@ -21,7 +22,19 @@ As the textbook, but the kernel is told to keep no zombies: nobody learns how th
 fork-double|--model fork --reap double-fork|\
 The child forks again and exits, so the grandchild that serves is nobody's child but init's.
 iterative|--model iterative|\
-One child accepts and serves, one client after the other. No fork for a client, and no company."
+One child accepts and serves, one client after the other. No fork for a client, and no company.
+accept-fcntl|--accept fcntl $two|\
+The children take turns: whoever holds the record lock waits for a client, the others for the lock.
+accept-mutex|--accept mutex $two|\
+As with the record lock, but the lock is a few bytes of shared memory, and the kernel sees it only when somebody waits.
+accept-pass|--accept pass $two|\
+The supervisor accepts, and sends the connection to a child through a socket, as a message.
+accept-reuseport|--accept reuseport $two|\
+Two listening sockets have the one port. The kernel picks one by the client's address; each child looks at its own first.
+thread|--model thread|\
+One child accepts, and starts a thread for the client. All its threads have the one table of descriptors.
+prethread|--model prethread --start-servers 2 --min-spare-servers 1 --max-spare-servers 2|\
+One child with threads that were started before there was a client. They sleep on the same listener."
 
 usage() {
     echo "usage: scripts/lesson.sh DESIGN" >&2
@@ -29,12 +42,14 @@ usage() {
     exit 64
 }
 [ $# -eq 1 ] || usage
-line=$(echo "$designs" | grep "^$1|") || usage
+design=$1
+line=$(echo "$designs" | grep "^$design|") || usage
 options=$(echo "$line" | cut -d'|' -f2)
 story=$(echo "$line" | cut -d'|' -f3)
 child=child until_reaped="to show what a dead child is until it is reaped"
-case $1 in
+case $design in
 *reuse | iterative) until_reaped="to show that the next client would not have to wait for it" ;;
+*thread) until_reaped="and it is not needed: a thread that ends is no child's death" ;;
 fork-ignore) until_reaped="and still no zombie will be seen" ;;
 fork-double) child=grandchild until_reaped="and it makes no difference: the grandchild is not its to reap" ;;
 esac
@@ -101,7 +116,12 @@ until_true() {
 # event KIND PID TEXT: a line of the timeline, as of now.
 event() { printf '%s\t%s\t%s\t%s\n' "$(date +%s.%N)" "$@" >>"$tmp/events"; }
 
-sockets() { ss -Htanp "( sport = :$port or dport = :$port )"; }
+# The port may have had another life, whose clients are still in TIME-WAIT.
+old=''
+sockets() {
+    ss -Htanp "( sport = :$port or dport = :$port )" |
+        awk -v old="$old" '$1 != "TIME-WAIT" || index(old, " " $4 $5 " ") == 0'
+}
 state_of_client() { sockets | awk -v port=":$port" 'substr($5, length($5) - length(port) + 1) == port { print $1 }'; }
 client_is() { state_of_client | grep -qx "$1"; }
 echoed() { grep -q hello "$tmp/echo"; }
@@ -114,7 +134,7 @@ find_worker() {
 }
 # Dead, or back in wait for another client.
 has_ended() {
-    case $(ps -o stat=,comm= -p "$worker") in '' | Z* | *-idle) ;; *) return 1 ;; esac
+    case $(ps -o stat=,comm= -p "$worker") in '' | Z* | *-idle | *-thread) ;; *) return 1 ;; esac
 }
 # No zombie of the supervisor's: gone, alive, or another process' to reap.
 is_reaped() { ! ps -o stat=,ppid= -p "$worker" | grep -q "^Z.* $supervisor\$"; }
@@ -154,6 +174,11 @@ look() {
             sub(/^ */, "", name)
             printf "%s\tprocess\t0\t%-17s %6d  %s\n", at, name, $1, what
         }' >>"$tmp/events"
+    case $design in *thread) ;; *) return ;; esac
+    ps -eLo pid=,lwp=,ppid=,comm= | awk -v top="$supervisor" -v at="$at" '
+        $3 == top && $1 != $2 {
+            printf "%s\tprocess\t0\t    %-13s %6d  a thread of %s\n", at, $4, $2, $1
+        }' >>"$tmp/events"
 }
 
 # freeze PID and thaw PID: SIGSTOP and SIGCONT.
@@ -167,6 +192,10 @@ thaw() { kill -CONT "$1"; }
 trace() { shift; "$@"; }
 if has strace && strace -o /dev/null true 2>/dev/null; then
     calls=network,process,read,write,close,close_range,ppoll,epoll_wait,epoll_pwait,prctl,pselect6
+    case $design in
+    *fcntl) calls=$calls,fcntl ;;
+    *mutex) calls=$calls,futex ;;
+    esac
     trace() {
         name=$1
         shift
@@ -184,6 +213,7 @@ server=$!
 addr=
 read -r addr <"$tmp/ready" || { cat "$tmp/log" >&2; exit 1; }
 port=${addr##*:}
+old=" $(sockets | awk '$1 == "TIME-WAIT" { printf "%s%s ", $4, $5 }')"
 supervisor=$(ps -o pid=,comm= --pid "$server" --ppid "$server" | awk '$2 ~ /^echod/ { print $1; exit }')
 sleep 0.2 # for workers to reach their wait; nothing later depends on it
 look
@@ -225,8 +255,9 @@ event note 0 "The supervisor goes on."
 thaw "$supervisor"
 until_true "the reaping" is_reaped
 sleep 0.2 # what follows the reaping belongs to this step
-case $1 in
+case $design in
 *reuse | iterative) event mark 0 "NOT YET REAPED: child $worker lives, and waits for its next client." ;;
+*thread) event mark 0 "NOT YET REAPED: child $worker lives. What ended was a connection, for which nobody dies." ;;
 fork-double) event mark 0 "REAPED: the middle child long ago; of $worker the supervisor hears by a channel only." ;;
 fork-ignore) event mark 0 "REAPED: by the kernel, at once. There was no zombie, and there is no exit status." ;;
 *) event mark 0 "REAPED: child $worker has left the table of processes, and its status was read." ;;
@@ -237,8 +268,8 @@ event step 0 "7. The server stops"
 kill -TERM "$supervisor"
 status=0
 wait "$server" || status=$?
-case $1 in
-*reuse | iterative) event mark 0 "REAPED: child $worker, now that the server stops." ;;
+case $design in
+*reuse | iterative | *thread) event mark 0 "REAPED: child $worker, now that the server stops." ;;
 esac
 event note 0 "echod ended with status $status, and nothing is left of it."
 [ -z "$(ps -o pid= -p "$worker")" ] ||
@@ -248,7 +279,7 @@ server='' supervisor=''
 wait "$talker" || :
 talker=''
 
-echo "$1: echod $options"
+echo "$design: echod $options"
 echo "$story"
 color=
 [ ! -t 1 ] || [ -n "${NO_COLOR-}" ] || color=yes
@@ -259,5 +290,5 @@ for file in server.* client.*; do
 done >>calls
 grep '^(' calls || :
 grep -v '^(' calls | cat - events | sort -s -n -k1,1 |
-    awk -v pass=2 -v color="$color" -v supervisor="$supervisor_was" -v worker="$worker" -f "$here/lesson.awk"
+    awk -v pass=2 -v design="$design" -v color="$color" -v supervisor="$supervisor_was" -v worker="$worker" -f "$here/lesson.awk"
 [ "$status" -eq 0 ]

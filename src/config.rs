@@ -82,12 +82,16 @@ impl Config {
         }
     }
 
+    /// Are commands run at this address?
+    pub fn runs_commands_at(&self, spec: &ListenSpec) -> bool {
+        self.served(spec.attrs.service.as_deref()) == ServiceKind::Command
+    }
+
     /// Can any client ask for a command?
     pub fn runs_commands(&self) -> bool {
-        let mut kinds = self.listen.iter().map(|spec| &spec.attrs.service);
         match self.inetd {
             true => self.service == ServiceKind::Command,
-            false => kinds.any(|kind| self.served(kind.as_deref()) == ServiceKind::Command),
+            false => self.listen.iter().any(|spec| self.runs_commands_at(spec)),
         }
     }
 }

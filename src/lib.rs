@@ -27,7 +27,7 @@
 //! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
 //! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::activation` and `daemon::notify` (what a service
-//! manager hands over and is told),
+//! manager hands over and is told), `daemon::model::errand` (commands by datagram),
 //! [`net`] (a listener that is drained without loss), [`sys::sandbox`].
 //!
 //! # Layers
@@ -45,7 +45,7 @@
 //!
 //! - `error`, `values` and `allowed` are words that everyone may use; `net` takes its
 //!   settings from `config` and its addresses from `addr`.
-//! - `service` meets a connection, never a listener or a table. One of them, the
+//! - `service` meets a connection, never a listener or a table. One part of it, the
 //!   `runner`, starts a process: what a client names is run beside the sandbox.
 //! - `client` and `load` are clients: they share addresses and errors with the
 //!   daemon, and no code that serves. A bug in `net` cannot hide itself from them.
@@ -78,7 +78,8 @@
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no
 //!   client.** The command service's helper is forked before the sandbox shuts and
 //!   takes one byte from it, a number that may be wrong; it is outside because a
-//!   filter would follow its commands through execve(2): `service::runner`.
+//!   filter would follow its commands through execve(2): `service::runner`, and
+//!   `service::clerk`, which has one for each datagram's command.
 //! - **The scoreboard is gossip.** A child that was taken over can write what it
 //!   likes there. It is never an index, a length, a pid or a pointer:
 //!   [`daemon::scoreboard`]. What is true comes from the kernel:

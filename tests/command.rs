@@ -1,6 +1,8 @@
 //! The command service: a line in, the output of an allowed command out, and
 //! nothing that a client sends run, ever.
 
+#[path = "command/datagrams.rs"]
+mod datagrams;
 #[path = "command/ending.rs"]
 mod ending;
 #[path = "command/injections.rs"]
@@ -9,6 +11,9 @@ mod injections;
 mod refusals;
 
 mod common;
+#[allow(dead_code)]
+#[path = "udp/peer.rs"]
+mod peer;
 
 use std::io::{Read, Write};
 

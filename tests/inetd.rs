@@ -242,3 +242,120 @@ fn it_serves_under_systemds_accept_yes() {
     client.shutdown_write().expect("shutdown");
     assert!(client.rest().is_empty());
 }
+
+/// A port that nobody has, at an address that nobody uses.
+fn picked() -> String {
+    let picked = TcpListener::bind("127.9.8.6:0").expect("bind");
+    format!("tcp:{}", picked.local_addr().expect("an address"))
+}
+
+/// Our own user: a super-server that is not root can serve as no other.
+fn user() -> String {
+    let out = Command::new("id").arg("-un").output().expect("id");
+    String::from_utf8(out.stdout)
+        .expect("a name")
+        .trim()
+        .to_owned()
+}
+
+/// Several clients one after the other and at once, from a super-server that
+/// starts an echod for each; afterwards it has no child left.
+#[track_caller]
+fn serves(server: &Inetd, addr: &str) {
+    let mut first = poll_some(DEADLINE, "somebody listens", || {
+        Client::try_connect(addr).ok()
+    });
+    first.set_timeouts(DEADLINE);
+    first.ping(b"hello");
+    for n in 0..3 {
+        let sent = pattern(n, 20_000);
+        assert!(common::echo_once(addr, &sent) == sent);
+    }
+    let echods = || {
+        let all = proc::all().into_iter().filter(|p| p.ppid == server.pid());
+        all.filter(|p| p.comm == "echod-conn").collect::<Vec<_>>()
+    };
+    let mut second = Client::connect(addr);
+    second.ping(b"and at once");
+    let serving = poll_some(DEADLINE, "an echod for each", || {
+        Some(echods()).filter(|echods| echods.len() == 2)
+    });
+    if is_root() {
+        for echod in serving {
+            let uids = proc::status(echod.pid, "Uid").expect("a process");
+            assert!(uids.split_whitespace().all(|uid| uid == "65534"), "{uids}");
+        }
+    }
+    first.ping(b"hello");
+    for mut client in [first, second] {
+        client.shutdown_write().expect("shutdown");
+        assert!(client.rest().is_empty());
+    }
+    common::poll_until(DEADLINE, "no child is left", || {
+        proc::children(server.pid()).is_empty()
+    });
+}
+
+/// GNU's.
+const INETD: &str = "inetutils-inetd";
+
+#[test]
+fn it_serves_under_inetd() {
+    if !need(INETD) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let conf = dir.path().join("inetd.conf");
+    let addr = picked();
+    let (service, user) = (tcp_addr(&addr), user());
+    let line = format!("{service} stream tcp nowait {user} {ECHOD} echod --inetd\n");
+    std::fs::write(&conf, line).expect("its configuration");
+    let mut command = Command::new(INETD);
+    // -d: in the foreground. The pidfile is else the machine's.
+    let pidfile = format!("--pidfile={}", dir.path().join("pid").display());
+    command.args(["-d", &pidfile]).arg(&conf);
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    serves(&Inetd::spawn(command), &addr);
+}
+
+#[test]
+fn it_serves_under_xinetd() {
+    if !need("xinetd") {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    let addr = picked();
+    let (socket, user) = (tcp_addr(&addr), user());
+    let (bind, port) = (socket.ip(), socket.port());
+    let conf = format!(
+        "service echod\n{{\n\
+         type = UNLISTED\nsocket_type = stream\nprotocol = tcp\nwait = no\n\
+         user = {user}\nbind = {bind}\nport = {port}\n\
+         server = {ECHOD}\nserver_args = --inetd\n}}\n"
+    );
+    std::fs::write(path("conf"), conf).expect("its configuration");
+    let mut command = Command::new("xinetd");
+    command.arg("-dontfork").arg("-f").arg(path("conf"));
+    command.arg("-pidfile").arg(path("pid"));
+    command.arg("-filelog").arg(path("log"));
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    serves(&Inetd::spawn(command), &addr);
+}
+
+#[test]
+fn it_serves_under_tcpserver() {
+    if !need("tcpserver") {
+        return;
+    }
+    // -1: says its port; the others: looks up nothing about a client.
+    let mut command = Command::new("tcpserver");
+    command.args(["-1", "-q", "-H", "-R", "-l", "0", "127.0.0.1", "0", ECHOD]);
+    command.arg("--inetd").stdin(Stdio::null());
+    let child = command.stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut server = Inetd(child);
+    let mut said = BufReader::new(server.0.stdout.take().expect("a pipe"));
+    let mut port = String::new();
+    said.read_line(&mut port).expect("its port");
+    serves(&server, &format!("tcp:127.0.0.1:{}", port.trim()));
+}

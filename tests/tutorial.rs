@@ -8,6 +8,8 @@ mod common;
 
 #[path = "tutorial/client.rs"]
 mod client;
+#[path = "tutorial/command.rs"]
+mod command;
 #[path = "tutorial/datagram.rs"]
 mod datagram;
 #[path = "tutorial/lesson.rs"]

@@ -16,8 +16,8 @@ mod weapon;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use common::{Builder, Client, DEADLINE, Daemon, must, pattern};
-use peer::{Gram, OFF, Peer, inside_netns, net};
+use common::{Builder, Client, DEADLINE, Daemon, must, need, pattern};
+use peer::{Gram, OFF, Peer, inside_netns, net, wait_local};
 
 #[test]
 fn an_echo_is_exact_from_no_byte_to_the_most_there_can_be() {
@@ -155,6 +155,8 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
     ] {
         must("ip", &words.split(' ').collect::<Vec<_>>());
     }
+    wait_local(&[], "fd77::1");
+    wait_local(&[], "fd77::2");
     let daemon = Builder::new()
         .args(["-l", "udp:*:0"])
         .args(OFF)
@@ -173,7 +175,9 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
         let peer = Peer::to(&format!("udp:{host}:{port}"));
         for round in 0..3u8 {
             peer.send(&[round]);
-            let (reply, from) = peer.next().expect("a reply");
+            let (reply, from) = peer
+                .next()
+                .unwrap_or_else(|| panic!("no reply from {host}"));
             assert_eq!((reply, from), (vec![round], peer.server), "{host}");
         }
     }
@@ -189,12 +193,75 @@ fn a_second_server_on_the_port_is_refused() {
 }
 
 #[test]
-fn print_copies_datagrams_too() {
-    let daemon = Builder::new()
-        .args(["-l", "udp:127.0.0.1:0", "--print"])
+fn print_copies_datagrams_too_and_says_whose_they_are() {
+    let builder = Builder::new();
+    let path = format!("unixgram:{}", builder.path("d"));
+    let mut listen = vec!["-l", "udp:127.0.0.1:0", "-l", &path];
+    if common::has_ipv6() {
+        listen.extend(["-l", "udp:[::1]:0"]);
+    }
+    let daemon = builder.args(listen).args(["--print"]).start();
+    let mut expected = String::new();
+    for addr in daemon.addrs() {
+        if addr.starts_with("unixgram:") {
+            Gram::to(addr).ping(b"read me\n");
+            expected += "[unix] read me\n";
+            continue;
+        }
+        let peer = Peer::to(addr);
+        // Connected, so that it has the one address that the server sees.
+        peer.socket.connect(peer.server).expect("connect");
+        let own = peer.socket.local_addr().expect("address");
+        for text in ["read me\n", "me too\n"] {
+            peer.socket.send(text.as_bytes()).expect("send");
+            peer.next().expect("the echo");
+            expected += &format!("[{own}] {text}");
+        }
+    }
+    // The copy comes before the echo.
+    assert_eq!(daemon.stdout(), expected);
+}
+
+#[test]
+fn the_copy_of_a_datagram_is_one_write_however_long() {
+    if !need("strace") {
+        return;
+    }
+    let builder = Builder::new();
+    let trace = builder.path("trace");
+    let daemon = builder
+        .under([
+            "strace",
+            "-f",
+            "-o",
+            &trace,
+            "-s",
+            "40",
+            "-e",
+            "trace=write",
+        ])
+        .args(["-l", "udp:127.0.0.1:0", "--print", "--sandbox", "off"])
         .start();
-    Peer::to(daemon.addr()).ping(b"read me\n");
-    common::poll_until(DEADLINE, "the copy", || daemon.stdout() == "read me\n");
+    let peer = Peer::to(daemon.addr());
+    let sizes = [0, 5, 65_507];
+    for size in sizes {
+        peer.ping(&vec![b'x'; size]);
+    }
+    let port = peer.socket.local_addr().expect("address").port();
+    let prefix = format!("[127.0.0.1:{port}] ");
+    let copies = || -> Vec<String> {
+        let text = std::fs::read_to_string(&trace).unwrap_or_default();
+        let copies = text.lines().filter(|line| line.contains("write(1, "));
+        copies.map(str::to_owned).collect()
+    };
+    common::poll_until(DEADLINE, "all are traced", || copies().len() >= sizes.len());
+    let copies = copies();
+    assert_eq!(copies.len(), sizes.len(), "{copies:?}");
+    for (copy, size) in copies.iter().zip(sizes) {
+        assert!(copy.contains(&format!("write(1, \"{prefix}")), "{copy}");
+        let length = format!(" = {}", prefix.len() + size);
+        assert!(copy.ends_with(&length), "{copy}");
+    }
 }
 
 #[test]
@@ -205,7 +272,18 @@ fn check_knows_datagrams() {
     };
     assert_eq!(run("udp:127.0.0.1:7"), Some(0));
     assert_eq!(run("unixgram:@n"), Some(0));
+    let commands = [
+        "-l",
+        "udp:*:7,service=command",
+        "--allow-command",
+        "d=/bin/date",
+    ];
+    let served = Builder::new().bare().args(["--check"]).args(commands);
+    let status = served.run(Duration::from_secs(20)).status;
+    assert_eq!(status.code(), Some(0));
+    // No command is allowed.
     assert_eq!(run("udp:127.0.0.1:7,service=command"), Some(64));
+    assert_eq!(run("udp:127.0.0.1:7,service=chargen"), Some(78));
 }
 
 #[test]

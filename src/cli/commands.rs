@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::echod::{ModelName, ServiceName, Typed};
-use crate::addr::{Addr, ListenSpec};
+use crate::addr::ListenSpec;
 use crate::allowed::MOST;
 use crate::config::Model;
 use crate::error::{Error, Result};
@@ -32,15 +32,16 @@ pub fn check(typed: &Typed, model: Model) -> Result<()> {
         };
     };
     check_list(args, &at)?;
-    let datagrams = |spec: &&ListenSpec| {
-        runs(spec) && matches!(spec.addr, Addr::Udp { .. } | Addr::UnixGram(_))
+    // What follows is about connections: each datagram socket has one worker,
+    // whatever the model.
+    let mut streams = args.listen.iter().filter(|spec| !spec.addr.is_datagram());
+    let at = match args.inetd {
+        true => Some(at),
+        false => streams.find(runs).map(where_typed),
     };
-    if let Some(spec) = args.listen.iter().find(datagrams) {
-        return Err(Error::usage(
-            where_typed(spec),
-            "commands are served on tcp: and unix: only; add ,service=echo",
-        ));
-    }
+    let Some(at) = at else {
+        return Ok(());
+    };
     match model {
         Model::Fork(_)
         | Model::Prefork {
@@ -126,16 +127,6 @@ mod tests {
                 "64: --allow-command d: is given twice",
             ),
             (
-                "-l udp:h:1,service=command --allow-command d=/x",
-                "64: --listen udp:h:1,service=command: \
-                 commands are served on tcp: and unix: only; add ,service=echo",
-            ),
-            (
-                "-l h:1 -l unixgram:/s --service command --allow-command d=/x",
-                "64: --service command at --listen unixgram:/s: \
-                 commands are served on tcp: and unix: only; add ,service=echo",
-            ),
-            (
                 "-l h:1,service=command --allow-command d=/x -m iterative",
                 "64: --listen tcp:h:1,service=command with --model iterative: \
                  a process that runs a command serves one connection: prefork or fork",
@@ -153,6 +144,7 @@ mod tests {
             "--service command --allow-command date",
             "--service command --allow-command d=date",
             "--inetd --service command",
+            "-l udp:h:1,service=command",
         ] {
             let error = parsed(line).unwrap_err();
             assert!(
@@ -160,6 +152,20 @@ mod tests {
                 "{line}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn datagrams_that_name_commands_go_with_every_model() {
+        for more in ["", " -m iterative", " -m thread", " -l h:2 -m prethread"] {
+            let line = format!("-l udp:h:1,service=command --allow-command d=/x{more}");
+            assert!(parsed(&line).unwrap().runs_commands(), "{line}");
+        }
+        let line = "-l udp:h:1 -l h:1 --service command --allow-command d=/x -m thread";
+        let error = parsed(line).unwrap_err();
+        assert!(
+            error.contains("at --listen tcp:h:1 with --model thread"),
+            "{error}"
+        );
     }
 
     #[test]

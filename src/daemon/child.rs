@@ -29,8 +29,10 @@ pub enum Leave {
     Retired = 10,
     /// Its listener cannot be accepted on: forking another would not help.
     Unusable = 11,
-    /// It could not map its buffers.
+    /// It could not map its buffers, or have the helpers it needs.
     NoMemory = 13,
+    /// A helper that it cannot do without is gone.
+    NoHelper = 14,
     /// It could not lock itself in, and `--sandbox strict` says it must.
     NoSandbox = 12,
 }

@@ -47,6 +47,7 @@ struct Post {
     socket: Option<DatagramSocket>,
     name: String,
     guard: Option<Guard>,
+    runs_commands: bool,
     tally: Tally,
     workers: Vec<Worker>,
     /// The queue has been answered, after the socket went deaf.
@@ -63,17 +64,23 @@ pub struct Crew {
 }
 
 impl Crew {
-    /// A post for each socket, nobody on them yet.
+    /// A post for each socket, nobody on them yet. `runs_commands` says it of a
+    /// socket's `service` attribute.
     ///
     /// # Errors
     /// mmap(2)'s.
-    pub fn new(sockets: Vec<DatagramSocket>, limits: &UdpLimits) -> Result<Self, Errno> {
+    pub fn new(
+        sockets: Vec<DatagramSocket>,
+        limits: &UdpLimits,
+        runs_commands: impl Fn(Option<&str>) -> bool,
+    ) -> Result<Self, Errno> {
         let ports: Vec<u16> = sockets.iter().filter_map(DatagramSocket::port).collect();
         let post = |socket: DatagramSocket| {
             let guard = socket.port().map(|_| Guard::new(limits, &ports));
             Ok(Post {
                 name: socket.name().to_owned(),
                 guard: guard.transpose()?,
+                runs_commands: runs_commands(socket.service()),
                 tally: Tally::new()?,
                 socket: Some(socket),
                 workers: Vec::new(),
@@ -108,6 +115,7 @@ impl Crew {
         Some(datagram::Post {
             socket: post.socket.as_ref()?.as_fd(),
             guard: post.guard.as_ref(),
+            runs_commands: post.runs_commands,
             tally: &post.tally,
             epoch: self.epoch,
             bound: post.socket.as_ref()?.has_one_address(),

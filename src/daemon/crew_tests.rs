@@ -16,7 +16,7 @@ fn crew(addresses: &[&str]) -> Crew {
         global_rate: None,
         refuse_ports: None,
     };
-    Crew::new(sockets, &limits).expect("mmap")
+    Crew::new(sockets, &limits, |_| false).expect("mmap")
 }
 
 fn pid(n: i32) -> Pid {

@@ -3,10 +3,11 @@
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::{account, offer, privileges};
-use crate::addr::Addr;
+use crate::addr::{Addr, ListenSpec};
 use crate::config::{Accept, Config, Model, Reap};
 use crate::error::{Error, Exit, Result};
 use crate::net;
+use crate::service::AT_ONCE;
 
 /// Descriptors beside listeners and channels: standard three, log, pidfile,
 /// directories, pipes, epoll, eventfd, and one being accepted.
@@ -30,10 +31,18 @@ pub fn shortage(config: &Config) -> Option<String> {
         Accept::Reuseport(sockets) => sockets as u64,
         _ => 1,
     };
-    let datagrams = config.listen.iter().filter(|s| s.addr.is_datagram());
-    let datagrams = datagrams.count() as u64 * 2;
-    // With a client of the command service come a helper and a command.
-    let each = if config.runs_commands() { 3 } else { 1 };
+    // With a client of the command service come a helper and a command, and as
+    // many with each of those that a datagram worker keeps.
+    let with_commands = |spec: &&ListenSpec| config.runs_commands_at(spec);
+    let (datagrams, streams): (Vec<_>, Vec<_>) =
+        config.listen.iter().partition(|s| s.addr.is_datagram());
+    let each = match streams.iter().any(with_commands) {
+        true => 3,
+        false => 1,
+    };
+    let desks = datagrams.iter().copied().filter(with_commands).count() * 3 * AT_ONCE;
+    // Two generations of them, at a reload.
+    let datagrams = 2 * (datagrams.len() + desks) as u64;
     let processes = clients * each + datagrams + PROCESSES;
     let soft = |resource| getrlimit(resource).map_or(u64::MAX, |(soft, _)| soft);
     let limits = [

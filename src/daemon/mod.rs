@@ -59,7 +59,7 @@ use self::ready::ReadyFd;
 use self::supervisor::{Estate, Supervisor};
 use crate::addr::ListenSpec;
 use crate::cli;
-use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy};
+use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy, ServiceKind};
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
 use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
@@ -344,8 +344,9 @@ fn supervisor(
     say_what_starts(&config, plan, &sockets, &sandbox);
     // What may still fail needs memory or descriptors: our own few.
     let alone = |error| Box::new((error, Sockets::default()));
-    let crew =
-        Crew::new(sockets.datagrams, &config.udp).map_err(|e| alone(Error::os("mmap", "", e)))?;
+    let runs = |attribute: Option<&str>| config.served(attribute) == ServiceKind::Command;
+    let crew = Crew::new(sockets.datagrams, &config.udp, runs)
+        .map_err(|e| alone(Error::os("mmap", "", e)))?;
     let estate = Estate {
         listeners: sockets.listeners.into_iter().map(Some).collect(),
         addresses: sockets.names,

@@ -28,6 +28,7 @@ pub struct DatagramSocket {
     kind: Kind,
     /// Somebody else opened it and keeps it.
     handed: bool,
+    service: Option<String>,
 }
 
 #[derive(Debug)]
@@ -47,6 +48,14 @@ enum Kind {
 /// As for streams: 64, 69, 73, 77, else 71.
 pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
     check(spec)?;
+    let mut opened = open_each(spec)?;
+    for socket in &mut opened {
+        socket.service.clone_from(&spec.attrs.service);
+    }
+    Ok(opened)
+}
+
+fn open_each(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
     let (fd, name, file) = match &spec.addr {
         Addr::Udp { .. } => {
             let opened = inet::open_udp(spec)?.into_iter();
@@ -55,6 +64,7 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
                 name: format!("udp:{bound}"),
                 kind: Kind::Udp(bound),
                 handed: false,
+                service: None,
             });
             return Ok(sockets.collect());
         }
@@ -80,6 +90,7 @@ pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
         name,
         kind: Kind::Unix(file),
         handed: false,
+        service: None,
     };
     match options::set_datagram(&socket.fd) {
         Ok(()) => Ok(vec![socket]),
@@ -99,12 +110,18 @@ impl DatagramSocket {
             name,
             kind: bound.map_or(Kind::Unix(None), Kind::Udp),
             handed: true,
+            service: None,
         }
     }
 
     /// The canonical address with the real port: `udp:127.0.0.1:41234`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The service attribute as it was typed; what it means is not known here.
+    pub fn service(&self) -> Option<&str> {
+        self.service.as_deref()
     }
 
     /// Its port, if it is UDP; else it is a Unix socket.

@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Service, runner};
+use super::{Service, clerk, runner};
 use crate::allowed::{Allowed, LONGEST_NAME, MOST};
 use crate::net::connection::{Connection, End};
 use crate::sys::raw;
@@ -58,6 +58,24 @@ impl Command {
     fn choose(&self, name: &[u8]) -> Option<u8> {
         let found = self.commands.iter().position(|c| c.name.as_bytes() == name);
         found.and_then(|number| u8::try_from(number).ok())
+    }
+
+    /// The number of the command that a datagram names: by its first line, which
+    /// its end ends too.
+    ///
+    /// # Errors
+    /// What its sender is told if it names none.
+    pub fn named_in(&self, datagram: &[u8]) -> Result<u8, &[u8]> {
+        let (name, _) = first_line(datagram);
+        self.choose(name).ok_or(&self.unknown)
+    }
+
+    /// Starts a helper for a datagram worker; see `clerk`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn clerk(&self, null: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+        clerk::start(&self.commands, null)
     }
 
     /// Reads the client's line; a client that ends its side has ended its line.
@@ -128,16 +146,19 @@ impl Command {
     }
 }
 
-/// The first line of what has come. A carriage return before its end is not part
-/// of it, for telnet(1) sends one.
-fn line(came: &[u8]) -> Line<'_> {
+/// The first line of what has come, and whether its end has. A carriage return
+/// before that is not part of it, for telnet(1) sends one.
+fn first_line(came: &[u8]) -> (&[u8], bool) {
     let end = came.iter().position(|&b| b == b'\n');
     let text = &came[..end.unwrap_or(came.len())];
-    let name = text.strip_suffix(b"\r").unwrap_or(text);
-    match end {
-        _ if name.len() > LONGEST_NAME => Line::TooLong,
-        Some(_) => Line::Whole(name),
-        None => Line::Unfinished,
+    (text.strip_suffix(b"\r").unwrap_or(text), end.is_some())
+}
+
+fn line(came: &[u8]) -> Line<'_> {
+    match first_line(came) {
+        (name, _) if name.len() > LONGEST_NAME => Line::TooLong,
+        (name, true) => Line::Whole(name),
+        (_, false) => Line::Unfinished,
     }
 }
 
@@ -215,6 +236,12 @@ mod tests {
             (b"", None),
         ] {
             assert_eq!(service.choose(name), expected, "{name:?}");
+            // In a datagram, with and without an end, and with padding.
+            for after in [&b""[..], b"\n", b"\r\n", b"\n        ", b"\ndate\n"] {
+                let datagram = [name, after].concat();
+                let named = service.named_in(&datagram);
+                assert_eq!(named.ok(), expected, "{}", datagram.escape_ascii());
+            }
         }
         assert_eq!(
             service.unknown,

@@ -1,12 +1,16 @@
 //! What is done with a connection. The set is open, so it is a trait: a
 //! service sees one connection and never a listener, a table or the supervisor.
 
+mod clerk;
 mod command;
 mod echo;
+mod reply;
 mod runner;
 
+pub use clerk::AT_ONCE;
 pub use command::Command;
 pub use echo::Echo;
+pub use reply::{LONGEST_REPLY, fit};
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -53,6 +57,11 @@ impl Menu {
             command,
             commands_at,
         }
+    }
+
+    /// The commands, for datagrams that name one.
+    pub fn command(&self) -> &Command {
+        &self.command
     }
 
     /// The service of the listener with this index.

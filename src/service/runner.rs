@@ -58,18 +58,19 @@ fn attend(commands: &[Allowed], sandboxed: BorrowedFd<'_>, null: BorrowedFd<'_>)
     let mut keep = [sandboxed, null];
     keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
     process::keep_only(keep);
-    if let Some(command) = order(sandboxed).and_then(|number| commands.get(number)) {
+    let command = order(sandboxed).and_then(|number| commands.get(usize::from(number)));
+    if let Some(command) = command {
         attend_to(command, sandboxed, null);
     }
     process::exit(0)
 }
 
 /// Waits for the number of a command; `None` if the other side left without.
-fn order(sandboxed: BorrowedFd<'_>) -> Option<usize> {
+pub fn order(sandboxed: BorrowedFd<'_>) -> Option<u8> {
     let mut number = [0];
     loop {
         match raw::read(sandboxed, &mut number) {
-            Ok(1) => return Some(number[0].into()),
+            Ok(1) => return Some(number[0]),
             Err(Errno::EINTR) => {}
             _ => return None,
         }

@@ -97,17 +97,25 @@ impl Batch {
     /// # Errors
     /// mmap(2)'s.
     pub fn new() -> Result<Self, Errno> {
+        Batch::of(BATCH)
+    }
+
+    /// [`Batch::new`], for so many datagrams at a time.
+    ///
+    /// # Errors
+    /// mmap(2)'s.
+    pub fn of(most: usize) -> Result<Self, Errno> {
         // SAFETY: all of these are integers, arrays of them and pointers, for
         // which all zero bits are a value.
         let (name, part, header) = unsafe { (zeroed(), zeroed(), zeroed()) };
         let mut batch = Batch {
-            memory: Buffer::new(BATCH * STRIDE)?,
-            names: vec![name; BATCH].into(),
-            controls: vec![Control([0; 64]); BATCH].into(),
-            parts: vec![part; BATCH].into(),
-            headers: vec![header; BATCH].into(),
-            replies: vec![header; BATCH].into(),
-            arrived: BATCH,
+            memory: Buffer::new(most * STRIDE)?,
+            names: vec![name; most].into(),
+            controls: vec![Control([0; 64]); most].into(),
+            parts: vec![part; most].into(),
+            headers: vec![header; most].into(),
+            replies: vec![header; most].into(),
+            arrived: most,
             queued: 0,
         };
         batch.reset();
@@ -143,18 +151,18 @@ impl Batch {
     /// recvmmsg(2)'s; EAGAIN if there is nothing and it may not wait.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, wait: Wait) -> Result<usize, Errno> {
         self.reset();
-        // SAFETY: BATCH headers, each pointing to a name, a part and a control
+        // SAFETY: so many headers, each pointing to a name, a part and a control
         // buffer of our own with their true lengths; a null timeout is allowed.
         let got = Errno::result(unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
-                BATCH as c_uint,
+                self.headers.len() as c_uint,
                 wait as _,
                 std::ptr::null_mut(),
             )
         })?;
-        self.arrived = usize::try_from(got).unwrap_or(0).min(BATCH);
+        self.arrived = usize::try_from(got).unwrap_or(0).min(self.headers.len());
         Ok(self.arrived)
     }
 
@@ -178,7 +186,7 @@ impl Batch {
     /// was sent to, or (`bound`) from the only one that the socket has, which the
     /// kernel need not be told. Once each.
     pub fn echo(&mut self, i: usize, bound: bool) {
-        assert!(self.queued < BATCH, "a datagram echoed twice");
+        assert!(self.queued < self.arrived, "a datagram echoed twice");
         let header = &mut self.headers[..self.arrived][i];
         self.parts[i].iov_len = (header.msg_len as usize).min(LONGEST);
         if bound {
@@ -189,6 +197,17 @@ impl Batch {
         }
         self.replies[self.queued] = *header;
         self.queued += 1;
+    }
+
+    /// Queues another answer to that datagram, in place of what it said: as much
+    /// of `bytes` as fits. Sent as [`Batch::echo`] says.
+    pub fn answer(&mut self, i: usize, bytes: &[u8], bound: bool) {
+        let header = &mut self.headers[..self.arrived][i];
+        let length = bytes.len().min(LONGEST);
+        let room = &mut self.memory.bytes()[i * STRIDE..];
+        room[..length].copy_from_slice(&bytes[..length]);
+        header.msg_len = length as c_uint;
+        self.echo(i, bound);
     }
 
     /// Sends what was queued, without waiting for room, and tells of each reply

@@ -8,19 +8,19 @@ use super::common::{Client, DEADLINE, Signal, poll_until, proc};
 use super::{answer, asked, helpers, running, serving};
 
 /// An argument of sleep(1) that no other test's has.
-fn hours(n: u32) -> String {
+pub fn hours(n: u32) -> String {
     format!("{}.{n}", 10_000 + std::process::id())
 }
 
 #[track_caller]
-fn none_left(word: &str) {
+pub fn none_left(word: &str) {
     poll_until(DEADLINE, "no process of the command is left", || {
         running(word).is_empty()
     });
 }
 
 #[track_caller]
-fn started(word: &str, n: usize) {
+pub fn started(word: &str, n: usize) {
     poll_until(DEADLINE, "the command runs", || running(word).len() == n);
 }
 

@@ -6,7 +6,8 @@
 use std::path::Path;
 
 use super::common::{Builder, DEADLINE, need, poll_until};
-use super::{ask, asked, serving};
+use super::peer::{OFF, Peer};
+use super::{ask, asked, datagrams, serving};
 
 /// `M` stands for the marker's path, and `hello` is the one allowed command.
 const LINES: [&str; 76] = [
@@ -96,7 +97,7 @@ const LINES: [&str; 76] = [
 ];
 
 /// What cannot be written in text.
-fn bytes(marker: &str) -> Vec<Vec<u8>> {
+pub fn bytes(marker: &str) -> Vec<Vec<u8>> {
     let text = |t: &str| t.replace('M', marker).into_bytes();
     let mut all = vec![
         b"hello\0".to_vec(),
@@ -130,7 +131,7 @@ fn bytes(marker: &str) -> Vec<Vec<u8>> {
     all
 }
 
-const UNKNOWN: &[u8] = b"unknown command; allowed: hello\n";
+pub const UNKNOWN: &[u8] = b"unknown command; allowed: hello\n";
 
 fn attack(addr: &str, marker: &str) -> usize {
     let lines = bytes(marker);
@@ -180,6 +181,8 @@ fn the_kernel_saw_no_program_executed() {
             "--allow-command",
             "hello=/bin/echo,hello",
         ])
+        .args(["-l", "tcp:127.0.0.1:0", "-l", "udp:127.0.0.1:0"])
+        .args(OFF)
         .start();
     let seen = || {
         let text = std::fs::read_to_string(&trace).unwrap_or_default();
@@ -187,8 +190,11 @@ fn the_kernel_saw_no_program_executed() {
     };
     let own = seen();
     assert_eq!(own, 1, "echod itself");
+    let peer = Peer::to(&daemon.addrs()[1]);
     attack(daemon.addr(), &marker);
+    datagrams::attack(&peer, &marker);
     assert_eq!(seen(), own);
     assert_eq!(asked(&daemon, "hello\n"), "hello\n");
-    poll_until(DEADLINE, "the allowed one is seen", || seen() == own + 1);
+    peer.ping(b"hello\n");
+    poll_until(DEADLINE, "the allowed one is seen", || seen() == own + 2);
 }

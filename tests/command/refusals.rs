@@ -21,6 +21,7 @@ fn as_root_it_is_refused_and_says_why() {
     for (more, status) in [
         (&["--allow-root"][..], 77),
         (&["--allow-root", "--user", "root"], 77),
+        (&["--allow-root", "-l", "udp:127.0.0.1:0"], 77),
         // Whatever is wrong, that is its answer.
         (&["--allow-root", "--check"], 78),
     ] {
@@ -61,9 +62,10 @@ fn what_cannot_be_served_names_both() {
             &["--max-connections-per-child", "0"],
             ["service command", "--max-connections-per-child"],
         ),
+        // Datagrams need no model, streams beside them do.
         (
-            &["-l", "udp:127.0.0.1:0"],
-            ["udp:127.0.0.1:0", "tcp: and unix: only"],
+            &["-l", "udp:127.0.0.1:0", "-l", "unix:@x", "-m", "prethread"],
+            ["at --listen unix:@x", "--model prethread"],
         ),
     ] {
         let finished = serving(&["d=/bin/date"]).args(more).run(DEADLINE);

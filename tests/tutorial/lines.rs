@@ -47,6 +47,9 @@ const LINES: &[Line] = &[
 /// What it writes is another every day.
 const COMMANDS: &str = "echod -l tcp:127.0.0.1:7777,service=command --allow-command date=/bin/date";
 const COMMAND: &str = "echo date | echoc --no-verify";
+const UDP_COMMANDS: &str =
+    "echod -l udp:127.0.0.1:7777,service=command --allow-command date=/bin/date";
+const UDP_COMMAND: &str = "echo date | echoc --no-verify udp:127.0.0.1:7777";
 /// What it writes goes to its own terminal.
 const PRINT: &str = "echod --print";
 
@@ -100,7 +103,7 @@ fn run(line: &Line) {
 
 #[test]
 fn every_line_of_the_page_runs() {
-    let alone = [COMMANDS, COMMAND, PRINT];
+    let alone = [COMMANDS, COMMAND, UDP_COMMANDS, UDP_COMMAND, PRINT];
     let listed = LINES
         .iter()
         .map(|(Server(text, ..) | Client(text, ..))| *text)
@@ -115,13 +118,16 @@ fn every_line_of_the_page_runs() {
 
 #[test]
 fn the_command_server_answers_the_command_client() {
-    let daemon = start(COMMANDS);
-    let (input, options) = COMMAND.split_once(" | echoc ").expect("a pipe");
-    let input = input.replace("echo ", "") + "\n";
-    let got = echoc(&[options, daemon.addr()], input.as_str())
-        .status(0)
-        .text();
-    assert!(got.contains("20") && got.ends_with('\n'), "a date: {got:?}");
+    for (server, client) in [(COMMANDS, COMMAND), (UDP_COMMANDS, UDP_COMMAND)] {
+        let daemon = start(server);
+        let (input, options) = client.split_once(" | echoc ").expect("a pipe");
+        let input = input.replace("echo ", "") + "\n";
+        let option = options.split_whitespace().next().expect("an option");
+        let got = echoc(&[option, daemon.addr()], input.as_str())
+            .status(0)
+            .text();
+        assert!(got.contains("20") && got.ends_with('\n'), "a date: {got:?}");
+    }
 }
 
 #[test]

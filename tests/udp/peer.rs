@@ -12,7 +12,7 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
 };
 
-use crate::common::{DEADLINE, Daemon, Signal, need, need_root};
+use crate::common::{DEADLINE, Daemon, Signal, need, need_root, poll_until};
 
 /// All limits off.
 pub const OFF: [&str; 6] = [
@@ -181,6 +181,24 @@ pub fn count(said: &str, word: &str) -> u64 {
     let words: Vec<_> = said.split([' ', ',', '(', ')']).collect();
     let before = |w: &[&str]| (w[1] == word).then(|| w[0].parse().expect("a number"));
     words.windows(2).find_map(before).unwrap_or(0)
+}
+
+/// Waits until this host, an IPv6 address just given to an interface, is ours;
+/// until then the kernel looks for it on the link. `within` is what to run ip(8)
+/// by: nothing, or nsenter(1) and its words.
+pub fn wait_local(within: &[&str], host: &str) {
+    let (first, rest) = match within {
+        [] => ("ip", &[][..]),
+        [first, rest @ ..] => (*first, rest),
+    };
+    let ip = (!rest.is_empty()).then_some("ip");
+    let local = format!("local {host} ");
+    poll_until(DEADLINE, "a local address", || {
+        let words = rest.iter().copied().chain(ip);
+        let show = words.chain(["-6", "route", "show", "table", "local"]);
+        let out = Command::new(first).args(show).output().expect("ip");
+        String::from_utf8_lossy(&out.stdout).contains(&local)
+    });
 }
 
 /// Set in the copy of a test that runs in a network namespace of its own.

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::Instant;
 
 use crate::common::{Builder, DEADLINE, Daemon, must, need, poll_until, rss_kib};
-use crate::peer::{Forger, OFF, Peer, count, end, inside_netns, lo, net, v4};
+use crate::peer::{Forger, OFF, Peer, count, end, inside_netns, lo, net, v4, wait_local};
 
 const RATES_OFF: [&str; 4] = ["--udp-rate", "off", "--udp-global-rate", "off"];
 
@@ -186,6 +186,7 @@ fn row_92_what_is_sent_to_many_is_answered_by_none() {
         "link set d0 multicast on",
         "route add default dev d0",
     ]);
+    wait_local(&[], "fd77::1");
     let daemon = Builder::new()
         .args(["-l", "udp:*:0"])
         .args(RATES_OFF)

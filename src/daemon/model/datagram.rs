@@ -10,6 +10,8 @@
 //! receive that waits, or is just about to, fails (recvmmsg(2) is restarted),
 //! and no poll(2) is needed to hear it. What is queued is then answered by
 //! another descriptor of the same socket, and the worker leaves.
+//!
+//! Where datagrams name commands the same process works as `errand` says.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -17,25 +19,28 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
+use super::errand::{self, Desk};
+use super::print::Print;
 use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
 use crate::daemon::tally::Tally;
 use crate::net::drops::Reason;
 use crate::net::udp_guard::{Guard, Local};
+use crate::service::AT_ONCE;
 use crate::sys::mmsg::{Arrived, Batch, Sender, Wait};
 use crate::sys::{lifeline, process, sockopt};
 
 /// Batches answered after word to go, at most: more than the queue can hold, but
 /// where nothing makes the socket deaf an end must come.
-const LAST_BATCHES: usize = 128;
+pub(super) const LAST_BATCHES: usize = 128;
 
 /// Failures to receive in a row, after which each is followed by a pause.
-const TOLERATED: u32 = 8;
+pub(super) const TOLERATED: u32 = 8;
 /// That pause, in milliseconds.
-const PAUSE: u8 = 100;
+pub(super) const PAUSE: u8 = 100;
 
 /// The loopback interface's index, in every network namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 
 /// Where a datagram worker works.
 pub struct Post<'a> {
@@ -43,6 +48,8 @@ pub struct Post<'a> {
     pub socket: BorrowedFd<'a>,
     /// Who is answered; `None` on a Unix socket, where nobody can forge a name.
     pub guard: Option<&'a Guard>,
+    /// It runs commands; else it echoes.
+    pub runs_commands: bool,
     /// Where it counts.
     pub tally: &'a Tally,
     /// What the guard's time is counted from.
@@ -57,51 +64,142 @@ pub struct Post<'a> {
 pub fn serve(terms: &Terms<'_>, post: &Post<'_>) -> ! {
     child::begin();
     process::set_name(process::DATAGRAMS);
-    let Some((batch, own)) = prepare(terms, post) else {
+    let Some((mut station, work)) = prepare(terms, post) else {
         leave(Leave::NoMemory);
     };
-    let copy = terms.print;
-    let mut keep = [post.socket; 5];
-    keep[1] = own.as_fd();
-    keep[2] = terms.null;
-    keep[3] = terms.board.bell();
-    keep[4] = copy.unwrap_or(post.socket);
-    keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
-    process::keep_only(keep);
-    if terms.sandbox.enter_for_datagrams().is_err() && terms.policy == SandboxPolicy::Strict {
-        leave(Leave::NoSandbox);
+    station.lock_in(&work);
+    match work {
+        Work::Echo(batch) => Worker { station, batch }.run(),
+        Work::Commands(desks, inbox) => errand::Worker::new(station, *desks, inbox).run(),
     }
-    let mut worker = Worker {
+}
+
+/// What a worker does, and what it needs for that.
+enum Work {
+    Echo(Batch),
+    Commands(Box<[Desk; AT_ONCE]>, Batch),
+}
+
+/// Buffers, helpers, and a descriptor of the socket that no signal takes away.
+fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>, Work)> {
+    // Before the handler stands, which the helpers would inherit.
+    let work = match post.runs_commands {
+        true => {
+            let desks = errand::desks(terms.services.command(), terms.null).ok()?;
+            Work::Commands(Box::new(desks), Batch::of(1).ok()?)
+        }
+        false => Work::Echo(Batch::new().ok()?),
+    };
+    let own = post.socket.try_clone_to_owned().ok()?;
+    let copy = terms.print.map(Print::new).transpose().ok()?;
+    lifeline::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
+    let station = Station {
         terms,
         post,
         own,
         copy,
-        batch,
     };
-    worker.run()
+    Some((station, work))
 }
 
-/// Buffers, and a descriptor of the socket that no signal takes away.
-fn prepare(terms: &Terms<'_>, post: &Post<'_>) -> Option<(Batch, OwnedFd)> {
-    let batch = Batch::new().ok()?;
-    let own = post.socket.try_clone_to_owned().ok()?;
-    lifeline::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
-    Some((batch, own))
+/// What every datagram worker has, and how it looks at a datagram.
+pub(super) struct Station<'a> {
+    pub terms: &'a Terms<'a>,
+    pub post: &'a Post<'a>,
+    /// The socket, by a descriptor that stays.
+    pub own: OwnedFd,
+    copy: Option<Print<'a>>,
+}
+
+impl Station<'_> {
+    /// Closes what the work does not need, and enters the sandbox.
+    fn lock_in(&mut self, work: &Work) {
+        let desks = match work {
+            Work::Commands(desks, _) => &desks[..],
+            Work::Echo(_) => &[],
+        };
+        let mut keep = [self.post.socket; 5 + AT_ONCE];
+        keep[1] = self.own.as_fd();
+        keep[2] = self.terms.null;
+        keep[3] = self.terms.board.bell();
+        keep[4] = self.terms.print.unwrap_or(self.post.socket);
+        for (kept, desk) in keep[5..].iter_mut().zip(desks) {
+            *kept = desk.clerk();
+        }
+        keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
+        process::keep_only(keep);
+        let entered = self.terms.sandbox.enter_for_datagrams();
+        if entered.is_err() && self.terms.policy == SandboxPolicy::Strict {
+            leave(Leave::NoSandbox);
+        }
+    }
+
+    /// The time for [`Station::admit`].
+    pub fn now(&self) -> u64 {
+        match self.post.guard {
+            Some(guard) if guard.needs_time() => nanoseconds(self.post.epoch),
+            _ => 0,
+        }
+    }
+
+    /// Is this one answered? Copies it out if so, counts it as dropped if not.
+    pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> bool {
+        match judge(datagram, self.post.guard, now) {
+            Err(reason) => self.drop(reason),
+            Ok(()) => {
+                if let Some(copy) = &mut self.copy {
+                    copy.print(datagram);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Sends the answers that are queued.
+    pub fn send(&self, batch: &mut Batch) {
+        let (sent, bytes) =
+            batch.send(self.own.as_fd(), |errno| self.drop(Reason::not_sent(errno)));
+        self.post.tally.answered(sent, bytes);
+    }
+
+    /// A receive failed.
+    pub fn failed(&self, errno: Errno) {
+        match errno {
+            Errno::EINTR | Errno::EAGAIN => {}
+            _ if is_fatal(errno) => {
+                self.post.tally.fault(errno);
+                leave(Leave::Unusable);
+            }
+            // Somebody's unreachability, told to us: once each.
+            _ => self.drop(Reason::not_sent(errno)),
+        }
+    }
+
+    fn drop(&self, reason: Reason) {
+        if self.post.tally.drop(reason) {
+            self.terms.board.ring();
+        }
+    }
+}
+
+/// Receiving failed so often in a row: a pause after each.
+pub(super) fn rest_after(failures: u32) {
+    if failures > TOLERATED {
+        let _ = poll(&mut [], PollTimeout::from(PAUSE));
+    }
 }
 
 struct Worker<'a> {
-    terms: &'a Terms<'a>,
-    post: &'a Post<'a>,
-    own: OwnedFd,
-    copy: Option<BorrowedFd<'a>>,
+    station: Station<'a>,
     batch: Batch,
 }
 
 impl Worker<'_> {
     fn run(&mut self) -> ! {
         let mut failures = 0;
-        while !self.post.last {
-            match self.batch.receive(self.post.socket, Wait::ForOne) {
+        while !self.station.post.last {
+            match self.batch.receive(self.station.post.socket, Wait::ForOne) {
                 Ok(1) if self.is_end_of_file() => break,
                 Ok(n) => {
                     failures = 0;
@@ -109,11 +207,9 @@ impl Worker<'_> {
                 }
                 Err(Errno::ENOTSOCK) => break,
                 Err(errno) => {
-                    self.failed(errno);
+                    self.station.failed(errno);
                     failures += 1;
-                    if failures > TOLERATED {
-                        let _ = poll(&mut [], PollTimeout::from(PAUSE));
-                    }
+                    rest_after(failures);
                 }
             }
         }
@@ -126,64 +222,30 @@ impl Worker<'_> {
         let datagram = self.batch.get(0);
         datagram.from == Sender::Unnamed
             && datagram.bytes.is_empty()
-            && sockopt::is_read_shut(self.own.as_fd())
+            && sockopt::is_read_shut(self.station.own.as_fd())
     }
 
     /// Answers what is in the queue, and leaves.
     fn finish(&mut self) -> ! {
         for _ in 0..LAST_BATCHES {
-            match self.batch.receive(self.own.as_fd(), Wait::Never) {
+            match self.batch.receive(self.station.own.as_fd(), Wait::Never) {
                 Ok(n) => self.answer(n),
                 Err(Errno::EAGAIN) => break,
-                Err(errno) => self.failed(errno),
+                Err(errno) => self.station.failed(errno),
             }
         }
         leave(Leave::Retired)
     }
 
-    fn failed(&self, errno: Errno) {
-        match errno {
-            Errno::EINTR | Errno::EAGAIN => {}
-            _ if is_fatal(errno) => {
-                self.post.tally.fault(errno);
-                leave(Leave::Unusable);
-            }
-            // Somebody's unreachability, told to us: once each.
-            _ => self.drop(Reason::not_sent(errno)),
-        }
-    }
-
     fn answer(&mut self, n: usize) {
-        let guard = self.post.guard;
-        let now = match guard {
-            Some(guard) if guard.needs_time() => nanoseconds(self.post.epoch),
-            _ => 0,
-        };
+        let now = self.station.now();
         for i in 0..n {
             let datagram = self.batch.get(i);
-            match judge(&datagram, guard, now) {
-                Err(reason) => self.drop(reason),
-                Ok(()) => {
-                    if let Some(copy) = self.copy {
-                        print(copy, datagram.bytes);
-                    }
-                    self.batch.echo(i, self.post.bound);
-                }
+            if self.station.admit(&datagram, now) {
+                self.batch.echo(i, self.station.post.bound);
             }
         }
-        let (tally, board) = (self.post.tally, self.terms.board);
-        let (sent, bytes) = self.batch.send(self.own.as_fd(), |errno| {
-            if tally.drop(Reason::not_sent(errno)) {
-                board.ring();
-            }
-        });
-        tally.answered(sent, bytes);
-    }
-
-    fn drop(&self, reason: Reason) {
-        if self.post.tally.drop(reason) {
-            self.terms.board.ring();
-        }
+        self.station.send(&mut self.batch);
     }
 }
 
@@ -218,15 +280,4 @@ fn is_fatal(errno: Errno) -> bool {
 
 fn nanoseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// `--print`: what cannot be written there is not worth a client.
-fn print(to: BorrowedFd<'_>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match nix::unistd::write(to, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
-    }
 }

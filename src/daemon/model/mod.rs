@@ -4,9 +4,11 @@
 mod crew;
 pub mod datagram;
 pub mod door;
+mod errand;
 pub mod fork;
 pub mod gate;
 pub mod inbox;
 pub mod prefork;
 pub mod prethread;
+mod print;
 pub mod thread;

@@ -1,0 +1,54 @@
+//! `--print` of datagrams: each that is answered is copied to standard output as
+//! `[peer] data`, by one write(2). Formatted in the sandbox, which is nothing but
+//! copying bytes: nothing is allocated.
+
+use std::io::Write;
+use std::os::fd::BorrowedFd;
+
+use nix::errno::Errno;
+
+use crate::addr::Peer;
+use crate::sys::mmsg::{Arrived, LONGEST, Sender};
+use crate::sys::shm::Buffer;
+
+/// Where datagrams are copied to, and memory for one with its prefix.
+pub struct Print<'a> {
+    to: BorrowedFd<'a>,
+    line: Buffer,
+}
+
+/// Room for `[peer] `; the longest address has a few dozen bytes.
+const PREFIX: usize = 96;
+
+impl<'a> Print<'a> {
+    /// Maps that memory, which is untouched until the first copy.
+    ///
+    /// # Errors
+    /// mmap(2)'s.
+    pub fn new(to: BorrowedFd<'a>) -> Result<Self, Errno> {
+        let line = Buffer::new(PREFIX + LONGEST)?;
+        Ok(Print { to, line })
+    }
+
+    /// Copies it. What cannot be written there is not worth a client.
+    pub fn print(&mut self, datagram: &Arrived<'_>) {
+        let peer = match datagram.from {
+            Sender::Inet(address) => Peer::Inet(address),
+            Sender::Unix | Sender::Unnamed => Peer::Unix,
+        };
+        let line = self.line.bytes();
+        let room = line.len();
+        let mut rest = &mut *line;
+        let _ = write!(rest, "[{peer}] ");
+        let _ = rest.write_all(datagram.bytes);
+        let length = room - rest.len();
+        let mut left = &line[..length];
+        while !left.is_empty() {
+            match nix::unistd::write(self.to, left) {
+                Ok(n) => left = &left[n..],
+                Err(Errno::EINTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
