@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::error::Error;
 
@@ -23,11 +23,17 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
+/// Whether [`dev_null`] had to make do without /dev/null.
+pub fn is_stand_in(null: BorrowedFd<'_>) -> bool {
+    let kind = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    stat(null).is_ok_and(|stat| kind(stat) == SFlag::S_IFIFO)
+}
+
 /// Opens /dev/null at each of 0, 1 and 2 that is closed, so that no socket
 /// can land there and be sent what is meant for a person.
 ///
 /// # Errors
-/// open(2)'s for /dev/null: 71.
+/// [`dev_null`]'s.
 pub fn fill_standard() -> Result<(), Error> {
     for fd in 0..FIRST {
         if !is_open(fd) {
@@ -40,18 +46,21 @@ pub fn fill_standard() -> Result<(), Error> {
     Ok(())
 }
 
-/// /dev/null, for reading and writing.
+/// /dev/null, for reading and writing. Where there is none (a container of one
+/// file), a pipe that nobody writes to: reading gives end-of-file as well, and
+/// writing fails instead of vanishing.
 ///
 /// # Errors
-/// open(2)'s: 71, since a system without it cannot be used.
+/// pipe2(2)'s: 71.
 pub fn dev_null() -> Result<OwnedFd, Error> {
     open_null(OFlag::O_CLOEXEC)
 }
 
 fn open_null(flags: OFlag) -> Result<OwnedFd, Error> {
-    open("/dev/null", OFlag::O_RDWR | flags, Mode::empty()).map_err(|errno| {
-        Error::os("open", "/dev/null", errno).hint("a daemon cannot start without it")
-    })
+    open("/dev/null", OFlag::O_RDWR | flags, Mode::empty())
+        // Its reading end gets the lowest number free, as a file would: pipe(2).
+        .or_else(|_| nix::unistd::pipe2(flags).map(|(reading, _)| reading))
+        .map_err(|errno| Error::os("pipe", "in place of /dev/null", errno))
 }
 
 /// Closes every descriptor from 3 up but these.
@@ -147,6 +156,20 @@ pub fn adopt(fd: RawFd) -> Result<OwnedFd, Error> {
         return Err(Error::os("dup2", format!("descriptor {fd}"), Errno::last()));
     }
     Ok(moved)
+}
+
+/// fstat(2) by its own number. The C library may ask by newfstatat(2) instead,
+/// which takes a path too: one call that a sandbox is better without.
+///
+/// # Errors
+/// fstat(2)'s.
+pub fn stat(fd: BorrowedFd<'_>) -> Result<FileStat, Errno> {
+    let mut stat = std::mem::MaybeUninit::<FileStat>::zeroed();
+    // SAFETY: on 64-bit Linux the kernel's struct stat is libc's, which it fills.
+    let done = unsafe { libc::syscall(libc::SYS_fstat, fd.as_raw_fd(), stat.as_mut_ptr()) };
+    Errno::result(done)?;
+    // SAFETY: all zeroes was a value already, and the kernel has written one.
+    Ok(unsafe { stat.assume_init() })
 }
 
 /// write(2) that gives EAGAIN where it would wait, whatever the descriptor's

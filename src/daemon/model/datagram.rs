@@ -19,6 +19,7 @@ use nix::poll::{PollTimeout, poll};
 
 use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
+use crate::daemon::confine;
 use crate::daemon::tally::Tally;
 use crate::net::drops::Reason;
 use crate::net::udp_guard::{Guard, Local};
@@ -68,7 +69,12 @@ pub fn serve(terms: &Terms<'_>, post: &Post<'_>) -> ! {
     keep[4] = copy.unwrap_or(post.socket);
     keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
     process::keep_only(keep);
-    if terms.sandbox.enter_for_datagrams().is_err() && terms.policy == SandboxPolicy::Strict {
+    let limits = confine::limits(terms, keep[4].as_raw_fd());
+    // Only a Unix socket has no guard, and may be asked by abstract names.
+    let entered = terms
+        .sandbox
+        .enter_for_datagrams(limits, post.guard.is_none());
+    if entered.is_err() && terms.policy == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }
     let mut worker = Worker {
