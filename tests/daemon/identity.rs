@@ -40,7 +40,12 @@ const HARMLESS: [(&str, &str); 5] = [
 
 /// What root becomes: these ids, no other group, and nothing to gain by execve(2).
 fn ids<'a>(uid: &'a str, gid: &'a str) -> Vec<(&'a str, &'a str)> {
-    let own = [("Uid", uid), ("Gid", gid), ("Groups", ""), ("CapBnd", NO_CAPS)];
+    let own = [
+        ("Uid", uid),
+        ("Gid", gid),
+        ("Groups", ""),
+        ("CapBnd", NO_CAPS),
+    ];
     own.into_iter().chain(HARMLESS).collect()
 }
 
