@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::error::Error;
@@ -101,22 +102,24 @@ fn gaps(keep: &[RawFd]) -> Vec<(u32, u32)> {
 }
 
 /// What close_range(2) does, one close(2) at a time: those /proc lists, or
-/// without /proc those a 1024-descriptor table can hold.
-fn close_each(first: u32, last: u32) {
-    let listed: Vec<u32> = match std::fs::read_dir("/proc/self/fd") {
-        Ok(dir) => dir
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect(),
-        Err(_) => (0..1024).collect(),
+/// without /proc all that the limit allows, which may be a million.
+pub(super) fn close_each(first: u32, last: u32) {
+    let close = |fd: u32| {
+        // SAFETY: as in close_all_but; the listing's own descriptor, gone by now,
+        // fails with EBADF.
+        unsafe { libc::close(fd.cast_signed()) };
     };
-    for fd in listed {
-        if let (true, Ok(fd)) = ((first..=last).contains(&fd), RawFd::try_from(fd)) {
-            // SAFETY: as in close_all_but; the listing's own descriptor, gone
-            // by now, fails with EBADF.
-            unsafe { libc::close(fd) };
-        }
-    }
+    let Ok(dir) = std::fs::read_dir("/proc/self/fd") else {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        let most = usize::try_from(limit).unwrap_or(1 << 20);
+        return (first..=last).take(most).for_each(close);
+    };
+    let listed = dir
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // All of them before the first close: the listing is one of them.
+    let listed: Vec<u32> = listed.filter(|fd| (first..=last).contains(fd)).collect();
+    listed.into_iter().for_each(close);
 }
 
 /// Takes over a descriptor the command line names (`--ready-fd 3`), closed

@@ -202,15 +202,9 @@ pub fn keep_numbers(keep: &[RawFd]) {
 }
 
 /// `close_range(2)`, or one by one where the kernel or a container's filter
-/// lacks it.
+/// lacks it. `keep_only` says what becomes of the owners.
 fn close_range(first: u32, last: u32) {
-    if raw::close_range(first, last).is_ok() {
-        return;
-    }
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-    let end = limit.map_or(1024, |(soft, _)| u32::try_from(soft).unwrap_or(1 << 20));
-    for fd in first..end.min(last.saturating_add(1)) {
-        // SAFETY: see `keep_only` for the owners; a number not open is EBADF.
-        unsafe { libc::close(fd as libc::c_int) };
+    if raw::close_range(first, last).is_err() {
+        super::fd::close_each(first, last);
     }
 }
