@@ -27,7 +27,9 @@
 //! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
 //! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon),
-//! [`net`] (a listener that is drained without loss), [`sys::sandbox`].
+//! [`net`] (a listener that is drained without loss), [`daemon::self_check`] (what
+//! every process is, read back from the kernel), [`daemon::confine`] and
+//! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`).
 //!
 //! # Layers
 //!

@@ -12,9 +12,11 @@ mod common;
 #[path = "forbidden/harness.rs"]
 mod harness;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use acts::{ACTS, Act};
@@ -130,7 +132,7 @@ enum Outcome {
     Killed(String),
 }
 
-fn start(design: &Design, sandbox: &str, log: &str) -> Daemon {
+fn builder(design: &Design, sandbox: &str, log: &str) -> Builder {
     let exe = std::env::current_exe().expect("this binary");
     Builder::new()
         .program([exe.display().to_string(), AS_ECHOD.to_owned()])
@@ -138,7 +140,10 @@ fn start(design: &Design, sandbox: &str, log: &str) -> Daemon {
         .args(["--sandbox", sandbox])
         .env("RUST_LOG", log)
         .sigsys_is_fine()
-        .start()
+}
+
+fn start(design: &Design, sandbox: &str, log: &str) -> Daemon {
+    builder(design, sandbox, log).start()
 }
 
 fn try_act(daemon: &Daemon, design: &Design, index: usize, target: i32) -> Outcome {
@@ -215,15 +220,19 @@ fn every_act_reaches_the_kernel() {
 /// Of what a write(2) can reach, only the connection takes a byte, and where there
 /// is one the worker's own tie to the supervisor.
 fn writes_to_nobody_else(design: &Design) {
-    let daemon = start(design, "strict", "info");
-    let pidfile_and_more = daemon.log();
+    let builder = builder(design, "strict", "info");
+    let (pidfile, log) = (builder.path("pid"), builder.path("log"));
+    let files = ["--pidfile", &pidfile, "--log-target", &log];
+    let daemon = builder.args(files).log_at(Path::new(&log)).start();
+    let read = || (daemon.log(), fs::read(&pidfile).expect("the pidfile"));
+    let before = read();
     let mut client = Client::connect(daemon.addr());
     client.write_all(&[WRITE_TO_ALL, 0, 0, 0, 0]).expect("send");
     client.shutdown_write().expect("shutdown");
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).expect("the worker lives");
     assert_eq!(answer, b"!", "{}", design.name);
-    assert_eq!(daemon.log(), pidfile_and_more, "{}: the log", design.name);
+    assert_eq!(read(), before, "{}", design.name);
     assert!(daemon.stdout().is_empty(), "{}", design.name);
     let tied = [&FORK_DOUBLE, &PREFORK_PASS_REUSE];
     let tied = tied.iter().any(|one| one.name == design.name);

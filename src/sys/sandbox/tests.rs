@@ -79,6 +79,41 @@ fn a_worker_with_threads_starts_threads_and_no_process() {
     );
 }
 
+/// The table of echod(8), CONTAINMENT.
+#[test]
+fn the_page_counts_the_calls_of_each_worker() {
+    if cfg!(not(target_arch = "x86_64")) {
+        eprintln!("skipped: the page counts for x86-64");
+        return;
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/man/echod.8");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let rows = page.lines().filter_map(|line| {
+        let (worker, rest) = line.strip_prefix(".It ")?.split_once(" Ta ")?;
+        Some((worker, rest.split(' ').next()?.parse::<usize>().ok()?))
+    });
+    let (accept, pass) = ([Need::Accept, Need::Release], [Need::Message]);
+    let counted = [
+        ("one connection", Kind::One, &[][..]),
+        ("several connections", Kind::Many, &accept),
+        ("several connections, passed to it", Kind::Many, &pass),
+        (
+            "several connections, a line for each",
+            Kind::Many,
+            &[Need::Accept, Need::Release, Need::Log],
+        ),
+        ("threads", Kind::Threads, &accept[..1]),
+        (
+            "threads, a line for each",
+            Kind::Threads,
+            &[Need::Accept, Need::Log],
+        ),
+        ("datagrams", Kind::Datagrams, &[]),
+    ]
+    .map(|(worker, kind, needs)| (worker, calls::count(kind, needs)));
+    assert_eq!(rows.collect::<Vec<_>>(), counted);
+}
+
 const EVERYTHING_THE_PROBE_NEEDS: [libc::c_long; 23] = [
     libc::SYS_landlock_create_ruleset,
     libc::SYS_read,
