@@ -2,7 +2,7 @@
 //! kernel and not of ourselves ("Setuid Demystified": success is what it says
 //! afterwards), and without /proc, which a small container may not have.
 //!
-//! [`surprise`] decides, over what [`Found::now`] read.
+//! `surprise` decides, over what `Found` read.
 
 use nix::errno::Errno;
 use nix::sys::prctl::{get_dumpable, get_no_new_privs};
