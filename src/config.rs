@@ -196,6 +196,15 @@ impl Model {
 }
 
 impl Model {
+    /// Does a worker go on to another connection?
+    pub fn reuses(self) -> bool {
+        match self {
+            Model::Prefork { per_child, .. } => per_child != Some(1),
+            Model::Fork(_) => false,
+            Model::Iterative | Model::Thread | Model::Prethread { .. } => true,
+        }
+    }
+
     /// Does one process serve many connections at once, by threads?
     pub fn is_threaded(self) -> bool {
         matches!(self, Model::Thread | Model::Prethread { .. })

@@ -28,7 +28,9 @@
 //! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::activation` and `daemon::notify` (what a service
 //! manager hands over and is told), `daemon::model::errand` (commands by datagram),
-//! [`net`] (a listener that is drained without loss), [`sys::sandbox`].
+//! [`net`] (a listener that is drained without loss), [`daemon::self_check`] (what
+//! every process is, read back from the kernel), [`daemon::confine`] and
+//! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`).
 //!
 //! # Layers
 //!

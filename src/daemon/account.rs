@@ -3,11 +3,10 @@
 //! Names are looked up here and nowhere else, through a [`Lookup`] that a test
 //! can replace; numbers never are. Knows nothing of what the answer is for.
 
-use std::ffi::CString;
 use std::fmt;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::error::{Error, Exit, Result};
 use crate::sys::nss;
@@ -25,8 +24,6 @@ pub struct Account {
     pub uid: Uid,
     /// Real, effective and saved.
     pub gid: Gid,
-    /// The supplementary groups, all of them.
-    pub groups: Vec<Gid>,
 }
 
 impl fmt::Display for Account {
@@ -40,7 +37,6 @@ pub(super) fn nobody() -> Account {
         name: "nobody".to_owned(),
         uid: Uid::from_raw(NOBODY),
         gid: Gid::from_raw(NOBODY),
-        groups: vec![Gid::from_raw(NOBODY)],
     }
 }
 
@@ -61,11 +57,6 @@ pub trait Lookup {
     /// # Errors
     /// As for `user`.
     fn group(&self, name: &str) -> Result<Option<Gid>, Errno>;
-    /// Every group a user is in, the given one included.
-    ///
-    /// # Errors
-    /// As for `user`.
-    fn groups_of(&self, name: &str, gid: Gid) -> Result<Vec<Gid>, Errno>;
 }
 
 /// The databases of this machine: getpwnam(3) and its kin, as far as this
@@ -99,11 +90,6 @@ impl Lookup for System {
     fn group(&self, name: &str) -> Result<Option<Gid>, Errno> {
         Ok(Group::from_name(name)?.map(|group| group.gid))
     }
-
-    fn groups_of(&self, name: &str, gid: Gid) -> Result<Vec<Gid>, Errno> {
-        let name = CString::new(name).map_err(|_| Errno::EINVAL)?;
-        getgrouplist(&name, gid)
-    }
 }
 
 /// `USER[:GROUP]` as typed, taken apart.
@@ -124,38 +110,23 @@ pub(super) fn split(typed: &str) -> Result<(&str, Option<&str>)> {
 pub(super) fn resolve(typed: &str, lookup: &impl Lookup) -> Result<Account> {
     let (user, group) = split(typed)?;
     let (uid, primary) = resolve_user(typed, user, lookup)?;
-    let (gid, groups) = match group {
-        Some(group) => {
-            let gid = resolve_group(typed, group, lookup)?;
-            (gid, vec![gid])
-        }
-        None => {
-            let gid = match primary {
-                Some(gid) => Some(gid),
-                None => lookup
-                    .primary_group(uid)
-                    .map_err(|errno| unreadable(typed, errno))?,
-            };
-            let gid = gid.ok_or_else(|| {
-                unknown(
-                    typed,
-                    "has no entry in passwd(5): write USER:GROUP, e.g. 1000:1000",
-                )
-            })?;
-            let groups = match primary {
-                Some(_) => lookup
-                    .groups_of(user, gid)
-                    .map_err(|errno| unreadable(typed, errno))?,
-                None => vec![gid],
-            };
-            (gid, groups)
-        }
+    let gid = match (group, primary) {
+        (Some(group), _) => Some(resolve_group(typed, group, lookup)?),
+        (None, Some(gid)) => Some(gid),
+        (None, None) => lookup
+            .primary_group(uid)
+            .map_err(|errno| unreadable(typed, errno))?,
     };
+    let gid = gid.ok_or_else(|| {
+        unknown(
+            typed,
+            "has no entry in passwd(5): write USER:GROUP, e.g. 1000:1000",
+        )
+    })?;
     Ok(Account {
         name: user.to_owned(),
         uid,
         gid,
-        groups,
     })
 }
 

@@ -88,8 +88,9 @@ impl Supervisor {
         let pid = child.pid.map_or(0, Pid::as_raw);
         match (gone, end) {
             (_, End::Killed(signal)) => {
+                let hint = ending::hint(signal);
                 error!(
-                    "process {pid} died of {signal} while serving {}",
+                    "process {pid} died of {signal} while serving {}{hint}",
                     report.peer
                 );
             }
@@ -146,7 +147,10 @@ impl Supervisor {
             error!("workers die before they serve: forking one at a time, slowly");
         }
         match gone {
-            Gone::Killed(signal) => error!("idle process {pid} died of {signal}"),
+            Gone::Killed(signal) => {
+                let hint = ending::hint(signal);
+                error!("idle process {pid} died of {signal}{hint}");
+            }
             Gone::Exited(status) => error!("idle process {pid} left with status {status}"),
             Gone::Untold => {}
         }

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use super::scoreboard::{Scoreboard, Slot};
 use super::seats::Seats;
 use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
+use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::connection::{Connection, Copy, End};
 use crate::service::Menu;
@@ -65,6 +66,8 @@ pub struct Terms<'a> {
     pub supervisor: Pid,
     /// Open on /dev/null.
     pub null: BorrowedFd<'a>,
+    /// Where workers that live on write their lines.
+    pub log: &'a LogHandle,
 }
 
 /// First thing in every child: signals as a worker hears them, and a panic that

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use super::backoff::Backoff;
 use super::child::Leave;
 use super::drop_log::{DropLog, summary};
-use super::ending::Gone;
+use super::ending::{self, Gone};
 use super::model::datagram;
 use super::reaper;
 use super::tally::Tally;
@@ -252,7 +252,10 @@ impl Post {
             return self.close();
         }
         match gone {
-            Gone::Killed(signal) => error!("process {pid} died of {signal} while serving {name}"),
+            Gone::Killed(signal) => {
+                let hint = ending::hint(signal);
+                error!("process {pid} died of {signal} while serving {name}{hint}");
+            }
             Gone::Exited(status) => {
                 error!("process {pid} left with status {status} while serving {name}");
             }

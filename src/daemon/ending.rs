@@ -68,6 +68,15 @@ pub fn start_of_conn() -> Option<Instant> {
     log_enabled!(target: "conn", Level::Debug).then(Instant::now)
 }
 
+/// What a death by this signal says beyond its name: a filter kills by SIGSYS, for
+/// a call that its list does not have.
+pub fn hint(signal: Signal) -> &'static str {
+    match signal {
+        Signal::SIGSYS => ": the sandbox forbids a call it made; --sandbox off permits all",
+        _ => "",
+    }
+}
+
 /// Writes the connection line.
 pub fn log_conn(ended: &Ended<'_>) {
     debug!(

@@ -16,6 +16,7 @@ use crate::config::{Config, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::net;
 use crate::net::connection::{Connection, End, Meter};
+use crate::service::Service;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::shm::Buffer;
 use crate::sys::{fd, process, signal};
@@ -39,7 +40,7 @@ pub fn spare_the_client() {
 ///
 /// # Errors
 /// Descriptor 0 is not a connection, or the privileges cannot be given up.
-pub fn serve(config: &Config) -> Result<Exit> {
+pub fn serve(config: &Config, plain: &'static dyn Service) -> Result<Exit> {
     let conn = fd::adopt(0)?;
     let stream = getsockopt(&conn, sockopt::SockType) == Ok(SockType::Stream);
     let listens = getsockopt(&conn, sockopt::AcceptConn) == Ok(true);
@@ -55,13 +56,14 @@ pub fn serve(config: &Config) -> Result<Exit> {
     )?;
     offer::refuse_root(config, &plan)?;
     privileges::apply(&plan, config.sandbox == SandboxPolicy::Off)?;
-    let sandbox = super::sandbox(config)?;
+    let sandbox = super::confine::sandbox(config)?;
     let buffer = Buffer::new(BUFFER).map_err(|e| Error::os("mmap", "", e))?;
-    locked_in(config, &sandbox, conn, buffer)
+    locked_in(config, plain, &sandbox, conn, buffer)
 }
 
 fn locked_in(
     config: &Config,
+    plain: &'static dyn Service,
     sandbox: &Sandbox,
     conn: OwnedFd,
     mut buffer: Buffer,
@@ -74,7 +76,7 @@ fn locked_in(
     if let Some(lifetime) = config.timeouts.lifetime {
         signal::alarm(lifetime);
     }
-    let services = offer::menu(config, &[])?;
+    let services = offer::menu(config, &[], plain)?;
     // The one listener, which is somebody else's.
     let service = services.at(0);
     let null = fd::dev_null()?;

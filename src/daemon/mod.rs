@@ -12,6 +12,7 @@ mod burial;
 pub mod channels;
 pub mod child;
 pub mod children;
+pub mod confine;
 mod crew;
 pub mod detach;
 mod drop_log;
@@ -36,6 +37,7 @@ pub mod reaper;
 mod report;
 pub mod scoreboard;
 pub mod seats;
+pub mod self_check;
 pub mod startup;
 pub mod state;
 mod stop;
@@ -46,7 +48,7 @@ mod workforce;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use log::{info, warn};
 use nix::unistd::Pid;
@@ -63,12 +65,19 @@ use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy, Service
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
 use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
-use crate::sys::sandbox::{Need, Sandbox};
+use crate::service::{Echo, Service};
+use crate::sys::sandbox::Sandbox;
 use crate::sys::signal::Signals;
 use crate::sys::{fd, process};
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
+    main_with(argv, &Echo)
+}
+
+/// The same, with something else in the place of the echo. The tests of the sandbox
+/// have a service that tries to break out of it.
+pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: &'static dyn Service) -> Exit {
     let argv: Vec<OsString> = argv.into_iter().collect();
     if argv.iter().any(|word| word == "--inetd") {
         inetd::spare_the_client();
@@ -95,12 +104,12 @@ pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
         };
     }
     if config.inetd {
-        return inetd::serve(&config).unwrap_or_else(|e| Ready::foreground().failed(&e));
+        return inetd::serve(&config, plain).unwrap_or_else(|e| Ready::foreground().failed(&e));
     }
     if config.daemon {
-        detach::detach(|ready| serve(config, inherited, ready))
+        detach::detach(|ready| serve(config, plain, inherited, ready))
     } else {
-        serve(config, inherited, Ready::foreground())
+        serve(config, plain, inherited, Ready::foreground())
     }
 }
 
@@ -149,9 +158,14 @@ fn inherit(
     })
 }
 
-fn serve(config: Config, mut inherited: Inherited, ready: Ready) -> Exit {
+fn serve(
+    config: Config,
+    plain: &'static dyn Service,
+    mut inherited: Inherited,
+    ready: Ready,
+) -> Exit {
     let ready_fd = inherited.ready_fd.take();
-    match start(config, inherited) {
+    match start(config, plain, inherited) {
         Err(error) => ready.failed(&error),
         Ok((supervisor, pidfile)) => {
             let exit = supervisor.run(|names| {
@@ -169,7 +183,11 @@ fn serve(config: Config, mut inherited: Inherited, ready: Ready) -> Exit {
 }
 
 /// Everything up to serving; leaves nothing behind if any of it fails.
-fn start(config: Config, inherited: Inherited) -> Result<(Supervisor, Option<PidFile>)> {
+fn start(
+    config: Config,
+    plain: &'static dyn Service,
+    inherited: Inherited,
+) -> Result<(Supervisor, Option<PidFile>)> {
     process::guard_children_against_panic();
     // From here on a TERM is an orderly stop, at the first look at it.
     let signals = Signals::install().map_err(|e| Error::os("sigaction", "", e))?;
@@ -191,10 +209,13 @@ fn start(config: Config, inherited: Inherited) -> Result<(Supervisor, Option<Pid
     offer::refuse_root(&config, &plan)?;
     // After chroot(2) there may be no /dev.
     let null = fd::dev_null()?;
+    if fd::is_stand_in(null.as_fd()) {
+        warn!("no /dev/null here: a closed pipe stands in for it");
+    }
     let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
     let opened = open_sockets(&config, inherited.sockets).and_then(|sockets| {
         let left = match privileges::apply(&plan, config.sandbox == SandboxPolicy::Off) {
-            Ok(()) => supervisor(config, &plan, sockets, null, signals, log),
+            Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
         };
         left.map_err(|left| {
@@ -314,13 +335,14 @@ type Left = Box<(Error, Sockets)>;
 
 fn supervisor(
     config: Config,
+    plain: &'static dyn Service,
     plan: &privileges::Plan,
     sockets: Sockets,
     null: OwnedFd,
     signals: Signals,
     log: LogHandle,
 ) -> Result<Supervisor, Left> {
-    let sandbox = match sandbox(&config) {
+    let sandbox = match confine::sandbox(&config) {
         Ok(sandbox) => sandbox,
         Err(error) => return Err(Box::new((error, sockets))),
     };
@@ -337,7 +359,7 @@ fn supervisor(
             return Err(Box::new((error, sockets)));
         }
     };
-    let services = match offer::menu(&config, &sockets.listeners) {
+    let services = match offer::menu(&config, &sockets.listeners, plain) {
         Ok(services) => services,
         Err(error) => return Err(Box::new((error, sockets))),
     };
@@ -355,34 +377,12 @@ fn supervisor(
         services,
         sandbox,
         null,
+        log,
         stdout: std::io::stdout(),
         pid: Pid::this(),
         config,
     };
-    Supervisor::new(estate, crew, signals, log).map_err(alone)
-}
-
-fn sandbox(config: &Config) -> Result<Sandbox> {
-    if config.sandbox == SandboxPolicy::Off {
-        return Ok(Sandbox::Off);
-    }
-    let mut needs = Vec::new();
-    if ending::start_of_conn().is_some() {
-        needs.push(Need::Log);
-    }
-    needs.extend(match config.model.accept() {
-        Accept::Shared | Accept::Reuseport(_) => None,
-        Accept::Fcntl => Some(Need::RecordLock),
-        Accept::Mutex => Some(Need::Mutex),
-        Accept::Pass => Some(Need::Message),
-    });
-    let sandbox = Sandbox::probe(&needs).map_err(|e| Error::os("fork", "", e))?;
-    if matches!(sandbox, Sandbox::Off) && config.sandbox == SandboxPolicy::Strict {
-        return Err(
-            Error::usage("--sandbox strict", "this kernel offers no seccomp").exit(Exit::Config),
-        );
-    }
-    Ok(sandbox)
+    Supervisor::new(estate, crew, signals).map_err(alone)
 }
 
 fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, sandbox: &Sandbox) {
@@ -396,15 +396,16 @@ fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, 
         ),
     };
     info!(
-        "echod {} ({}): {streams}, sandbox {}",
+        "echod {} ({}): {streams}, sandbox {}{}",
         env!("CARGO_PKG_VERSION"),
         build(),
         sandbox.name(),
+        landlock(config, sandbox),
     );
     if let Some(notice) = plan.notice() {
         info!("{notice}");
     }
-    if matches!(sandbox, Sandbox::Off) && config.sandbox != SandboxPolicy::Off {
+    if !sandbox.has_seccomp() && config.sandbox != SandboxPolicy::Off {
         warn!("no sandbox: this kernel offers no seccomp");
     }
     if let Some(shortage) = limits::shortage(config) {
@@ -421,6 +422,18 @@ fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, 
     }
     if let Some(hint) = ready::hint(&sockets.names) {
         info!("{hint}");
+    }
+}
+
+/// What workers that live on have besides, where there are any.
+fn landlock(config: &Config, sandbox: &Sandbox) -> String {
+    let lives_on = |spec: &ListenSpec| spec.addr.is_datagram() || config.model.reuses();
+    if config.sandbox == SandboxPolicy::Off || !config.listen.iter().any(lives_on) {
+        return String::new();
+    }
+    match sandbox.landlock_abi() {
+        Some(abi) => format!(", Landlock ABI {abi}"),
+        None => ", no Landlock".to_owned(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::privileges::{Current, Plan};
 use crate::config::{Config, ServiceKind};
 use crate::error::{Error, Exit, Result};
 use crate::net::Listener;
-use crate::service::{Command, Menu};
+use crate::service::{Command, Menu, Service};
 
 /// Commands are never run by uid 0.
 ///
@@ -29,12 +29,12 @@ pub fn refuse_root(config: &Config, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The services of these listeners; of the one that inetd has, where there are
+/// The services of these listeners, `plain` where it is not commands; of the one that inetd has, where there are
 /// none. To be called once identity and root directory are the final ones.
 ///
 /// # Errors
 /// 78 for a program that cannot be run.
-pub fn menu(config: &Config, listeners: &[Listener]) -> Result<Menu> {
+pub fn menu(config: &Config, listeners: &[Listener], plain: &'static dyn Service) -> Result<Menu> {
     check_runnable(config, Path::new("/"))?;
     let runs = |attribute| config.served(attribute) == ServiceKind::Command;
     let commands_at = match config.inetd {
@@ -42,7 +42,7 @@ pub fn menu(config: &Config, listeners: &[Listener]) -> Result<Menu> {
         false => listeners.iter().map(|l| runs(l.service())).collect(),
     };
     let command = Command::new(config.commands.clone());
-    Ok(Menu::new(command, commands_at))
+    Ok(Menu::new(plain, command, commands_at))
 }
 
 /// What can be said of the programs before identity and root change: whether they

@@ -54,7 +54,7 @@ impl Supervisor {
     }
 
     fn reopen_log(&mut self) {
-        match self.log.reopen() {
+        match self.estate.log.reopen() {
             Ok(()) => info!("log reopened"),
             Err(e) => error!("{e}"),
         }

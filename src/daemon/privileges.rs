@@ -1,8 +1,9 @@
 //! Giving up root: decided by [`plan`], done by [`apply`].
 //!
 //! Promises that after `apply` returns the identity is the planned one, read
-//! back from the kernel, and that root cannot be had again; else an error, and
-//! the caller must not serve. Names are looked up before chroot(2), where
+//! back from the kernel, that no capability and no group is left that could be
+//! given up, and that root cannot be had again; else an error, and the caller must
+//! not serve. Names are looked up before chroot(2), where
 //! /etc/passwd still is the host's. Knows no socket: whatever needs root is
 //! open by the time this runs.
 
@@ -10,15 +11,13 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::sys::prctl::{set_dumpable, set_no_new_privs};
-use nix::unistd::{
-    Gid, Uid, chdir, chroot, getegid, geteuid, getgroups, getresgid, getresuid, setgroups,
-    setresgid, setresuid,
-};
+use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid, setgroups, setresgid, setresuid};
 
 use super::account::{Account, Lookup, nobody, resolve, resolve_group, resolve_user, split};
+use super::self_check::{self, Expected};
 use crate::config::Identity;
 use crate::error::{Error, Exit, Result};
-use crate::sys::process;
+use crate::sys::{caps, rlimits};
 
 /// Both ways out of a refused change.
 const WAYS_OUT: &str = "--user names another user, --allow-root keeps root";
@@ -66,10 +65,9 @@ impl Current {
 /// Decides who to be.
 ///
 /// Root becomes `--user`, else nobody, unless `--allow-root`. Anyone else
-/// stays who they are, and may say so by `--user`. A named user without a
-/// GROUP gets all of that user's groups, as sshd and nginx do with
-/// initgroups(3): a log directory of group `adm` is why somebody is in `adm`.
-/// A GROUP that is written down is the only one.
+/// stays who they are, and may say so by `--user`. GROUP is the only group there
+/// will be, that of USER if none is written down: what a group is good for, such
+/// as a log directory of `adm`, is asked for by name.
 ///
 /// # Errors
 /// 64 for a `--user` that cannot be read, 78 for a name this machine does not
@@ -141,8 +139,9 @@ fn check_is_us(typed: &str, current: Current, lookup: &impl Lookup) -> Result<()
     .exit(Exit::NoPermission))
 }
 
-/// Carries the plan out: chroot, groups, gid, uid, in the one order in which
-/// each step is still allowed, then reads back what became of it.
+/// Carries the plan out: chroot, limits, bounding set, groups, gid, uid,
+/// capabilities, in the one order in which each step is still allowed, then reads
+/// back what became of it ([`self_check`]).
 ///
 /// `traceable` (`--sandbox off`) leaves the process dumpable, so that strace,
 /// gdb and /proc/PID/fd work for the same user. PR_SET_PDEATHSIG does not
@@ -150,7 +149,7 @@ fn check_is_us(typed: &str, current: Current, lookup: &impl Lookup) -> Result<()
 ///
 /// # Errors
 /// 77 for whatever the kernel refuses, or for root that could be had again;
-/// 78 for a `--chroot` that is no directory.
+/// 78 for a `--chroot` that is no directory; 71 for a limit.
 pub fn apply(plan: &Plan, traceable: bool) -> Result<()> {
     if let Some(dir) = &plan.chroot {
         let refused = |op| {
@@ -170,28 +169,44 @@ pub fn apply(plan: &Plan, traceable: bool) -> Result<()> {
         // chroot(2) leaves the working directory outside.
         chdir("/").map_err(refused("chdir"))?;
     }
+    rlimits::take_from_all(traceable).map_err(|errno| Error::os("setrlimit", "", errno))?;
+    let root = plan.keeps_root(Current::now());
+    // First: the changes below take the capabilities that these two need.
+    let unbound = !root && caps::drop_bounding().map_err(refused_caps("prctl"))?;
+    let groupless = setgroups(&[]);
     if let Some(account) = &plan.account {
+        groupless.map_err(refused("setgroups", account))?;
         become_account(account)?;
-        read_back(account)?;
         cannot_return(account)?;
     }
-    if !geteuid().is_root() {
+    if !root {
         // Also of whoever never was root: AmbientCapabilities, setcap(8).
-        process::drop_capabilities().map_err(|errno| {
-            Error::os("capset", "", errno)
-                .hint("start without capabilities, or as root")
-                .exit(Exit::NoPermission)
-        })?;
+        caps::drop_all().map_err(refused_caps("capset"))?;
     }
     // After the change of uid, which resets dumpable either way.
     set_dumpable(traceable).map_err(|errno| Error::os("prctl", "PR_SET_DUMPABLE", errno))?;
-    set_no_new_privs().map_err(|errno| Error::os("prctl", "PR_SET_NO_NEW_PRIVS", errno))
+    set_no_new_privs().map_err(|errno| Error::os("prctl", "PR_SET_NO_NEW_PRIVS", errno))?;
+    let ids = plan.account.as_ref();
+    self_check::check(&Expected {
+        ids: ids.map(|account| (account.uid.as_raw(), account.gid.as_raw())),
+        root,
+        groupless: groupless.is_ok(),
+        unbound,
+        traceable,
+    })
+}
+
+fn refused_caps(op: &'static str) -> impl Fn(Errno) -> Error {
+    move |errno| {
+        Error::os(op, "capabilities", errno)
+            .hint("start without capabilities, or as root")
+            .exit(Exit::NoPermission)
+    }
 }
 
 fn become_account(account: &Account) -> Result<()> {
     let (uid, gid) = (account.uid, account.gid);
     // EINVAL here is an id that the user namespace does not map.
-    setgroups(&account.groups).map_err(refused("setgroups", account))?;
     setresgid(gid, gid, gid).map_err(refused("setresgid", account))?;
     setresuid(uid, uid, uid).map_err(refused("setresuid", account))
 }
@@ -202,28 +217,6 @@ fn refused(op: &'static str, account: &Account) -> impl Fn(Errno) -> Error {
             .hint(WAYS_OUT)
             .exit(Exit::NoPermission)
     }
-}
-
-/// Setuid Demystified: success is what the kernel says afterwards.
-fn read_back(account: &Account) -> Result<()> {
-    let uids = getresuid().map_err(refused("getresuid", account))?;
-    let gids = getresgid().map_err(refused("getresgid", account))?;
-    let mut groups = getgroups().map_err(refused("getgroups", account))?;
-    let mut planned = account.groups.clone();
-    for list in [&mut groups, &mut planned] {
-        list.sort_unstable_by_key(|gid| gid.as_raw());
-        list.dedup();
-    }
-    let as_planned = [uids.real, uids.effective, uids.saved] == [account.uid; 3]
-        && [gids.real, gids.effective, gids.saved] == [account.gid; 3]
-        && groups == planned;
-    if as_planned {
-        return Ok(());
-    }
-    Err(still_root(
-        account,
-        "the kernel accepted it and shows another identity",
-    ))
 }
 
 /// Only a process that kept capabilities (setpriv's securebits) gets past

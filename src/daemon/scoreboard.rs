@@ -97,6 +97,11 @@ impl Scoreboard {
         })
     }
 
+    /// Bytes of address space that it takes in each process.
+    pub fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line>()
+    }
+
     /// Readable when a child has rung.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()

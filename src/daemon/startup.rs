@@ -13,14 +13,15 @@ use crate::sys::{dispositions, fd};
 
 /// Opens 0 to 2 on /dev/null where they are closed, closes every other
 /// descriptor but those in `keep` (what the command line names by number),
-/// sets every signal to its default (SIGPIPE stays ignored) and empties the
+/// sets every signal to its default (SIGPIPE stays ignored, and SIGXFSZ is) and empties the
 /// signal mask.
 ///
 /// To be called once, before the program opens anything. Reading the command
 /// line opens nothing, so it may come first.
 ///
 /// # Errors
-/// 71 when /dev/null cannot be opened or the mask cannot be set.
+/// 71 when nothing can be opened in place of a closed one, or the mask cannot be
+/// set.
 pub fn sanitize(keep: &[RawFd]) -> Result<(), Error> {
     fd::fill_standard()?;
     fd::close_all_but(keep);
@@ -74,14 +75,14 @@ mod tests {
     fn row_22_a_program_starts_from_a_known_state() {
         let mut child = rerun::start("daemon::startup::tests::sanitize_role", "go");
         let said: Vec<_> = (0..5).map(|_| child.hear()).collect();
-        // SIGPIPE is 13, so bit 12.
+        // SIGPIPE is 13, so bit 12; SIGXFSZ is 25.
         assert_eq!(
             said,
             [
                 "open=[0, 1, 2]",
                 "kept=true",
                 "SigBlk: 0",
-                "SigIgn: 1000",
+                "SigIgn: 1001000",
                 "SigCgt: 0",
             ]
         );

@@ -68,6 +68,8 @@ pub struct Estate {
     pub sandbox: Sandbox,
     /// Open on /dev/null.
     pub null: OwnedFd,
+    /// The log, for what its descriptors are.
+    pub log: LogHandle,
     /// Standard output, made before the first fork: its lazy buffer would cost
     /// each child a page.
     pub stdout: std::io::Stdout,
@@ -92,6 +94,7 @@ impl Estate {
             print: self.config.print.then(|| self.stdout.as_fd()),
             supervisor: self.pid,
             null: self.null.as_fd(),
+            log: &self.log,
         }
     }
 }
@@ -118,7 +121,6 @@ pub struct Supervisor {
     pub(super) names: Vec<String>,
     pub(super) buffer: Buffer,
     pub(super) signals: Signals,
-    pub(super) log: LogHandle,
     pub(super) children: Children,
     pub(super) reaper: Reaper,
     pub(super) channels: Option<Channels>,
@@ -147,12 +149,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// When memory or descriptors are short.
-    pub(super) fn new(
-        estate: Estate,
-        crew: Crew,
-        signals: Signals,
-        log: LogHandle,
-    ) -> Result<Self> {
+    pub(super) fn new(estate: Estate, crew: Crew, signals: Signals) -> Result<Self> {
         let os = |op: &str| {
             let op = op.to_owned();
             move |errno| Error::os(&op, "", errno)
@@ -208,7 +205,6 @@ impl Supervisor {
             crew,
             estate,
             signals,
-            log,
             held: None,
             phase: Phase::Running,
             fork_wait: Backoff::new(FIRST_WAIT, LONGEST_FORK_WAIT),

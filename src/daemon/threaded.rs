@@ -119,7 +119,8 @@ impl Supervisor {
         match gone {
             _ if child.told => {}
             Gone::Killed(signal) => {
-                error!("process {pid} died of {signal} while serving {n} clients");
+                let hint = ending::hint(signal);
+                error!("process {pid} died of {signal} while serving {n} clients{hint}");
             }
             Gone::Exited(status) => {
                 error!("process {pid} left with status {status} while serving {n} clients");

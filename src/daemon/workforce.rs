@@ -170,11 +170,11 @@ impl Supervisor {
                 if terms.seats.is_some() {
                     thread::serve(&terms, generation.lifeline(), model)
                 }
-                let door = prefork::door(&terms, generation, channel.as_ref());
                 if limit == Some(1) {
+                    let door = prefork::door(&terms, generation, channel.as_ref());
                     prefork::serve_one(&terms, door, buffer.bytes())
                 }
-                prefork::serve_many(&terms, door, buffer.bytes(), limit)
+                prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
             })
         });
         if forked.is_err() {

@@ -15,11 +15,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{isatty, write};
 
 use crate::error::{Error, Exit};
-use crate::sys::fd::write_now;
+use crate::sys::fd::{stat, write_now};
 
 /// Where syslogd listens.
 pub(super) const DEV_LOG: &str = "/dev/log";
@@ -41,6 +41,14 @@ impl Output {
             Output::Syslog(syslog) => syslog.send(bytes),
             #[cfg(test)]
             Output::Pipe(fd) => write_by_kind(fd.as_fd(), bytes),
+        }
+    }
+
+    /// We are a forked child now, maybe in a sandbox: nothing is opened or
+    /// connected from here on.
+    pub fn forked(&mut self) {
+        if let Output::Syslog(syslog) = self {
+            syslog.reconnects = false;
         }
     }
 
@@ -80,7 +88,7 @@ fn write_if_ready(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 /// O_NONBLOCK is not ours to set. Another writer can fill a pipe or a socket
 /// between the poll and the write, so those are told not to wait.
 fn write_by_kind(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-    match kind(&fstat(fd)?) {
+    match kind(&stat(fd)?) {
         SFlag::S_IFSOCK => {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
             send(fd.as_raw_fd(), bytes, flags)
@@ -116,8 +124,8 @@ impl Stderr {
     /// sandbox.
     pub fn new() -> Stderr {
         let mut stderr = Stderr { terminal: None };
-        if let Ok(stat) = fstat(io::stderr()) {
-            stderr.look(&stat);
+        if let Ok(found) = stat(io::stderr().as_fd()) {
+            stderr.look(&found);
         }
         stderr
     }
@@ -135,8 +143,7 @@ impl Stderr {
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let stderr = io::stderr();
         let fd = stderr.as_fd();
-        let stat = fstat(fd)?;
-        self.look(&stat);
+        self.look(&stat(fd)?);
         if self.terminal.is_none() {
             return write_by_kind(fd, bytes);
         }
@@ -240,10 +247,12 @@ fn refused(path: &Path, errno: Errno) -> Error {
 
 /// syslogd's datagram socket. syslog(3) waits when its reader stops; this
 /// does not. After a chroot(2) without a /dev/log a restarted syslogd cannot
-/// be found again: lines are counted until we are restarted too.
+/// be found again: lines are counted until we are restarted too. In a worker,
+/// whose sandbox has no connect(2), until the worker is replaced.
 pub(super) struct Syslog {
     socket: UnixDatagram,
     path: PathBuf,
+    reconnects: bool,
 }
 
 impl Syslog {
@@ -259,6 +268,7 @@ impl Syslog {
         Ok(Syslog {
             socket,
             path: path.to_owned(),
+            reconnects: true,
         })
     }
 
@@ -270,7 +280,9 @@ impl Syslog {
         let fd = self.socket.as_raw_fd();
         match send(fd, datagram, flags) {
             // The first error after syslogd left, then every one after it.
-            Err(gone @ (Errno::ECONNREFUSED | Errno::ENOTCONN | Errno::EDESTADDRREQ)) => {
+            Err(gone @ (Errno::ECONNREFUSED | Errno::ENOTCONN | Errno::EDESTADDRREQ))
+                if self.reconnects =>
+            {
                 self.socket.connect(&self.path).map_err(|_| gone)?;
                 send(fd, datagram, flags)
             }

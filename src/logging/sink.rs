@@ -54,6 +54,7 @@ impl Sink {
         let pid = std::process::id();
         if pid != self.owner {
             (self.owner, self.unsaid, self.lost) = (pid, 0, 0);
+            self.output.forked();
         }
         if self.caught_up(pid) && self.write(line).is_ok() {
             return;
@@ -278,6 +279,28 @@ mod tests {
         assert!(buf[..n].ends_with(b": 1 log lines lost"));
         let n = reader.recv(&mut buf).expect("recv");
         assert_eq!(&buf[..n], b"<30>echod[1]: two");
+    }
+
+    /// Its sandbox would kill it for a connect(2).
+    #[test]
+    fn row_95_a_worker_does_not_connect_to_a_syslog_that_came_back() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let path = dir.path().join("log");
+        let reader = UnixDatagram::bind(&path).expect("bind");
+        let mut sink = Sink::new(
+            Output::Syslog(Syslog::connect(&path).expect("connect")),
+            TEXT,
+        );
+        sink.owner = 1; // as after a fork
+        let mut buf = [0; 256];
+        sink.put(b"<30>echod[1]: one\n");
+        reader.recv(&mut buf).expect("recv");
+        drop(reader);
+        fs::remove_file(&path).expect("unlink");
+        let _reader = UnixDatagram::bind(&path).expect("bind again");
+        sink.put(b"<30>echod[1]: lost\n");
+        sink.put(b"<30>echod[1]: lost too\n");
+        assert_eq!(sink.lost(), 2);
     }
 
     #[test]

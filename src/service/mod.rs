@@ -44,6 +44,7 @@ pub trait Service: Sync {
 
 /// The services there are, and which of them answers at which listener.
 pub struct Menu {
+    plain: &'static dyn Service,
     command: Command,
     /// By the listener's index: does it run commands?
     commands_at: Vec<bool>,
@@ -51,9 +52,10 @@ pub struct Menu {
 
 impl Menu {
     /// `commands_at` says for each listener whether it runs commands; the others
-    /// echo.
-    pub fn new(command: Command, commands_at: Vec<bool>) -> Self {
+    /// have the `plain` service, an echo.
+    pub fn new(plain: &'static dyn Service, command: Command, commands_at: Vec<bool>) -> Self {
         Menu {
+            plain,
             command,
             commands_at,
         }
@@ -68,7 +70,7 @@ impl Menu {
     pub fn at(&self, listener: usize) -> &dyn Service {
         match self.commands_at.get(listener) {
             Some(true) => &self.command,
-            _ => &Echo,
+            _ => self.plain,
         }
     }
 }

@@ -11,12 +11,13 @@ use nix::errno::Errno;
 use super::raw;
 
 /// Every signal at its default, whoever changed it; SIGPIPE is ignored, so
-/// that a client that left is an EPIPE.
+/// that a client that left is an EPIPE, and SIGXFSZ, so that a file that may not
+/// grow (RLIMIT_FSIZE) is an EFBIG.
 pub fn reset_all() {
     for signal in 1..=libc::SIGRTMAX() {
         match signal {
             libc::SIGKILL | libc::SIGSTOP => {}
-            libc::SIGPIPE => set(signal, libc::SIG_IGN),
+            libc::SIGPIPE | libc::SIGXFSZ => set(signal, libc::SIG_IGN),
             _ => set(signal, libc::SIG_DFL),
         }
     }

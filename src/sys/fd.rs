@@ -10,7 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::error::Error;
 
@@ -23,11 +24,17 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
+/// Whether [`dev_null`] had to make do without /dev/null.
+pub fn is_stand_in(null: BorrowedFd<'_>) -> bool {
+    let kind = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    stat(null).is_ok_and(|stat| kind(stat) == SFlag::S_IFIFO)
+}
+
 /// Opens /dev/null at each of 0, 1 and 2 that is closed, so that no socket
 /// can land there and be sent what is meant for a person.
 ///
 /// # Errors
-/// open(2)'s for /dev/null: 71.
+/// [`dev_null`]'s.
 pub fn fill_standard() -> Result<(), Error> {
     for fd in 0..FIRST {
         if !is_open(fd) {
@@ -40,18 +47,21 @@ pub fn fill_standard() -> Result<(), Error> {
     Ok(())
 }
 
-/// /dev/null, for reading and writing.
+/// /dev/null, for reading and writing. Where there is none (a container of one
+/// file), a pipe that nobody writes to: reading gives end-of-file as well, and
+/// writing fails instead of vanishing.
 ///
 /// # Errors
-/// open(2)'s: 71, since a system without it cannot be used.
+/// pipe2(2)'s: 71.
 pub fn dev_null() -> Result<OwnedFd, Error> {
     open_null(OFlag::O_CLOEXEC)
 }
 
 fn open_null(flags: OFlag) -> Result<OwnedFd, Error> {
-    open("/dev/null", OFlag::O_RDWR | flags, Mode::empty()).map_err(|errno| {
-        Error::os("open", "/dev/null", errno).hint("a daemon cannot start without it")
-    })
+    open("/dev/null", OFlag::O_RDWR | flags, Mode::empty())
+        // Its reading end gets the lowest number free, as a file would: pipe(2).
+        .or_else(|_| nix::unistd::pipe2(flags).map(|(reading, _)| reading))
+        .map_err(|errno| Error::os("pipe", "in place of /dev/null", errno))
 }
 
 /// Closes every descriptor from 3 up but these.
@@ -92,22 +102,24 @@ fn gaps(keep: &[RawFd]) -> Vec<(u32, u32)> {
 }
 
 /// What close_range(2) does, one close(2) at a time: those /proc lists, or
-/// without /proc those a 1024-descriptor table can hold.
-fn close_each(first: u32, last: u32) {
-    let listed: Vec<u32> = match std::fs::read_dir("/proc/self/fd") {
-        Ok(dir) => dir
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect(),
-        Err(_) => (0..1024).collect(),
+/// without /proc all that the limit allows, which may be a million.
+pub(super) fn close_each(first: u32, last: u32) {
+    let close = |fd: u32| {
+        // SAFETY: as in close_all_but; the listing's own descriptor, gone by now,
+        // fails with EBADF.
+        unsafe { libc::close(fd.cast_signed()) };
     };
-    for fd in listed {
-        if let (true, Ok(fd)) = ((first..=last).contains(&fd), RawFd::try_from(fd)) {
-            // SAFETY: as in close_all_but; the listing's own descriptor, gone
-            // by now, fails with EBADF.
-            unsafe { libc::close(fd) };
-        }
-    }
+    let Ok(dir) = std::fs::read_dir("/proc/self/fd") else {
+        let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+        let most = usize::try_from(limit).unwrap_or(1 << 20);
+        return (first..=last).take(most).for_each(close);
+    };
+    let listed = dir
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // All of them before the first close: the listing is one of them.
+    let listed: Vec<u32> = listed.filter(|fd| (first..=last).contains(fd)).collect();
+    listed.into_iter().for_each(close);
 }
 
 /// Takes over a descriptor the command line names (`--ready-fd 3`), closed
@@ -147,6 +159,20 @@ pub fn adopt(fd: RawFd) -> Result<OwnedFd, Error> {
         return Err(Error::os("dup2", format!("descriptor {fd}"), Errno::last()));
     }
     Ok(moved)
+}
+
+/// fstat(2) by its own number. The C library may ask by newfstatat(2) instead,
+/// which takes a path too: one call that a sandbox is better without.
+///
+/// # Errors
+/// fstat(2)'s.
+pub fn stat(fd: BorrowedFd<'_>) -> Result<FileStat, Errno> {
+    let mut stat = std::mem::MaybeUninit::<FileStat>::zeroed();
+    // SAFETY: on 64-bit Linux the kernel's struct stat is libc's, which it fills.
+    let done = unsafe { libc::syscall(libc::SYS_fstat, fd.as_raw_fd(), stat.as_mut_ptr()) };
+    Errno::result(done)?;
+    // SAFETY: all zeroes was a value already, and the kernel has written one.
+    Ok(unsafe { stat.assume_init() })
 }
 
 /// write(2) that gives EAGAIN where it would wait, whatever the descriptor's

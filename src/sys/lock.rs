@@ -5,7 +5,7 @@
 //! its locks belong to the open file that fork(2) shares, so every child would
 //! hold it at once. Knows nothing of what is guarded.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -38,6 +38,14 @@ impl ProcessLock {
     /// [`RobustMutex::new`]'s.
     pub fn mutex() -> Result<Self, Errno> {
         RobustMutex::new().map(ProcessLock::Mutex)
+    }
+
+    /// The file it is on, where there is one.
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            ProcessLock::Record(file) => Some(file.as_fd()),
+            ProcessLock::Mutex(_) => None,
+        }
     }
 
     /// Takes the lock if it is free.
@@ -98,8 +106,6 @@ fn record(kind: libc::c_int) -> libc::flock {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use nix::sys::signal::{Signal, kill, raise};
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 

@@ -4,9 +4,11 @@
 //! Nothing here decides anything; it knows no client, no pool and no log.
 #![allow(unsafe_code)]
 
+pub mod caps;
 pub mod dispositions;
 pub mod env;
 pub mod fd;
+pub mod landlock;
 pub mod lifeline;
 pub mod lock;
 pub mod mmsg;
@@ -15,6 +17,7 @@ pub mod nss;
 pub mod pass;
 pub mod process;
 pub mod raw;
+pub mod rlimits;
 pub mod run;
 pub mod sandbox;
 pub mod shm;

@@ -1,7 +1,7 @@
 //! THE fork, and how a forked process leaves.
 
 use std::cell::Cell;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -103,7 +103,9 @@ pub fn prepare_for_threads() {
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
-    let _ = std::thread::spawn(|| {}).join();
+    // Where not even one can be started, the caller will find that out itself.
+    let one = std::thread::Builder::new().spawn(|| {});
+    let _ = one.map(std::thread::JoinHandle::join);
 }
 
 thread_local! {
@@ -128,29 +130,6 @@ pub fn guard_children_against_panic() {
 /// This is a child, see [`guard_children_against_panic`].
 pub fn become_child() {
     IS_CHILD.set(true);
-}
-
-/// Gives up every capability, the inheritable and (with them) the ambient ones
-/// too; see capabilities(7). Always allowed.
-///
-/// # Errors
-/// capset(2)'s, where a container's filter has one of its own.
-pub fn drop_capabilities() -> Result<(), Errno> {
-    // _LINUX_CAPABILITY_VERSION_3, and pid 0: this thread.
-    let mut header = [0x2008_0522_u32, 0];
-    let mut have = [0_u32; 6];
-    // SAFETY: the header as below, and the six words that version 3 writes.
-    let read = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), have.as_mut_ptr()) };
-    // A unit's filter may forbid capset(2), where there is nothing to give up.
-    if read == 0 && have == [0; 6] {
-        return Ok(());
-    }
-    // Effective, permitted, inheritable, twice 32 bits of each.
-    let none = [0_u32; 6];
-    // SAFETY: the header is the two words capset(2) reads (and may write its
-    // version to), the data the six words that version 3 has.
-    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), none.as_ptr()) };
-    Errno::result(done).map(drop)
 }
 
 /// The name ps(1) shows.
@@ -215,16 +194,17 @@ pub fn keep_only<'a>(keep: impl IntoIterator<Item = BorrowedFd<'a>>) {
     close_range(first, u32::MAX);
 }
 
+/// As [`keep_only`], by rising numbers.
+pub fn keep_numbers(keep: &[RawFd]) {
+    // SAFETY: not used but as numbers; one that is not open is as good.
+    let borrowed = |&fd: &RawFd| unsafe { BorrowedFd::borrow_raw(fd) };
+    keep_only(keep.iter().map(borrowed));
+}
+
 /// `close_range(2)`, or one by one where the kernel or a container's filter
-/// lacks it.
+/// lacks it. `keep_only` says what becomes of the owners.
 fn close_range(first: u32, last: u32) {
-    if raw::close_range(first, last).is_ok() {
-        return;
-    }
-    let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
-    let end = limit.map_or(1024, |(soft, _)| u32::try_from(soft).unwrap_or(1 << 20));
-    for fd in first..end.min(last.saturating_add(1)) {
-        // SAFETY: see `keep_only` for the owners; a number not open is EBADF.
-        unsafe { libc::close(fd as libc::c_int) };
+    if raw::close_range(first, last).is_err() {
+        super::fd::close_each(first, last);
     }
 }

@@ -33,6 +33,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(String, String)>,
     wrapper: Vec<String>,
+    program: Vec<String>,
     uid: Option<u32>,
     stderr: Option<Stdio>,
     log: PathBuf,
@@ -62,6 +63,7 @@ impl Builder {
             args: Vec::new(),
             env: vec![("RUST_LOG".to_owned(), "info,conn=debug".to_owned())],
             wrapper: Vec::new(),
+            program: Vec::new(),
             uid: None,
             stderr: None,
             log: dir.path().join("stderr"),
@@ -100,6 +102,16 @@ impl Builder {
     {
         let words = command.into_iter().map(|word| word.as_ref().to_owned());
         self.wrapper.extend(words);
+        self
+    }
+
+    /// Runs this, and its first arguments, in the place of echod.
+    pub fn program<I, S>(mut self, words: I) -> Builder
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        self.program = words.into_iter().map(Into::into).collect();
         self
     }
 
@@ -250,7 +262,7 @@ impl Builder {
             .arg(script)
             .arg(self.dir.path().join("stdout"))
             .args(&self.wrapper)
-            .arg(binary)
+            .args(binary)
             .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(stdin)
@@ -266,16 +278,20 @@ impl Builder {
     /// The program; a copy where another user must be able to reach it. cp(1)
     /// makes it: a descriptor open for writing here could leak into another
     /// thread's child and make exec fail with ETXTBSY.
-    fn binary(&self) -> PathBuf {
+    fn binary(&self) -> Vec<String> {
+        if !self.program.is_empty() {
+            return self.program.clone();
+        }
         let built = PathBuf::from(env!("CARGO_BIN_EXE_echod"));
         if self.uid.is_none() {
-            return built;
+            return vec![built.display().to_string()];
         }
         let copy = self.dir.path().join("echod");
         let words = [built.display().to_string(), copy.display().to_string()];
         must("cp", &[&words[0], &words[1]]);
         must("chmod", &["0755", &words[1]]);
-        copy
+        let [_, copy] = words;
+        vec![copy]
     }
 }
 

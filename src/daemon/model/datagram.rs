@@ -23,6 +23,7 @@ use super::errand::{self, Desk};
 use super::print::Print;
 use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
+use crate::daemon::confine;
 use crate::daemon::tally::Tally;
 use crate::net::drops::Reason;
 use crate::net::udp_guard::{Guard, Local};
@@ -128,7 +129,11 @@ impl Station<'_> {
         }
         keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
         process::keep_only(keep);
-        let entered = self.terms.sandbox.enter_for_datagrams();
+        let highest = keep[keep.len() - 1].as_raw_fd();
+        let limits = confine::limits(self.terms, highest);
+        // Only a Unix socket has no guard, and may be asked by abstract names.
+        let names = self.post.guard.is_none();
+        let entered = self.terms.sandbox.enter_for_datagrams(limits, names);
         if entered.is_err() && self.terms.policy == SandboxPolicy::Strict {
             leave(Leave::NoSandbox);
         }

@@ -14,9 +14,11 @@ use super::gate::{Gate, Next};
 use super::inbox::Inbox;
 use crate::config::Orphans;
 use crate::daemon::child::{self, Leave, Terms, leave};
+use crate::daemon::confine;
 use crate::daemon::ending::{self, Ended};
 use crate::daemon::generation::Generation;
 use crate::net::connection::{Connection, End};
+use crate::sys::lock::ProcessLock;
 use crate::sys::{lifeline, process, signal};
 
 /// The worker's door; with a `channel`, which makes it one without listeners.
@@ -60,13 +62,15 @@ pub fn serve_one(terms: &Terms<'_>, mut door: Door<'_>, buffer: &mut [u8]) -> ! 
 /// A worker for `limit` connections, or any number.
 pub fn serve_many(
     terms: &Terms<'_>,
-    mut door: Door<'_>,
+    generation: &Generation,
+    channel: Option<&OwnedFd>,
     buffer: &mut [u8],
     limit: Option<u64>,
 ) -> ! {
     child::begin();
     child::follow(terms);
-    if lock_in(terms, &mut door).is_none() {
+    let mut door = door(terms, generation, channel);
+    if lock_in(terms, &mut door, generation, channel).is_none() {
         leave(Leave::NoSandbox);
     }
     let mut served = 0;
@@ -97,13 +101,24 @@ pub fn serve_many(
 }
 
 /// What a long-lived worker needs is opened before the filter shuts.
-fn lock_in(terms: &Terms<'_>, door: &mut Door<'_>) -> Option<()> {
+fn lock_in(
+    terms: &Terms<'_>,
+    door: &mut Door<'_>,
+    generation: &Generation,
+    channel: Option<&OwnedFd>,
+) -> Option<()> {
+    let mut listeners: Vec<_> = terms.listeners.iter().flatten().map(AsFd::as_fd).collect();
+    if door.is_passed() {
+        listeners.clear();
+    }
+    let lock = generation.lock().and_then(ProcessLock::file);
+    let tie = [Some(generation.lifeline()), channel.map(AsFd::as_fd), lock];
+    let limits = confine::let_go(terms, listeners.iter().copied(), tie.into_iter().flatten());
     if terms.orphans == Orphans::Finish && !door.is_passed() {
-        let listeners: Vec<_> = terms.listeners.iter().flatten().map(AsFd::as_fd).collect();
         lifeline::release_on_parent_death(&listeners, terms.null, terms.supervisor).ok()?;
     }
     door.open().ok()?;
-    let entered = terms.sandbox.enter_for_many().is_ok();
+    let entered = terms.sandbox.enter_for_many(limits).is_ok();
     (entered || terms.policy != crate::config::SandboxPolicy::Strict).then_some(())
 }
 

@@ -32,6 +32,7 @@ use super::prethread::Hand;
 use crate::config::{Model, PoolLimits, SandboxPolicy, ThreadAccept};
 use crate::daemon::backoff::Backoff;
 use crate::daemon::child::{self, Leave, Terms, leave};
+use crate::daemon::confine;
 use crate::daemon::pool::Pool;
 use crate::daemon::seats::{Seat, Seats};
 use crate::net::connection::End;
@@ -60,6 +61,8 @@ fn work(
     lifeline: BorrowedFd<'_>,
     model: Model,
 ) -> Result<Leave, Errno> {
+    let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
+    confine::let_go(terms, listeners, [lifeline, seats.room()]);
     let crew = Crew::new(terms, seats)?;
     // The threads' lifeline: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -67,7 +70,6 @@ fn work(
     if waits_at_the_gate(model) {
         gate.open()?;
     }
-    process::prepare_for_threads();
     let entered = terms.sandbox.enter_for_threads().is_ok();
     if !entered && terms.policy == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);

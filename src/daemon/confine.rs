@@ -1,0 +1,100 @@
+//! How a worker that lives on locks itself in: it lets go of the descriptors of
+//! the supervisor's that it has no use for (the pidfile, directories, the log where
+//! it writes none), gives up what setrlimit(2) can take, and enters its sandbox.
+//!
+//! A worker with one connection does none of this but to close everything; see
+//! `child::serve_only`.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use super::child::Terms;
+use super::ending;
+use crate::config::{Config, Orphans, SandboxPolicy};
+use crate::error::{Error, Exit, Result};
+use crate::sys::process;
+use crate::sys::rlimits::Worker;
+use crate::sys::sandbox::{Need, Sandbox};
+
+/// Address space of a worker, beside what it shares with the supervisor: a debug
+/// build has 16 MiB at the start.
+const MEMORY: u64 = 64 << 20;
+
+/// Descriptors opened after [`let_go`]: an epoll, and one being accepted.
+const YET_TO_COME: u64 = 2;
+
+/// What workers that serve several connections will ask of the kernel.
+pub(super) fn needs(config: &Config) -> Vec<Need> {
+    use crate::config::Accept::{Fcntl, Mutex, Pass, Reuseport, Shared};
+    let accept = config.model.accept();
+    let processes = !config.model.is_threaded();
+    let passed = accept == Pass;
+    let releases = processes && !passed && config.orphans == Orphans::Finish;
+    let by_accept = match accept {
+        Shared | Reuseport(_) => None,
+        Fcntl => Some(Need::RecordLock),
+        Mutex => Some(Need::Mutex),
+        Pass => Some(Need::Message),
+    };
+    [
+        (!passed).then_some(Need::Accept),
+        by_accept,
+        releases.then_some(Need::Release),
+        (processes && config.timeouts.lifetime.is_some()).then_some(Need::Alarm),
+        ending::start_of_conn().is_some().then_some(Need::Log),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The sandbox that was asked for, as far as this kernel has it.
+///
+/// # Errors
+/// 78 where `strict` was asked for and there is none; fork(2)'s.
+pub(super) fn sandbox(config: &Config) -> Result<Sandbox> {
+    if config.sandbox == SandboxPolicy::Off {
+        return Ok(Sandbox::off());
+    }
+    let sandbox = Sandbox::probe(&needs(config)).map_err(|e| Error::os("fork", "", e))?;
+    if !sandbox.has_seccomp() && config.sandbox == SandboxPolicy::Strict {
+        return Err(
+            Error::usage("--sandbox strict", "this kernel offers no seccomp").exit(Exit::Config),
+        );
+    }
+    Ok(sandbox)
+}
+
+/// Closes everything but the listeners, the `needed`, and what every such worker
+/// needs; for one that serves several connections. Its limits, for its sandbox.
+pub fn let_go<'a>(
+    terms: &Terms<'_>,
+    listeners: impl IntoIterator<Item = BorrowedFd<'a>>,
+    needed: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Worker {
+    let logs = ending::start_of_conn().is_some();
+    let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
+    let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
+    keep.extend(needed.into_iter().map(number));
+    keep.extend([terms.board.bell(), terms.null].map(number));
+    keep.extend(terms.print.map(number));
+    if logs {
+        keep.extend(terms.log.keep());
+    }
+    keep.sort_unstable();
+    process::keep_numbers(&keep);
+    let highest = keep.last().map_or(0, |fd| u64::from(fd.unsigned_abs()));
+    Worker {
+        descriptors: highest + 1 + YET_TO_COME,
+        memory: MEMORY + terms.board.bytes() as u64,
+        writes_files: logs || terms.print.is_some(),
+    }
+}
+
+/// Of a worker that opens nothing more, and whose highest descriptor this is.
+pub fn limits(terms: &Terms<'_>, highest: RawFd) -> Worker {
+    Worker {
+        descriptors: u64::from(highest.unsigned_abs()) + 1,
+        memory: MEMORY + terms.board.bytes() as u64,
+        writes_files: terms.print.is_some(),
+    }
+}

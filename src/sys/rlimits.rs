@@ -1,0 +1,57 @@
+//! Resource limits that a process needs none of, taken for good: soft and hard.
+//!
+//! See setrlimit(2). What is enough for whom is decided by the callers, who give
+//! a limit no higher than it was.
+
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Lowers soft and hard limit to `most`; leaves a lower one as it is.
+///
+/// # Errors
+/// setrlimit(2)'s.
+pub fn lower(resource: Resource, most: u64) -> Result<(), Errno> {
+    let (soft, hard) = getrlimit(resource)?;
+    setrlimit(resource, soft.min(most), hard.min(most))
+}
+
+/// In the supervisor, and so in all its children at no cost to them: no core file
+/// unless `cores`, no locked memory. RLIMIT_CORE also keeps a program that
+/// core_pattern names from being handed one, see core(5).
+///
+/// # Errors
+/// setrlimit(2)'s.
+pub fn take_from_all(cores: bool) -> Result<(), Errno> {
+    if !cores {
+        lower(Resource::RLIMIT_CORE, 0)?;
+    }
+    lower(Resource::RLIMIT_MEMLOCK, 0)
+}
+
+/// Limits of a worker that lives on, beside those of [`take_from_all`].
+#[derive(Clone, Copy, Debug)]
+pub struct Worker {
+    /// One more than the highest descriptor it will have.
+    pub descriptors: u64,
+    /// Bytes of address space.
+    pub memory: u64,
+    /// Does it write to files: a log, or `--print`?
+    pub writes_files: bool,
+}
+
+impl Worker {
+    /// Takes the rest: no process, and by RLIMIT_FSIZE no byte to any file.
+    /// SIGXFSZ is ignored (`sys::dispositions`), so that is an error and no death.
+    ///
+    /// # Errors
+    /// setrlimit(2)'s.
+    pub fn apply(&self) -> Result<(), Errno> {
+        lower(Resource::RLIMIT_NPROC, 0)?;
+        lower(Resource::RLIMIT_NOFILE, self.descriptors)?;
+        lower(Resource::RLIMIT_AS, self.memory)?;
+        if self.writes_files {
+            return Ok(());
+        }
+        lower(Resource::RLIMIT_FSIZE, 0)
+    }
+}

@@ -1,0 +1,146 @@
+//! Tests of [`super`], in forked children: a sandbox cannot be left.
+
+use super::*;
+use nix::sys::signal::Signal;
+
+fn ended(child: impl FnOnce() -> i32) -> WaitStatus {
+    waitpid(process::fork(child).unwrap(), None).unwrap()
+}
+
+#[test]
+fn strict_mode_ends_a_child_that_asks_for_more() {
+    let sandbox = Sandbox::probe(&[]).unwrap();
+    if !matches!(sandbox.one, One::Strict) {
+        eprintln!("skipped: a filter is inherited here, strict mode is refused");
+        return;
+    }
+    assert!(matches!(
+        ended(|| i32::from(sandbox.enter_for_one().is_err())),
+        WaitStatus::Exited(_, 0)
+    ));
+    let killed = ended(|| {
+        let _ = sandbox.enter_for_one();
+        nix::unistd::getppid().as_raw()
+    });
+    assert!(
+        matches!(killed, WaitStatus::Signaled(_, Signal::SIGKILL, _)),
+        "{killed:?}"
+    );
+}
+
+#[test]
+fn under_an_inherited_filter_the_four_calls_are_a_filter_too() {
+    let outer = ended(|| {
+        if apply(&filter::permit(&EVERYTHING_THE_PROBE_NEEDS.map(any)).unwrap()).is_err() {
+            return 10;
+        }
+        let Ok(sandbox) = Sandbox::probe(&[]) else {
+            return 11;
+        };
+        if !matches!(sandbox.one, One::Bpf(_)) {
+            return 13;
+        }
+        let child = process::fork(|| {
+            let _ = sandbox.enter_for_one();
+            nix::unistd::getppid().as_raw()
+        });
+        match child.map(|pid| waitpid(pid, None)) {
+            Ok(Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _))) => 0,
+            _ => 12,
+        }
+    });
+    assert!(matches!(outer, WaitStatus::Exited(_, 0)), "{outer:?}");
+}
+
+#[test]
+fn a_worker_with_threads_starts_threads_and_no_process() {
+    let sandbox = Sandbox::probe(&[]).unwrap();
+    if !sandbox.has_seccomp() {
+        eprintln!("skipped: no seccomp here");
+        return;
+    }
+    let threads = ended(|| {
+        if sandbox.enter_for_threads().is_err() {
+            return 1;
+        }
+        let sum: i32 = (0..20)
+            .map(|n| std::thread::spawn(move || n).join().unwrap_or(1000))
+            .sum();
+        process::exit_all(i32::from(sum != 190))
+    });
+    assert!(matches!(threads, WaitStatus::Exited(_, 0)), "{threads:?}");
+    let forked = ended(|| {
+        let _ = sandbox.enter_for_threads();
+        i32::from(process::fork(|| 0).is_ok())
+    });
+    assert!(
+        matches!(forked, WaitStatus::Signaled(_, Signal::SIGSYS, _)),
+        "{forked:?}"
+    );
+}
+
+/// The table of echod(8), CONTAINMENT.
+#[test]
+fn the_page_counts_the_calls_of_each_worker() {
+    if cfg!(not(target_arch = "x86_64")) {
+        eprintln!("skipped: the page counts for x86-64");
+        return;
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/man/echod.8");
+    let page = std::fs::read_to_string(path).expect("the page");
+    let rows = page.lines().filter_map(|line| {
+        let (worker, rest) = line.strip_prefix(".It ")?.split_once(" Ta ")?;
+        Some((worker, rest.split(' ').next()?.parse::<usize>().ok()?))
+    });
+    let (accept, pass) = ([Need::Accept, Need::Release], [Need::Message]);
+    let counted = [
+        ("one connection", Kind::One, &[][..]),
+        ("several connections", Kind::Many, &accept),
+        ("several connections, passed to it", Kind::Many, &pass),
+        (
+            "several connections, a line for each",
+            Kind::Many,
+            &[Need::Accept, Need::Release, Need::Log],
+        ),
+        ("threads", Kind::Threads, &accept[..1]),
+        (
+            "threads, a line for each",
+            Kind::Threads,
+            &[Need::Accept, Need::Log],
+        ),
+        ("datagrams", Kind::Datagrams, &[]),
+    ]
+    .map(|(worker, kind, needs)| (worker, calls::count(kind, needs)));
+    assert_eq!(rows.collect::<Vec<_>>(), counted);
+}
+
+const EVERYTHING_THE_PROBE_NEEDS: [libc::c_long; 23] = [
+    libc::SYS_landlock_create_ruleset,
+    libc::SYS_read,
+    libc::SYS_write,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigaction,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_wait4,
+    libc::SYS_prctl,
+    libc::SYS_seccomp,
+    libc::SYS_brk,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_getppid,
+    libc::SYS_set_robust_list,
+    libc::SYS_gettid,
+    libc::SYS_getpid,
+];
+
+/// A call with any arguments.
+fn any(number: libc::c_long) -> calls::Call {
+    calls::Call { number, tests: &[] }
+}

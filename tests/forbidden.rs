@@ -1,0 +1,277 @@
+//! Row 95, S12: what a taken-over worker would try. This binary is echod with
+//! another service in the place of the echo: it commits the act whose number a
+//! client sends. Tried in every design, each act by its name, and once without a
+//! sandbox, where each must go through to the kernel: a test that could not fail
+//! would prove nothing.
+//!
+//! No release build contains it: it links the library, as any program could.
+
+#[path = "forbidden/acts.rs"]
+mod acts;
+mod common;
+#[path = "forbidden/harness.rs"]
+mod harness;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use acts::{ACTS, Act};
+use common::design::{FORK_DOUBLE, PREFORK, PREFORK_PASS_REUSE, PREFORK_REUSE, THREAD, THREADED};
+use common::{Builder, Client, DEADLINE, DESIGNS, Daemon, Design, poll_some, proc};
+use echod::net::connection::{Connection, End};
+use echod::service::Service;
+use echod::sys::rlimits::Worker;
+use echod::sys::sandbox::Sandbox;
+
+const AS_ECHOD: &str = "--as-echod";
+const AS_DATAGRAMS: &str = "--as-datagram-worker";
+
+fn main() -> ExitCode {
+    let mut args = std::env::args();
+    let program = args.next().unwrap_or_default();
+    let rest: Vec<String> = args.collect();
+    match rest.first().map(String::as_str) {
+        Some(AS_ECHOD) => {
+            let argv = rest.into_iter().skip(1);
+            let argv = std::iter::once(program).chain(argv).map(Into::into);
+            ExitCode::from(echod::daemon::main_with(argv, &Hook) as u8)
+        }
+        Some(AS_DATAGRAMS) => as_datagram_worker(&rest[1]),
+        _ => harness::run(rest.into_iter(), tests()),
+    }
+}
+
+fn tests() -> Vec<harness::Test> {
+    let mut all = Vec::new();
+    let mut add = |name: String, run: Box<dyn Fn()>| all.push(harness::Test { name, run });
+    for design in DESIGNS {
+        let name = format!("row_95_{}_refuses_every_act", design.name);
+        add(name, Box::new(|| refuses_every_act(design, "info")));
+    }
+    for design in [&PREFORK_REUSE, &THREAD] {
+        let name = format!("row_95_{}_with_a_log_refuses_every_act", design.name);
+        add(
+            name,
+            Box::new(|| refuses_every_act(design, "info,conn=debug")),
+        );
+    }
+    add(
+        "row_95_datagram_worker_refuses_every_act".to_owned(),
+        Box::new(datagram_worker_refuses_every_act),
+    );
+    add(
+        "without_a_sandbox_every_act_reaches_the_kernel".to_owned(),
+        Box::new(every_act_reaches_the_kernel),
+    );
+    for design in DESIGNS {
+        let name = format!("row_95_{}_writes_to_nobody_else", design.name);
+        add(name, Box::new(|| writes_to_nobody_else(design)));
+    }
+    all
+}
+
+/// An order from the client: the act, and the supervisor's pid.
+const ORDER: usize = 5;
+/// The act that is none of [`ACTS`]: one byte to every descriptor.
+const WRITE_TO_ALL: u8 = u8::MAX;
+
+struct Hook;
+
+impl Service for Hook {
+    fn serve(
+        &self,
+        conn: &mut Connection<'_>,
+        _helper: Option<BorrowedFd<'_>>,
+        buffer: &mut [u8],
+    ) -> End {
+        let order = match conn.read(buffer) {
+            Ok(came) => <[u8; ORDER]>::try_from(came),
+            Err(end) => return end,
+        };
+        let Ok([act, a, b, c, d]) = order else {
+            return End::Error(nix::errno::Errno::EBADMSG);
+        };
+        if act == WRITE_TO_ALL {
+            write_to_all();
+            return End::Eof;
+        }
+        acts::aim(i32::from_ne_bytes([a, b, c, d]));
+        // No formatting, which may allocate.
+        let answer = match ACTS[usize::from(act)].commit() {
+            Ok(_) => [b'+', 0, 0],
+            Err(errno) => {
+                let [high, low] = (errno as u16).to_be_bytes();
+                [b'-', high, low]
+            }
+        };
+        match conn.write_all(&answer) {
+            Ok(()) => End::Eof,
+            Err(end) => end,
+        }
+    }
+}
+
+/// By write(2), the one call that no sandbox here can do without.
+fn write_to_all() {
+    for fd in 0..1024 {
+        // SAFETY: one byte of a static; the numbers are whatever is open there.
+        unsafe { libc::write(fd, b"!".as_ptr().cast(), 1) };
+    }
+}
+
+/// What became of an act.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// It was done, or the kernel had another reason not to.
+    Reached(Option<i32>),
+    /// The process is gone, of that signal where the supervisor learns it.
+    Killed(String),
+}
+
+fn builder(design: &Design, sandbox: &str, log: &str) -> Builder {
+    let exe = std::env::current_exe().expect("this binary");
+    Builder::new()
+        .program([exe.display().to_string(), AS_ECHOD.to_owned()])
+        .args(design.args)
+        .args(["--sandbox", sandbox])
+        .env("RUST_LOG", log)
+        .sigsys_is_fine()
+}
+
+fn start(design: &Design, sandbox: &str, log: &str) -> Daemon {
+    builder(design, sandbox, log).start()
+}
+
+fn try_act(daemon: &Daemon, design: &Design, index: usize, target: i32) -> Outcome {
+    let deaths = || {
+        let log = daemon.log();
+        let died = log.lines().filter_map(|line| line.split_once("died of "));
+        died.map(|(_, rest)| rest.split(' ').next().unwrap_or(rest).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let before = deaths().len();
+    let mut client = Client::connect(daemon.addr());
+    let order = [&[index as u8][..], &target.to_ne_bytes()].concat();
+    client.write_all(&order).expect("send");
+    let mut answer = Vec::new();
+    // A killed process may leave a reset behind.
+    let _ = client.read_to_end(&mut answer);
+    match answer[..] {
+        [b'+', ..] => Outcome::Reached(None),
+        [b'-', high, low] => Outcome::Reached(Some(u16::from_be_bytes([high, low]).into())),
+        _ if !design.exit_status_seen => Outcome::Killed("?".to_owned()),
+        _ => Outcome::Killed(poll_some(DEADLINE, "the death is logged", || {
+            deaths().get(before).cloned()
+        })),
+    }
+}
+
+/// Every act ends the worker, by the signal of its sandbox, and the next client
+/// finds another worker.
+fn refuses_every_act(design: &Design, log: &str) {
+    let daemon = start(design, "strict", log);
+    let threads = THREADED.iter().any(|one| one.name == design.name);
+    let strict = daemon.log().contains("sandbox seccomp strict");
+    let signal = match (design.exit_status_seen, design.reuses || threads) {
+        (false, _) => "?",
+        (true, false) if strict => "SIGKILL",
+        _ => "SIGSYS",
+    };
+    let mut wrong = Vec::new();
+    for (index, act) in ACTS.iter().enumerate() {
+        let outcome = try_act(&daemon, design, index, daemon.pid());
+        let expected = match threads && acts::is_clone3(act) {
+            true => Outcome::Reached(Some(libc::ENOSYS)),
+            false => Outcome::Killed(signal.to_owned()),
+        };
+        if outcome != expected {
+            wrong.push(format!("{}: {outcome:?}", act.name));
+        }
+    }
+    println!("{}: {} acts, each {signal}", design.name, ACTS.len());
+    assert!(wrong.is_empty(), "{}: {wrong:#?}", design.name);
+    assert!(daemon.try_exit().is_none(), "the supervisor lives");
+}
+
+/// Who is safe from us by other means.
+const INIT: i32 = 1;
+
+/// The same acts where nothing forbids them, aimed at nobody of ours: a traced
+/// supervisor would stop.
+fn every_act_reaches_the_kernel() {
+    for design in [&PREFORK, &PREFORK_REUSE] {
+        let daemon = start(design, "off", "info");
+        let gone = |act: &Act| acts::is_exec(act);
+        for (index, act) in ACTS.iter().enumerate().filter(|(_, act)| !gone(act)) {
+            let outcome = try_act(&daemon, design, index, INIT);
+            assert!(
+                matches!(outcome, Outcome::Reached(_)),
+                "{}: {outcome:?}",
+                act.name
+            );
+        }
+    }
+}
+
+/// Of what a write(2) can reach, only the connection takes a byte, and where there
+/// is one the worker's own tie to the supervisor.
+fn writes_to_nobody_else(design: &Design) {
+    let builder = builder(design, "strict", "info");
+    let (pidfile, log) = (builder.path("pid"), builder.path("log"));
+    let files = ["--pidfile", &pidfile, "--log-target", &log];
+    let daemon = builder.args(files).log_at(Path::new(&log)).start();
+    let read = || (daemon.log(), fs::read(&pidfile).expect("the pidfile"));
+    let before = read();
+    let mut client = Client::connect(daemon.addr());
+    client.write_all(&[WRITE_TO_ALL, 0, 0, 0, 0]).expect("send");
+    client.shutdown_write().expect("shutdown");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("the worker lives");
+    assert_eq!(answer, b"!", "{}", design.name);
+    assert_eq!(read(), before, "{}", design.name);
+    assert!(daemon.stdout().is_empty(), "{}", design.name);
+    let tied = [&FORK_DOUBLE, &PREFORK_PASS_REUSE];
+    let tied = tied.iter().any(|one| one.name == design.name);
+    println!(
+        "{}: 1 connection, tie to the supervisor: {tied}",
+        design.name
+    );
+    assert!(!proc::is_dead(daemon.pid()));
+}
+
+/// The sandbox of a datagram worker, whose work is no service's, entered by a
+/// process of its own.
+fn as_datagram_worker(index: &str) -> ExitCode {
+    let act = &ACTS[index.parse::<usize>().expect("a number")];
+    acts::aim(nix::unistd::getppid().as_raw());
+    nix::sys::prctl::set_no_new_privs().expect("prctl");
+    let limits = Worker {
+        descriptors: 3,
+        memory: u64::MAX,
+        writes_files: false,
+    };
+    let sandbox = Sandbox::probe(&[]).expect("fork");
+    sandbox.enter_for_datagrams(limits, false).expect("seccomp");
+    let reached = act.commit();
+    echod::sys::process::exit(if reached.is_ok() { 1 } else { 2 })
+}
+
+fn datagram_worker_refuses_every_act() {
+    let exe = std::env::current_exe().expect("this binary");
+    let mut wrong = Vec::new();
+    for (index, act) in ACTS.iter().enumerate() {
+        let status = Command::new(&exe)
+            .args([AS_DATAGRAMS, &index.to_string()])
+            .status()
+            .expect("this binary runs");
+        if status.signal() != Some(libc::SIGSYS) {
+            wrong.push(format!("{}: {status}", act.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    println!("datagram worker: {} acts, each SIGSYS", ACTS.len());
+}
