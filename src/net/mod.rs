@@ -17,6 +17,7 @@ mod inet;
 mod listener;
 mod options;
 mod owner;
+pub mod pace;
 pub mod udp_guard;
 mod unix_path;
 
