@@ -28,8 +28,10 @@ const ONLY_PREFORK: [&str; 5] = [
 /// A usage error that names the options that do not go together.
 pub fn config(typed: Typed) -> Result<Config> {
     refuse_unusable(&typed)?;
+    super::access::check(&typed)?;
     let model = model(&typed)?;
     super::commands::check(&typed, model)?;
+    let access = super::access::policy(&typed.args);
     let args = typed.args;
     let iterative = model == Model::Iterative;
     Ok(Config {
@@ -52,6 +54,7 @@ pub fn config(typed: Typed) -> Result<Config> {
             write: args.write_timeout,
             lifetime: args.max_lifetime,
         },
+        access,
         udp: UdpLimits {
             rate: args.udp_rate,
             global_rate: args.udp_global_rate,
@@ -167,6 +170,9 @@ fn refuse_unusable(typed: &Typed) -> Result<()> {
             "max-clients",
             "backlog",
             "overflow",
+            "max-per-source",
+            "connection-rate",
+            "exempt",
             "daemon",
             "pidfile",
             "ready-fd",
@@ -208,7 +214,7 @@ fn model(typed: &Typed) -> Result<Model> {
         ModelName::Thread => Model::Thread,
         ModelName::Prethread => Model::Prethread {
             pool: pool(typed)?,
-            accept: thread_accept(args.accept)?,
+            accept: thread_accept(super::access::accept(typed))?,
         },
     })
 }
@@ -231,7 +237,7 @@ fn thread_accept(how: AcceptName) -> Result<ThreadAccept> {
 
 fn accept(typed: &Typed) -> Result<Accept> {
     let args = &typed.args;
-    Ok(match args.accept {
+    Ok(match super::access::accept(typed) {
         AcceptName::Shared => Accept::Shared,
         AcceptName::Fcntl => Accept::Fcntl,
         AcceptName::Mutex => Accept::Mutex,

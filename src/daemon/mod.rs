@@ -5,6 +5,7 @@
 //! `state`, `workforce`, `child` and the designs in `model`.
 
 pub mod account;
+pub mod admission;
 pub mod backoff;
 pub mod births;
 mod burial;
@@ -13,6 +14,7 @@ pub mod child;
 pub mod children;
 mod crew;
 pub mod detach;
+mod doorkeeper;
 mod drop_log;
 pub mod ending;
 pub mod generation;
@@ -31,8 +33,10 @@ mod posts;
 pub mod privileges;
 mod ready;
 pub mod reaper;
+pub mod refusals;
 pub mod scoreboard;
 pub mod seats;
+mod sources;
 pub mod startup;
 pub mod state;
 mod stop;
@@ -48,6 +52,7 @@ use std::os::fd::OwnedFd;
 use log::{info, warn};
 use nix::unistd::Pid;
 
+use self::admission::Admission;
 use self::crew::Crew;
 use self::detach::Ready;
 use self::pidfile::PidFile;
@@ -55,7 +60,7 @@ use self::ready::ReadyFd;
 use self::supervisor::{Estate, Supervisor};
 use crate::addr::ListenSpec;
 use crate::cli;
-use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy};
+use crate::config::{Accept, Config, LogConfig, LogTarget, Model, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
 use crate::net::{self, DatagramSocket, ListenOptions, Listener};
@@ -258,8 +263,8 @@ fn supervisor(
         .is_threaded()
         .then(|| seats::Seats::new(config.max_clients));
     let boards = scoreboard::Scoreboard::new(config.child_slots())
-        .and_then(|board| Ok((board, seats.transpose()?)));
-    let (board, seats) = match boards {
+        .and_then(|board| Ok((board, seats.transpose()?, Admission::new(&config.access)?)));
+    let (board, seats, admission) = match boards {
         Ok(boards) => boards,
         Err(errno) => {
             let error = Error::os("map", "the scoreboard", errno);
@@ -280,6 +285,7 @@ fn supervisor(
         addresses: sockets.names,
         board,
         seats,
+        admission,
         services,
         sandbox,
         null,
@@ -297,6 +303,13 @@ fn sandbox(config: &Config) -> Result<Sandbox> {
     let mut needs = Vec::new();
     if ending::start_of_conn().is_some() {
         needs.push(Need::Log);
+    }
+    let passed = config.model.accept() == Accept::Pass;
+    if config.access.rules.ask_identity() && !passed {
+        needs.push(Need::PeerIdentity);
+    }
+    if config.access.rate.is_some() && config.model == Model::Iterative {
+        needs.push(Need::Clock);
     }
     needs.extend(match config.model.accept() {
         Accept::Shared | Accept::Reuseport(_) => None,
@@ -340,6 +353,9 @@ fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, 
     }
     for name in &sockets.names {
         info!("listening on {name}");
+    }
+    if let Some(access) = config.access.describe() {
+        info!("{access}");
     }
     if let Some(allowed) = offer::say(config) {
         info!("{allowed}");

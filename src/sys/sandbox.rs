@@ -112,6 +112,10 @@ pub enum Need {
     Mutex,
     /// It is sent its connections.
     Message,
+    /// It asks who the client of a Unix socket is.
+    PeerIdentity,
+    /// It keeps to a rate.
+    Clock,
 }
 
 impl Need {
@@ -121,6 +125,8 @@ impl Need {
             Need::RecordLock => &[libc::SYS_fcntl],
             Need::Mutex => &[libc::SYS_futex],
             Need::Message => &[libc::SYS_recvmsg],
+            Need::PeerIdentity => &[libc::SYS_getsockopt],
+            Need::Clock => &[libc::SYS_clock_gettime],
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
+use crate::access::{Client, Policy};
 use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
 use crate::daemon::tally::Tally;
@@ -161,7 +162,7 @@ impl Worker<'_> {
         };
         for i in 0..n {
             let datagram = self.batch.get(i);
-            match judge(&datagram, guard, now) {
+            match judge(&datagram, self.terms.admission.policy(), guard, now) {
                 Err(reason) => self.drop(reason),
                 Ok(()) => {
                     if let Some(copy) = self.copy {
@@ -188,7 +189,12 @@ impl Worker<'_> {
 }
 
 /// Is this one answered? If not, why.
-fn judge(datagram: &Arrived<'_>, guard: Option<&Guard>, now: u64) -> Result<(), Reason> {
+fn judge(
+    datagram: &Arrived<'_>,
+    policy: &Policy,
+    guard: Option<&Guard>,
+    now: u64,
+) -> Result<(), Reason> {
     if datagram.cut {
         return Err(Reason::TooLarge);
     }
@@ -198,6 +204,10 @@ fn judge(datagram: &Arrived<'_>, guard: Option<&Guard>, now: u64) -> Result<(), 
     });
     match (datagram.from, guard) {
         (Sender::Unnamed, _) => Err(Reason::Unnamed),
+        // Before the guard: who is refused uses none of the rates.
+        (Sender::Inet(from), _) if policy.rules.judge(Client::inet(from.ip())).is_err() => {
+            Err(Reason::Refused)
+        }
         (Sender::Inet(from), Some(guard)) => guard.judge(from, local, now),
         _ => Ok(()),
     }
