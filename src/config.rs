@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::access;
 use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
 
@@ -30,6 +31,8 @@ pub struct Config {
     pub overflow: Overflow,
     /// How long one connection may be silent, stuck, or last.
     pub timeouts: Timeouts,
+    /// Who is served, and how many of them.
+    pub access: access::Policy,
     /// What keeps UDP from being a weapon.
     pub udp: UdpLimits,
     /// What is given up once the sockets are open.

@@ -25,6 +25,7 @@
 //!
 //! Then, by need: [`daemon::scoreboard`] (what children tell),
 //! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
+//! [`access`] and [`daemon::admission`] (who is let in),
 //! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::activation` and `daemon::notify` (what a service
 //! manager hands over and is told), `daemon::model::errand` (commands by datagram),
@@ -45,7 +46,7 @@
 //! bin/echoload → cli::echoload → load → addr
 //! ```
 //!
-//! - `error`, `values` and `allowed` are words that everyone may use; `net` takes its
+//! - `error`, `values`, `allowed` and `access` are words that everyone may use; `net` takes its
 //!   settings from `config` and its addresses from `addr`.
 //! - `service` meets a connection, never a listener or a table. One part of it, the
 //!   `runner`, starts a process: what a client names is run beside the sandbox.
@@ -88,7 +89,7 @@
 //!   [`daemon::children`], [`daemon::reaper`].
 //! - **A wake-up is spent on one worker.** If that one dies or retires without
 //!   accepting, the client waits beside idle workers. So a woken worker accepts
-//!   before it obeys ([`daemon::model::gate`]), and the accidental death of an
+//!   before it obeys, and goes on while it refuses ([`daemon::model::gate`]), and the accidental death of an
 //!   idle one always forks another (`lost` in [`daemon::pool`]).
 //! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
 //!   child makes every later fork slower: [`sys::shm`] keeps the supervisor's
@@ -112,6 +113,7 @@
 //!   `keep_ours` in `daemon::intake`.
 #![deny(unsafe_code)]
 
+pub mod access;
 pub mod addr;
 pub mod allowed;
 pub mod cli;

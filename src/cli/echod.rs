@@ -8,6 +8,9 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use ipnet::IpNet;
+
+use crate::access::{self, PerSource, Who};
 use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
 use crate::config::{Config, Ports, Rate};
@@ -84,6 +87,26 @@ pub struct Args {
     /// End a connection after this long; off is no limit
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::limit)]
     pub max_lifetime: std::option::Option<Duration>,
+
+    /// Serve clients from this address or network, or uid:N or gid:N; repeatable
+    #[arg(long, value_name = "SOURCE", value_parser = access::who)]
+    pub allow: Vec<Who>,
+
+    /// Refuse clients from there; the longest prefix decides; repeatable
+    #[arg(long, value_name = "SOURCE", value_parser = access::who)]
+    pub deny: Vec<Who>,
+
+    /// Connections at once per source /32 or /64, or such networks; off is no limit
+    #[arg(long, value_name = "N[/V4:V6]", default_value = "off", value_parser = access::per_source)]
+    pub max_per_source: std::option::Option<PerSource>,
+
+    /// New connections; the excess waits in the queue; off is no limit
+    #[arg(long, value_name = "N/DURATION", default_value = "off", value_parser = values::rate)]
+    pub connection_rate: std::option::Option<Rate>,
+
+    /// Clients that count for neither of the last two; repeatable
+    #[arg(long, value_name = "NETWORK", value_parser = access::network)]
+    pub exempt: Vec<IpNet>,
 
     /// Datagrams answered per source /24 or /56; twice as many in a burst; off is no limit
     #[arg(long, value_name = "N/DURATION", default_value = "50/1s", value_parser = values::rate)]

@@ -28,8 +28,10 @@ const ONLY_PREFORK: [&str; 5] = [
 /// A usage error that names the options that do not go together.
 pub fn config(typed: Typed) -> Result<Config> {
     refuse_unusable(&typed)?;
+    super::access::check(&typed)?;
     let model = model(&typed)?;
     super::commands::check(&typed, model)?;
+    let access = super::access::policy(&typed.args);
     let (args, handed) = (typed.args, typed.handed);
     let iterative = model == Model::Iterative;
     Ok(Config {
@@ -53,6 +55,7 @@ pub fn config(typed: Typed) -> Result<Config> {
             write: args.write_timeout,
             lifetime: args.max_lifetime,
         },
+        access,
         udp: UdpLimits {
             rate: args.udp_rate,
             global_rate: args.udp_global_rate,
@@ -168,6 +171,9 @@ fn refuse_unusable(typed: &Typed) -> Result<()> {
             "max-clients",
             "backlog",
             "overflow",
+            "max-per-source",
+            "connection-rate",
+            "exempt",
             "daemon",
             "pidfile",
             "ready-fd",
@@ -209,7 +215,7 @@ fn model(typed: &Typed) -> Result<Model> {
         ModelName::Thread => Model::Thread,
         ModelName::Prethread => Model::Prethread {
             pool: pool(typed)?,
-            accept: thread_accept(args.accept)?,
+            accept: thread_accept(super::access::accept(typed))?,
         },
     })
 }
@@ -232,7 +238,7 @@ fn thread_accept(how: AcceptName) -> Result<ThreadAccept> {
 
 fn accept(typed: &Typed) -> Result<Accept> {
     let args = &typed.args;
-    Ok(match args.accept {
+    Ok(match super::access::accept(typed) {
         AcceptName::Shared => Accept::Shared,
         AcceptName::Fcntl => Accept::Fcntl,
         AcceptName::Mutex => Accept::Mutex,

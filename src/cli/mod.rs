@@ -1,6 +1,7 @@
 //! What was typed: the command lines, by clap. What it means is
 //! [`crate::config`].
 
+mod access;
 mod commands;
 pub mod echoc;
 pub mod echod;

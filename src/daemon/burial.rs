@@ -35,6 +35,7 @@ impl Supervisor {
             self.accept_trouble(errno, now);
         }
         self.note_seats(now);
+        self.look_at_refusals(now, false);
     }
 
     pub(super) fn note_closed_channels(&mut self, now: Instant) {
@@ -51,6 +52,7 @@ impl Supervisor {
         let Some(child) = self.children.release(slot) else {
             return;
         };
+        self.vacate(slot);
         if let Some(channels) = &mut self.channels {
             channels.close(slot);
         }

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::admission::Admission;
 use super::scoreboard::{Scoreboard, Slot};
 use super::seats::Seats;
 use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
@@ -58,6 +59,8 @@ pub struct Terms<'a> {
     pub orphans: Orphans,
     /// The seats, where one process serves many clients at once.
     pub seats: Option<&'a Seats>,
+    /// Who is let in, where it accepts.
+    pub admission: &'a Admission,
     /// What becomes of a client beyond the limit.
     pub overflow: Overflow,
     /// With `--print`, standard output: what is received is copied there.

@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::child::Terms;
 use super::ending;
-use crate::config::{Config, Orphans, SandboxPolicy};
+use crate::config::{Config, Model, Orphans, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::sys::process;
 use crate::sys::rlimits::Worker;
@@ -41,6 +41,8 @@ pub(super) fn needs(config: &Config) -> Vec<Need> {
         releases.then_some(Need::Release),
         (processes && config.timeouts.lifetime.is_some()).then_some(Need::Alarm),
         ending::start_of_conn().is_some().then_some(Need::Log),
+        (config.access.rules.ask_identity() && !passed).then_some(Need::PeerIdentity),
+        (config.access.rate.is_some() && config.model == Model::Iterative).then_some(Need::Clock),
     ]
     .into_iter()
     .flatten()

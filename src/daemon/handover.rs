@@ -27,6 +27,7 @@ impl Supervisor {
             match self.try_accept(listener, now) {
                 Tried::Got(held) if turns_away => self.turn_away(held, now),
                 Tried::Got(held) => self.pass(held, now),
+                Tried::Refused => {}
                 Tried::Empty | Tried::NotNow => return,
                 Tried::Unusable(errno) => return self.give_up_listener(listener, errno),
             }
@@ -68,9 +69,11 @@ impl Supervisor {
         let Some(passing) = &mut self.passing else {
             return;
         };
+        let peer = held.peer;
         match passing.pass(held, &self.estate.board) {
             Passed::To(slot) => {
                 self.children.taken(slot, now);
+                self.occupy(slot, peer);
                 self.accept_wait.reset();
             }
             Passed::NotYet => {}
@@ -91,6 +94,10 @@ impl Supervisor {
         self.estate.board.drain_again(|slot| again.push(slot));
         self.estate.board.drain_taken(|slot| passing.taken(slot));
         for slot in again {
+            self.vacate(slot);
+            let Some(passing) = &mut self.passing else {
+                return;
+            };
             if self.children.again(slot, self.generation.number) {
                 passing.free(slot);
             }

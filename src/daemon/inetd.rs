@@ -3,15 +3,18 @@
 //! is the client too.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 
-use nix::sys::socket::{SockType, getsockopt, sockopt};
+use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::dup2_stderr;
 
 use super::supervisor::BUFFER;
-use super::{account, offer, privileges};
+use super::{account, admission, offer, privileges};
+use crate::access::Refusal;
+use crate::addr::Peer;
 use crate::config::{Config, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::net;
@@ -47,6 +50,7 @@ pub fn serve(config: &Config, plain: &'static dyn Service) -> Result<Exit> {
     if !stream || listens {
         return Err(Error::usage("--inetd", "descriptor 0 is not a connection"));
     }
+    let conn = let_in(config, conn)?;
     net::set_stream(conn.as_fd(), &config.timeouts)
         .map_err(|e| Error::os("setsockopt", "descriptor 0", e))?;
     let plan = privileges::plan(
@@ -59,6 +63,33 @@ pub fn serve(config: &Config, plain: &'static dyn Service) -> Result<Exit> {
     let sandbox = super::confine::sandbox(config)?;
     let buffer = Buffer::new(BUFFER).map_err(|e| Error::os("mmap", "", e))?;
     locked_in(config, plain, &sandbox, conn, buffer)
+}
+
+/// `--allow` and `--deny`: there is no log here, so the reason is the error.
+fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
+    let policy = &config.access;
+    if policy.rules.is_empty() {
+        return Ok(conn);
+    }
+    let address = getpeername::<SockaddrStorage>(conn.as_raw_fd())
+        .map_err(|e| Error::os("getpeername", "descriptor 0", e))?;
+    let v4 = address.as_sockaddr_in().map(|&a| SocketAddr::V4(a.into()));
+    let v6 = address.as_sockaddr_in6().map(|&a| SocketAddr::V6(a.into()));
+    let peer = v4.or(v6).map_or(Peer::Unix, Peer::Inet);
+    let refused = match admission::client(conn.as_fd(), peer, policy) {
+        Some(client) => policy.rules.judge(client).err(),
+        None => None,
+    };
+    let Some(refusal) = refused else {
+        return Ok(conn);
+    };
+    net::overflow_reset(conn);
+    let why = match refusal {
+        Refusal::Rule(rule) => policy.rules.get(rule).map(ToString::to_string),
+        Refusal::Unlisted => Some("no --allow".to_owned()),
+    };
+    let why = why.unwrap_or_default();
+    Err(Error::usage(format!("refusing {peer}"), why).exit(Exit::NoPermission))
 }
 
 fn locked_in(

@@ -19,6 +19,8 @@ const BATCH: usize = 16;
 /// What trying to accept has brought.
 pub(super) enum Tried {
     Got(Held),
+    /// Somebody was there, and was not let in.
+    Refused,
     Empty,
     NotNow,
     Unusable(Errno),
@@ -37,6 +39,7 @@ impl Supervisor {
             match self.try_accept(listener, now) {
                 Tried::Got(held) if self.children.full() => self.turn_away(held, now),
                 Tried::Got(held) => self.serve(held, now),
+                Tried::Refused => {}
                 Tried::Empty | Tried::NotNow => return,
                 Tried::Unusable(errno) => return self.give_up_listener(listener, errno),
             }
@@ -53,15 +56,19 @@ impl Supervisor {
         let Some(Some(open)) = self.estate.listeners.get(listener) else {
             return Tried::Empty;
         };
+        if self.pause().is_some() {
+            return Tried::NotNow;
+        }
         loop {
             let errno = match open.accept() {
                 Ok((conn, peer)) => {
                     self.accept_wait.reset();
-                    return Tried::Got(Held {
+                    let held = Held {
                         conn,
                         peer,
                         listener,
-                    });
+                    };
+                    return self.screen(held, now).map_or(Tried::Refused, Tried::Got);
                 }
                 Err(errno) => errno,
             };
@@ -109,6 +116,7 @@ impl Supervisor {
             {
                 match self.try_accept(listener, now) {
                     Tried::Got(held) => self.serve(held, now),
+                    Tried::Refused => {}
                     Tried::Empty | Tried::Unusable(_) => self.close_listener(listener),
                     Tried::NotNow => return,
                 }
@@ -150,8 +158,12 @@ impl Supervisor {
         }
         for listener in 0..self.estate.listeners.len() {
             self.keep_ours(listener);
-            while let Tried::Got(held) = self.try_accept(listener, now) {
-                net::overflow_reset(held.conn);
+            loop {
+                match self.try_accept(listener, now) {
+                    Tried::Got(held) => net::overflow_reset(held.conn),
+                    Tried::Refused => continue,
+                    _ => break,
+                }
                 cut += 1;
             }
             self.close_listener(listener);

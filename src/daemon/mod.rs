@@ -6,6 +6,7 @@
 
 pub mod account;
 mod activation;
+pub mod admission;
 pub mod backoff;
 pub mod births;
 mod burial;
@@ -15,6 +16,7 @@ pub mod children;
 pub mod confine;
 mod crew;
 pub mod detach;
+mod doorkeeper;
 mod drop_log;
 pub mod ending;
 pub mod generation;
@@ -34,10 +36,12 @@ mod posts;
 pub mod privileges;
 mod ready;
 pub mod reaper;
+pub mod refusals;
 mod report;
 pub mod scoreboard;
 pub mod seats;
 pub mod self_check;
+mod sources;
 pub mod startup;
 pub mod state;
 mod stop;
@@ -54,6 +58,7 @@ use log::{info, warn};
 use nix::unistd::Pid;
 
 use self::activation::Activation;
+use self::admission::Admission;
 use self::crew::Crew;
 use self::detach::Ready;
 use self::pidfile::PidFile;
@@ -351,8 +356,8 @@ fn supervisor(
         .is_threaded()
         .then(|| seats::Seats::new(config.max_clients));
     let boards = scoreboard::Scoreboard::new(config.child_slots())
-        .and_then(|board| Ok((board, seats.transpose()?)));
-    let (board, seats) = match boards {
+        .and_then(|board| Ok((board, seats.transpose()?, Admission::new(&config.access)?)));
+    let (board, seats, admission) = match boards {
         Ok(boards) => boards,
         Err(errno) => {
             let error = Error::os("map", "the scoreboard", errno);
@@ -374,6 +379,7 @@ fn supervisor(
         addresses: sockets.names,
         board,
         seats,
+        admission,
         services,
         sandbox,
         null,
@@ -416,6 +422,9 @@ fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, 
             Some(label) => info!("listening on {name}, handed over as {label}"),
             None => info!("listening on {name}"),
         }
+    }
+    if let Some(access) = config.access.describe() {
+        info!("{access}");
     }
     if let Some(allowed) = offer::say(config) {
         info!("{allowed}");

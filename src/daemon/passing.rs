@@ -100,6 +100,11 @@ impl Passing {
         !self.waiting.is_empty()
     }
 
+    /// Those that do.
+    pub fn waiting(&self) -> impl Iterator<Item = &Held> {
+        self.waiting.iter()
+    }
+
     /// The one that has waited longest.
     pub fn next_waiting(&mut self) -> Option<Held> {
         self.waiting.pop_front()

@@ -205,6 +205,14 @@ impl Seats {
         (0..self.seats).filter(|&seat| self.serves(seat)).count()
     }
 
+    /// How many of those are such clients.
+    pub fn count_of(&self, is: impl Fn(Peer) -> bool) -> usize {
+        let serving = (0..self.seats).filter(|&seat| self.serves(seat));
+        serving
+            .filter(|&seat| is(self.report_of(seat).peer))
+            .count()
+    }
+
     fn serves(&self, seat: usize) -> bool {
         self.owner(seat).load(Ordering::Relaxed) != 0
             && self.line(seat)[STATE].load(Ordering::Acquire) == 1

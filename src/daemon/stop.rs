@@ -142,6 +142,7 @@ impl Supervisor {
         for listener in 0..self.estate.listeners.len() {
             self.close_listener(listener);
         }
+        self.look_at_refusals(Instant::now(), true);
         match self.cut {
             0 => info!("stopped; no client was cut"),
             n => warn!("stopped; {n} clients were cut"),

@@ -13,6 +13,7 @@ use log::debug;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::admission::Admission;
 use super::backoff::{Backoff, Episode};
 use super::births::Births;
 use super::channels::Channels;
@@ -25,8 +26,10 @@ use super::notify::{Notify, Word};
 use super::passing::Passing;
 use super::pool::Pool;
 use super::reaper::{Dead, Reaper};
+use super::refusals::RefusalLog;
 use super::scoreboard::{Scoreboard, Slot};
 use super::seats::Seats;
+use super::sources::Sources;
 use super::state::Phase;
 use super::workforce::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
 use crate::addr::Peer;
@@ -62,6 +65,8 @@ pub struct Estate {
     pub board: Scoreboard,
     /// Clients that may be served at once, where a process serves many.
     pub seats: Option<Seats>,
+    /// Who is let in.
+    pub admission: Admission,
     /// What they serve, at which listener.
     pub services: Menu,
     /// How they are locked in.
@@ -90,6 +95,7 @@ impl Estate {
             timeouts: self.config.timeouts,
             orphans: self.config.orphans,
             seats: self.seats.as_ref(),
+            admission: &self.admission,
             overflow: self.config.overflow,
             print: self.config.print.then(|| self.stdout.as_fd()),
             supervisor: self.pid,
@@ -125,6 +131,8 @@ pub struct Supervisor {
     pub(super) reaper: Reaper,
     pub(super) channels: Option<Channels>,
     pub(super) passing: Option<Passing>,
+    pub(super) sources: Option<Sources>,
+    pub(super) refusal_log: Option<RefusalLog>,
     pub(super) pool: Option<Pool>,
     pub(super) generation: Generation,
     pub(super) crew: Crew,
@@ -186,7 +194,13 @@ impl Supervisor {
             );
             Passing::new(slots, one_each)
         });
+        let admission = &estate.admission;
+        let counts_sources = admission.policy().per_source.is_some();
+        let sources = counts_sources.then(|| Sources::new(slots));
+        let refusal_log = admission.refusals().map(RefusalLog::new);
         Ok(Supervisor {
+            sources: sources.transpose().map_err(os("mmap"))?,
+            refusal_log: refusal_log.transpose().map_err(os("mmap"))?,
             names: estate
                 .listeners
                 .iter()
@@ -260,16 +274,7 @@ impl Supervisor {
         if child_died {
             self.crew.reap(generation, now);
         }
-        let (children, board) = (&self.children, &self.estate.board);
-        self.reaper
-            .reap(child_died, now, children, board, &mut self.dead);
-        if !self.dead.is_empty() {
-            // What the dead said last, before it is judged what they have done.
-            self.note_passed();
-        }
-        while let Some((slot, gone)) = self.dead.pop() {
-            self.bury(slot, gone, now);
-        }
+        self.bury_dead(child_died, now);
         while let Some((pid, gone)) = self.reaper.stranger() {
             if !self.crew.bury(pid, gone, generation, now) {
                 debug!("reaped process {pid}, which holds no slot");
@@ -282,9 +287,37 @@ impl Supervisor {
         }
     }
 
+    /// Everything that is known of ends by now, looked for at once and not when
+    /// the loop comes to it.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if self.channels.is_some() {
+            self.note_closed_channels(now);
+        }
+        if self.passing.is_some() {
+            self.note_passed();
+        }
+        self.bury_dead(true, now);
+    }
+
+    fn bury_dead(&mut self, child_died: bool, now: Instant) {
+        let (children, board) = (&self.children, &self.estate.board);
+        self.reaper
+            .reap(child_died, now, children, board, &mut self.dead);
+        if !self.dead.is_empty() {
+            // What the dead said last, before it is judged what they have done.
+            self.note_passed();
+        }
+        while let Some((slot, gone)) = self.dead.pop() {
+            self.bury(slot, gone, now);
+        }
+    }
+
     /// Sleeps; true if a descriptor woke us, false for a signal or the time.
     fn sleep(&mut self, now: Instant) -> bool {
-        let listening = self.listens(now);
+        // Asked once: that it is just over must not be missed by whoever would
+        // have to wake us.
+        let pause = self.pause();
+        let listening = pause.is_none() && self.listens(now);
         self.wait.clear();
         self.wait.add(Some(self.estate.board.bell()));
         self.wait.add(self.channels.as_ref().map(Channels::bell));
@@ -294,6 +327,9 @@ impl Supervisor {
         }
         let timeout = self
             .wakes_at(now)
+            .into_iter()
+            .chain(pause.map(|pause| now + pause))
+            .min()
             .map(|at| at.saturating_duration_since(now));
         self.wait.sleep(timeout, &self.signals.open_mask())
     }
@@ -311,6 +347,7 @@ impl Supervisor {
             self.troubles.full.wakes_at(),
             self.crew.wakes_at(self.generation.number, now),
             self.notify.as_ref().and_then(Notify::wakes_at),
+            self.refusal_log.as_ref().and_then(RefusalLog::wakes_at),
         ]
         .into_iter()
         .flatten()

@@ -40,6 +40,9 @@ impl Supervisor {
             self.size_pool(now);
         }
         self.man_posts(now);
+        if self.refusal_log.as_ref().is_some_and(|log| log.is_due(now)) {
+            self.look_at_refusals(now, false);
+        }
         if self.crew.is_due(now) {
             self.crew.look(now);
         }
@@ -233,7 +236,9 @@ impl Supervisor {
         {
             channels.close(slot);
         }
-        if !self.settle_fork(reserved, forked, Role::Busy, now) {
+        if self.settle_fork(reserved, forked, Role::Busy, now) {
+            self.occupy(slot, held.peer);
+        } else {
             self.held = Some(held);
             self.give_back(seat);
         }

@@ -17,6 +17,8 @@ pub enum Reason {
     Source,
     /// It was sent to more than one machine.
     Destination,
+    /// `--allow` and `--deny` refuse its source.
+    Refused,
     /// It does not fit our buffer.
     TooLarge,
     /// Its sender has no name to answer to.
@@ -34,12 +36,13 @@ pub enum Reason {
 }
 
 /// Every reason, in the order of its number.
-pub const REASONS: [Reason; 12] = [
+pub const REASONS: [Reason; 13] = [
     Reason::Rate,
     Reason::GlobalRate,
     Reason::SourcePort,
     Reason::Source,
     Reason::Destination,
+    Reason::Refused,
     Reason::TooLarge,
     Reason::Unnamed,
     Reason::Full,
@@ -78,6 +81,7 @@ impl Reason {
             Reason::SourcePort => "--udp-refuse-port",
             Reason::Source => "impossible source",
             Reason::Destination => "broadcast or multicast",
+            Reason::Refused => "--allow and --deny",
             Reason::TooLarge => "too large",
             Reason::Unnamed => "unnamed sender",
             Reason::Full => "no room for the reply",
@@ -98,6 +102,7 @@ impl Reason {
             }
             Reason::Source => "datagrams from an address that no client can have: dropped",
             Reason::Destination => "datagrams to a broadcast or multicast address: dropped",
+            Reason::Refused => "datagrams from a source that --allow and --deny refuse: dropped",
             Reason::TooLarge => "datagrams of more than 65536 bytes: dropped whole",
             Reason::Unnamed => "datagrams from sockets without a name to answer to: dropped",
             Reason::Full => "queues are full or memory is short: replies are dropped",

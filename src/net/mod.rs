@@ -19,6 +19,7 @@ mod inet;
 mod listener;
 mod options;
 mod owner;
+pub mod pace;
 pub mod udp_guard;
 mod unix_path;
 

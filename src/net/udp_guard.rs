@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use nix::errno::Errno;
 
 use super::drops::Reason;
-use crate::config::{Rate, UdpLimits};
+use super::pace::Pace;
+use crate::config::UdpLimits;
 use crate::sys::shm::{Line, Shared};
 
 /// Lines of the table, four entries each: 128 KiB.
@@ -33,32 +34,6 @@ pub struct Local {
     pub unicast: bool,
     /// It came by the loopback interface.
     pub loopback: bool,
-}
-
-/// A rate as the virtual time between two datagrams (a leaky bucket with one
-/// number to keep: when the next one would be due had all come evenly).
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    interval: u64,
-    span: u64,
-}
-
-impl Pace {
-    fn new(rate: Rate) -> Pace {
-        let per = u64::try_from(rate.per.as_nanos()).unwrap_or(u64::MAX >> 8);
-        let interval = (per / u64::from(rate.count)).max(1);
-        let span = interval.saturating_mul(BURST * u64::from(rate.count));
-        Pace { interval, span }
-    }
-
-    /// When the one after this would be due, if this one may pass. A time that
-    /// no sequence of these can have led to counts as none.
-    fn admit(self, due: u64, now: u64) -> Option<u64> {
-        let full = now.saturating_add(self.span);
-        let due = if due > full { now } else { due.max(now) };
-        let next = due.saturating_add(self.interval);
-        (next <= full).then_some(next)
-    }
 }
 
 /// The guard of one UDP socket.
@@ -83,8 +58,8 @@ impl Guard {
             refused.extend(own_ports.iter().map(|&port| (port, port)));
         }
         Ok(Guard {
-            rate: limits.rate.map(Pace::new),
-            global: limits.global_rate.map(Pace::new),
+            rate: limits.rate.map(|rate| Pace::new(rate, BURST)),
+            global: limits.global_rate.map(|rate| Pace::new(rate, BURST)),
             refused,
             table: Shared::new(1 + LINES)?,
             secret: RandomState::new(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Ports;
+use crate::config::Rate;
 
 const HERE: Option<Local> = Some(Local {
     unicast: true,

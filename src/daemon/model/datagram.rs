@@ -21,6 +21,7 @@ use nix::poll::{PollTimeout, poll};
 
 use super::errand::{self, Desk};
 use super::print::Print;
+use crate::access::{Client, Policy};
 use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
 use crate::daemon::confine;
@@ -149,7 +150,8 @@ impl Station<'_> {
 
     /// Is this one answered? Copies it out if so, counts it as dropped if not.
     pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> bool {
-        match judge(datagram, self.post.guard, now) {
+        let policy = self.terms.admission.policy();
+        match judge(datagram, policy, self.post.guard, now) {
             Err(reason) => self.drop(reason),
             Ok(()) => {
                 if let Some(copy) = &mut self.copy {
@@ -255,7 +257,12 @@ impl Worker<'_> {
 }
 
 /// Is this one answered? If not, why.
-fn judge(datagram: &Arrived<'_>, guard: Option<&Guard>, now: u64) -> Result<(), Reason> {
+fn judge(
+    datagram: &Arrived<'_>,
+    policy: &Policy,
+    guard: Option<&Guard>,
+    now: u64,
+) -> Result<(), Reason> {
     if datagram.cut {
         return Err(Reason::TooLarge);
     }
@@ -265,6 +272,10 @@ fn judge(datagram: &Arrived<'_>, guard: Option<&Guard>, now: u64) -> Result<(), 
     });
     match (datagram.from, guard) {
         (Sender::Unnamed, _) => Err(Reason::Unnamed),
+        // Before the guard: who is refused uses none of the rates.
+        (Sender::Inet(from), _) if policy.rules.judge(Client::inet(from.ip())).is_err() => {
+            Err(Reason::Refused)
+        }
         (Sender::Inet(from), Some(guard)) => guard.judge(from, local, now),
         _ => Ok(()),
     }

@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::addr::Peer;
+use crate::daemon::admission::Admission;
 use crate::daemon::scoreboard::Scoreboard;
 use crate::net::Listener;
 use crate::net::{AcceptError, classify};
@@ -37,6 +38,7 @@ pub struct Gate<'a> {
     listeners: &'a [Option<Listener>],
     lifeline: BorrowedFd<'a>,
     board: &'a Scoreboard,
+    admission: &'a Admission,
     epoll: Option<Arc<Epoll>>,
     first: usize,
     pause: u16,
@@ -46,10 +48,14 @@ pub struct Gate<'a> {
 pub(super) enum Tried {
     /// A connection, or a listener that is no use.
     Got(Next),
+    /// Somebody was there, and was not let in.
+    Refused,
     /// The queues are empty.
     Nothing,
     /// Descriptors or memory are short, which the board knows: not now.
     Short,
+    /// `--connection-rate` lets nobody in for so many milliseconds.
+    NotYet(u16),
 }
 
 impl<'a> Gate<'a> {
@@ -59,12 +65,14 @@ impl<'a> Gate<'a> {
         listeners: &'a [Option<Listener>],
         lifeline: BorrowedFd<'a>,
         board: &'a Scoreboard,
+        admission: &'a Admission,
         first: usize,
     ) -> Self {
         Gate {
             listeners,
             lifeline,
             board,
+            admission,
             epoll: None,
             first,
             pause: 0,
@@ -102,16 +110,20 @@ impl<'a> Gate<'a> {
         Ok(())
     }
 
-    /// The next connection, or word to go. Looks at the queues before it waits:
-    /// `idle` is called once if it has to.
+    /// The next connection, or word to go. Looks at the queues before it waits,
+    /// at the rate before that: `idle` is called once if it has to.
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         let mut told = false;
         let mut said = false;
         loop {
-            match self.try_accept() {
+            match self.try_in_time() {
                 Tried::Got(next) => return next,
                 Tried::Short => self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+                // It was not what we were woken for: the wake-up is spent when the
+                // queue is empty, not before.
+                Tried::Refused => continue,
                 Tried::Nothing => self.pause = 0,
+                Tried::NotYet(pause) => self.pause = pause,
             }
             if told && is_retired(self.lifeline) {
                 return Next::Retire;
@@ -121,6 +133,20 @@ impl<'a> Gate<'a> {
             }
             told = self.wait();
         }
+    }
+
+    /// [`Gate::try_accept`], where the rate allows: it is one worker alone that
+    /// keeps to it here.
+    fn try_in_time(&mut self) -> Tried {
+        if let Some(wait) = self.admission.wait() {
+            let ms = u16::try_from(wait.as_millis() + 1).unwrap_or(LONGEST_PAUSE);
+            return Tried::NotYet(ms.min(LONGEST_PAUSE));
+        }
+        let tried = self.try_accept();
+        if let Tried::Got(Next::Connection(_, peer, _)) = &tried {
+            self.admission.spend(*peer);
+        }
+        tried
     }
 
     /// Looks at each queue once, without waiting.
@@ -135,7 +161,10 @@ impl<'a> Gate<'a> {
                 let errno = match listener.accept() {
                     Ok((conn, peer)) => {
                         self.first = i + 1;
-                        return Tried::Got(Next::Connection(conn, peer, i));
+                        let conn = self.admission.screen(conn, peer, self.board);
+                        return conn.map_or(Tried::Refused, |conn| {
+                            Tried::Got(Next::Connection(conn, peer, i))
+                        });
                     }
                     Err(errno) => errno,
                 };
@@ -157,9 +186,12 @@ impl<'a> Gate<'a> {
 
     /// True if the lifeline has something to say.
     fn wait(&mut self) -> bool {
-        if self.pause > 0 || self.open().is_err() {
+        if self.pause > 0 {
             // A listener in the wait would wake us at once.
-            return watch(self.lifeline, self.pause.max(PAUSE));
+            return watch(self.lifeline, self.pause);
+        }
+        if self.open().is_err() {
+            return watch(self.lifeline, PAUSE);
         }
         let Some(epoll) = &self.epoll else {
             return false;

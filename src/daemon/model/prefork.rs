@@ -34,7 +34,13 @@ pub fn door<'a>(
         }
         return Door::Passed(Inbox::new(channel.as_fd(), lifeline, terms.board));
     }
-    let gate = Gate::new(terms.listeners, lifeline, terms.board, terms.slot);
+    let gate = Gate::new(
+        terms.listeners,
+        lifeline,
+        terms.board,
+        terms.admission,
+        terms.slot,
+    );
     match generation.lock() {
         Some(lock) => Door::Locked(gate, lock, terms.board),
         None => Door::Open(gate),

@@ -15,8 +15,9 @@ use nix::errno::Errno;
 
 use super::crew::{Client, Crew};
 use super::gate::{Gate, Next};
+use crate::addr::Peer;
 use crate::config::PoolLimits;
-use crate::daemon::seats::Seat;
+use crate::daemon::seats::{Seat, Seats};
 use crate::daemon::supervisor::BUFFER;
 use crate::sys::process;
 use crate::sys::shm::Buffer;
@@ -60,10 +61,20 @@ impl Hand {
         self.given.notify_all();
     }
 
-    fn take(&self, crew: &Crew<'_>) -> Got {
+    /// Main thread: how many clients, given or being served, are such ones. Under
+    /// the lock under which a client goes from here to its seat, so that none is
+    /// counted twice or not at all.
+    pub fn count_of(&self, seats: &Seats, is: impl Fn(Peer) -> bool) -> usize {
+        let clients = self.clients();
+        let given = clients.iter().filter(|client| is(client.peer)).count();
+        given + seats.count_of(is)
+    }
+
+    fn take(&self, crew: &Crew<'_>, seat: &Seat) -> Got {
         let mut clients = self.clients();
         loop {
             if let Some(client) = clients.pop_front() {
+                crew.seat(seat, &client);
                 return Got::Client(client);
             }
             if crew.roster().sealed {
@@ -80,21 +91,26 @@ impl Hand {
 }
 
 impl Place<'_> {
-    fn next(&mut self, crew: &Crew<'_>) -> Got {
+    /// The next client, in the thread's seat.
+    fn next(&mut self, crew: &Crew<'_>, seat: &Seat) -> Got {
         let next = match self {
             Place::Shared(gate) => gate.next(|| {}),
             Place::Mutex(gate) => {
                 let mut turn = gate.lock().unwrap_or_else(PoisonError::into_inner);
                 turn.next(|| {})
             }
-            Place::Pass(hand) => return hand.take(crew),
+            Place::Pass(hand) => return hand.take(crew, seat),
         };
         match next {
-            Next::Connection(conn, peer, listener) => Got::Client(Client {
-                conn,
-                peer,
-                listener,
-            }),
+            Next::Connection(conn, peer, listener) => {
+                let client = Client {
+                    conn,
+                    peer,
+                    listener,
+                };
+                crew.seat(seat, &client);
+                Got::Client(client)
+            }
             Next::Retire => Got::Leave,
             Next::Unusable(listener, errno) => Got::Unusable(listener, errno),
         }
@@ -111,7 +127,7 @@ pub fn work(crew: &Crew<'_>, mut place: Place<'_>, seat: Seat, limits: PoolLimit
     let mut buffer = Buffer::new(BUFFER);
     let was_idle = loop {
         process::set_name(process::IDLE);
-        let client = match place.next(crew) {
+        let client = match place.next(crew, &seat) {
             Got::Client(client) => client,
             Got::Leave => break true,
             Got::Unusable(listener, errno) => {
@@ -120,7 +136,6 @@ pub fn work(crew: &Crew<'_>, mut place: Place<'_>, seat: Seat, limits: PoolLimit
                 break true;
             }
         };
-        crew.seat(&seat, &client);
         note_taken(crew, &place, limits, most);
         let memory = buffer.as_mut().map(Buffer::bytes).map_err(|errno| *errno);
         crew.serve(client, &seat, memory);

@@ -66,7 +66,13 @@ fn work(
     let crew = Crew::new(terms, seats)?;
     // The threads' lifeline: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let mut gate = Gate::new(terms.listeners, told.as_fd(), terms.board, terms.slot);
+    let mut gate = Gate::new(
+        terms.listeners,
+        told.as_fd(),
+        terms.board,
+        terms.admission,
+        terms.slot,
+    );
     if waits_at_the_gate(model) {
         gate.open()?;
     }
@@ -145,11 +151,18 @@ impl<'scope, 'env> Post<'scope, 'env> {
             let now = Instant::now();
             let life = self.crew.end_lives(now);
             self.start_threads(now);
-            let intake = self.intake(now);
+            // Asked once: that it is just over must not be missed by whoever would
+            // have to wake us.
+            let pause = self.terms.admission.wait();
+            let intake = match pause {
+                None => self.intake(now),
+                Some(_) => Intake::None,
+            };
             let due = [
                 life,
                 self.thread_wait.wakes_at(now),
                 self.accept_wait.wakes_at(now),
+                pause.map(|pause| now + pause),
             ];
             let woken = self.wait(Some(lifeline), intake, due.into_iter().flatten().min(), now);
             if woken.lifeline && is_told(lifeline) {

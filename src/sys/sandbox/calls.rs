@@ -56,6 +56,10 @@ pub enum Need {
     RecordLock,
     /// It takes a mutex that other processes hold.
     Mutex,
+    /// It asks who the client of a Unix socket is.
+    PeerIdentity,
+    /// It keeps to a rate.
+    Clock,
 }
 
 const fn any(number: c_long) -> Call {
@@ -185,6 +189,12 @@ const DATAGRAMS: [Call; 9] = [
 /// Record locks, taken and waited for.
 const LOCKS: [u64; 2] = [one(libc::F_SETLK), one(libc::F_SETLKW)];
 
+/// Who is at the other end of a Unix socket, unix(7).
+const PEER_IDENTITY: [(u8, Test); 2] = [
+    (1, Test::Among(&[one(libc::SOL_SOCKET)])),
+    (2, Test::Among(&[one(libc::SO_PEERCRED)])),
+];
+
 impl Need {
     fn calls(self) -> Vec<Call> {
         match self {
@@ -195,6 +205,8 @@ impl Need {
             Need::Log => LOG.to_vec(),
             Need::RecordLock => vec![with(libc::SYS_fcntl, &[(1, Test::Among(&LOCKS))])],
             Need::Mutex => vec![any(libc::SYS_futex)],
+            Need::PeerIdentity => vec![with(libc::SYS_getsockopt, &PEER_IDENTITY)],
+            Need::Clock => vec![any(libc::SYS_clock_gettime)],
         }
     }
 }

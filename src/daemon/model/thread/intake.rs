@@ -7,6 +7,7 @@ use super::super::crew::Client;
 use super::super::gate::{Next, Tried};
 use super::Post;
 use crate::config::{Overflow, ThreadAccept};
+use crate::daemon::refusals::Why;
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
@@ -58,6 +59,9 @@ impl Post<'_, '_> {
     /// A listener is readable. What is to be done may have changed meanwhile.
     pub(super) fn accept_some(&mut self, now: Instant) {
         for _ in 0..BATCH {
+            if self.terms.admission.wait().is_some() {
+                return;
+            }
             let intake = self.intake(now);
             if intake == Intake::None || !self.accept(intake, now) {
                 return;
@@ -77,13 +81,17 @@ impl Post<'_, '_> {
                 self.crew.roster().unusable = Some((listener, errno));
                 return false;
             }
-            Tried::Got(Next::Retire) | Tried::Nothing => return false,
+            Tried::Refused => return true,
+            Tried::Got(Next::Retire) | Tried::Nothing | Tried::NotYet(_) => return false,
             Tried::Short => {
                 self.accept_wait.fail(now);
                 return false;
             }
         };
         self.accept_wait.reset();
+        let Some(client) = self.let_in(client) else {
+            return true;
+        };
         match (intake, self.seat.take()) {
             (Intake::TurnAway, seat) => {
                 self.seat = seat;
@@ -98,5 +106,24 @@ impl Post<'_, '_> {
             (_, None) => self.hand.give(self.crew, client),
         }
         true
+    }
+
+    /// The limits that depend on other clients. They count for the supervisor
+    /// and for other workers too: all have their seats in the same memory.
+    fn let_in(&self, client: Client) -> Option<Client> {
+        let admission = self.terms.admission;
+        let policy = admission.policy();
+        if let Some(source) = policy.source(client.peer)
+            && let Some(limit) = policy.per_source
+        {
+            let is = |peer| policy.source(peer) == Some(source);
+            if self.hand.count_of(self.seats, is) >= limit.most as usize {
+                let (why, board) = (Why::Full(source), self.terms.board);
+                admission.refuse(client.conn, client.peer, why, board);
+                return None;
+            }
+        }
+        admission.spend(client.peer);
+        Some(client)
     }
 }

@@ -1,0 +1,76 @@
+//! Whose connections the supervisor's children serve (`--max-per-source`): a
+//! source for each slot, and nothing that is added up. A count that is kept can
+//! disagree with what it counts; this one is made anew when it is asked for, and
+//! holds as exactly as the slots do. It costs a look at each slot: measured, 0.3 us
+//! with 512 of them and 10 us with 20,000, where a fork takes ten times that.
+//!
+//! A slot is vacated when the kernel says that its child is gone. Only a worker
+//! that is passed one client after another says itself when it is free again:
+//! one that was taken over can keep its client uncounted.
+
+use nix::errno::Errno;
+
+use super::scoreboard::Slot;
+use crate::access::Source;
+use crate::sys::shm::Private;
+
+/// No network: all ones is a multicast address, which nobody connects from.
+const NOBODY: Source = Source(u128::MAX);
+
+/// The sources, by slot.
+pub struct Sources {
+    of: Private<Source>,
+    high: usize,
+}
+
+impl Sources {
+    /// Nobody is served by any of `slots`.
+    ///
+    /// # Errors
+    /// mmap(2)'s and madvise(2)'s.
+    pub fn new(slots: usize) -> Result<Self, Errno> {
+        Ok(Sources {
+            of: Private::new(slots, NOBODY)?,
+            high: 0,
+        })
+    }
+
+    /// The child of `slot` serves a client from there; `None` is one that counts
+    /// for nobody.
+    pub fn occupy(&mut self, slot: Slot, source: Option<Source>) {
+        self.of[slot] = source.unwrap_or(NOBODY);
+        self.high = self.high.max(slot + 1);
+    }
+
+    /// It does not any more.
+    pub fn vacate(&mut self, slot: Slot) {
+        self.of[slot] = NOBODY;
+    }
+
+    /// How many children serve clients from there.
+    pub fn count(&self, source: Source) -> usize {
+        let taken = &self.of[..self.high];
+        taken.iter().filter(|&&other| other == source).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_counts_for_whom_it_serves_and_for_as_long() {
+        let mut sources = Sources::new(4).unwrap();
+        let (a, b) = (Source(1), Source(2));
+        for (slot, source) in [(0, Some(a)), (1, Some(b)), (2, Some(a)), (3, None)] {
+            sources.occupy(slot, source);
+        }
+        assert_eq!((sources.count(a), sources.count(b)), (2, 1));
+        sources.vacate(0);
+        sources.vacate(0);
+        sources.vacate(3);
+        assert_eq!((sources.count(a), sources.count(b)), (1, 1));
+        sources.occupy(2, Some(b));
+        assert_eq!((sources.count(a), sources.count(b)), (0, 2));
+    }
+}
