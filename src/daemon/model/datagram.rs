@@ -83,7 +83,10 @@ pub fn serve(terms: &Terms<'_>, post: &Post<'_>) -> ! {
 
 /// Buffers, and a descriptor of the socket that no signal takes away.
 fn prepare(terms: &Terms<'_>, post: &Post<'_>) -> Option<(Batch, OwnedFd)> {
-    let batch = Batch::new().ok()?;
+    let batch = match (Batch::new().ok()?, post.guard) {
+        (batch, Some(_)) => batch,
+        (batch, None) => batch.without_control(),
+    };
     let own = post.socket.try_clone_to_owned().ok()?;
     lifeline::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
     Some((batch, own))
