@@ -212,15 +212,18 @@ fn open_in(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
         | OFlag::O_NONBLOCK
         | OFlag::O_NOCTTY
         | OFlag::O_CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(
-            dir,
-            name,
-            flags | OFlag::O_CREAT,
-            Mode::from_bits_truncate(0o640),
-        ),
+    let mode = Mode::from_bits_truncate(0o640);
+    let file = match openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => openat(dir, name, flags | OFlag::O_CREAT, mode),
         result => result,
+    }?;
+    // A second name of a file that is not ours to write, where the kernel lets
+    // people make such (fs.protected_hardlinks, proc_sys_fs(5)).
+    let stat = fstat(&file)?;
+    if kind(&stat) == SFlag::S_IFREG && stat.st_nlink > 1 {
+        return Err(Errno::EMLINK);
     }
+    Ok(file)
 }
 
 fn refused(path: &Path, errno: Errno) -> Error {
@@ -231,6 +234,9 @@ fn refused(path: &Path, errno: Errno) -> Error {
             .exit(Exit::NoPermission),
         Errno::ELOOP => error
             .hint("a symbolic link is not followed: name the file itself in --log-target")
+            .exit(Exit::CantCreate),
+        Errno::EMLINK => error
+            .hint("it has a second name, a hard link: name a file that has one")
             .exit(Exit::CantCreate),
         _ => error
             .hint("--log-target needs a file in an existing directory")
