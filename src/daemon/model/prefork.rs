@@ -110,6 +110,8 @@ fn lock_in(terms: &Terms<'_>, door: &mut Door<'_>) -> Option<()> {
 fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) {
     process::set_name(process::SERVING);
     let started = ending::start_of_conn();
+    #[cfg(debug_assertions)]
+    child::lie(terms);
     let end = match child::prepare(terms, conn.as_fd(), listener) {
         Err(errno) => End::Error(errno),
         Ok(()) => {
