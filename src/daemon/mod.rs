@@ -23,6 +23,7 @@ pub mod limits;
 pub mod model;
 mod offer;
 mod orders;
+mod overflows;
 mod passing;
 pub mod paths;
 pub mod pidfile;

@@ -21,6 +21,7 @@ use super::children::Children;
 use super::crew::Crew;
 use super::ending::Gone;
 use super::generation::Generation;
+use super::overflows::Overflows;
 use super::passing::Passing;
 use super::pool::Pool;
 use super::reaper::{Dead, Reaper};
@@ -133,6 +134,7 @@ pub struct Supervisor {
     pub(super) started: bool,
     pub(super) idle_lost: usize,
     pub(super) births: Births,
+    pub(super) overflows: Overflows,
     pub(super) cut: usize,
     pub(super) exit: Exit,
     dead: Dead,
@@ -203,6 +205,7 @@ impl Supervisor {
             // Without a listener there is nobody to wait for.
             pool: pool.filter(|_| !estate.listeners.is_empty()).map(Pool::new),
             crew,
+            overflows: Overflows::new(&estate.listeners),
             estate,
             signals,
             log,
@@ -306,6 +309,7 @@ impl Supervisor {
             self.troubles.sick.wakes_at(),
             self.troubles.accept.wakes_at(),
             self.troubles.full.wakes_at(),
+            self.overflows.wakes_at().filter(|_| self.phase.welcomes()),
             self.crew.wakes_at(self.generation.number, now),
         ]
         .into_iter()

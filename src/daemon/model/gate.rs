@@ -50,6 +50,8 @@ pub(super) enum Tried {
     Nothing,
     /// Descriptors or memory are short, which the board knows: not now.
     Short,
+    /// A firewall or security module said no, which the board knows: not soon.
+    Denied,
 }
 
 impl<'a> Gate<'a> {
@@ -111,6 +113,7 @@ impl<'a> Gate<'a> {
             match self.try_accept() {
                 Tried::Got(next) => return next,
                 Tried::Short => self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+                Tried::Denied => self.pause = LONGEST_PAUSE,
                 Tried::Nothing => self.pause = 0,
             }
             if told && is_retired(self.lifeline) {
@@ -125,7 +128,7 @@ impl<'a> Gate<'a> {
 
     /// Looks at each queue once, without waiting.
     pub(super) fn try_accept(&mut self) -> Tried {
-        let mut short = false;
+        let mut tried = Tried::Nothing;
         for k in 0..self.listeners.len() {
             let i = (self.first + k) % self.listeners.len();
             let Some(listener) = &self.listeners[i] else {
@@ -139,20 +142,19 @@ impl<'a> Gate<'a> {
                     }
                     Err(errno) => errno,
                 };
-                match classify(errno) {
+                tried = match classify(errno) {
                     AcceptError::Again => break,
                     // A connection that was gone before we came: the next one.
-                    AcceptError::Continue => {}
-                    AcceptError::Exhausted | AcceptError::Denied => {
-                        self.board.trouble(errno);
-                        short = true;
-                        break;
-                    }
+                    AcceptError::Continue => continue,
+                    AcceptError::Exhausted => Tried::Short,
+                    AcceptError::Denied => Tried::Denied,
                     AcceptError::Unusable => return Tried::Got(Next::Unusable(i, errno)),
-                }
+                };
+                self.board.trouble(errno);
+                break;
             }
         }
-        if short { Tried::Short } else { Tried::Nothing }
+        tried
     }
 
     /// True if the lifeline has something to say.

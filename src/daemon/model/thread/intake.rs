@@ -82,6 +82,10 @@ impl Post<'_, '_> {
                 self.accept_wait.fail(now);
                 return false;
             }
+            Tried::Denied => {
+                self.accept_wait.fail_for_long(now);
+                return false;
+            }
         };
         self.accept_wait.reset();
         match (intake, self.seat.take()) {
