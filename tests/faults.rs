@@ -2,20 +2,41 @@
 //! stops under load, short reads and writes. Rows of the fault catalogue by
 //! number, each over every design it can happen in.
 //!
+//! The whole catalogue is in `tests/faults/catalogue.rs`, with the file of each
+//! row's tests, and the reason where there is none.
+//!
 //! What a test expects of one design is in `tests/faults/`; here is only which
 //! design runs it.
 
+#[path = "faults/births.rs"]
+mod births;
 #[path = "faults/broken.rs"]
 mod broken;
+#[path = "faults/catalogue.rs"]
+mod catalogue;
+#[path = "faults/clock.rs"]
+mod clock;
 mod common;
 #[path = "faults/deaths.rs"]
 mod deaths;
 #[path = "faults/doubles.rs"]
 mod doubles;
+#[path = "faults/floods.rs"]
+mod floods;
+#[path = "faults/gossip.rs"]
+mod gossip;
 #[path = "faults/orphans.rs"]
 mod orphans;
+#[path = "faults/pids.rs"]
+mod pids;
+#[path = "faults/planted.rs"]
+mod planted;
+#[path = "faults/stopped.rs"]
+mod stopped;
 #[path = "faults/stops.rs"]
 mod stops;
+#[path = "faults/storms.rs"]
+mod storms;
 #[path = "faults/streams.rs"]
 mod streams;
 #[path = "faults/wrapper.rs"]

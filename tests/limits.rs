@@ -7,6 +7,10 @@
 #[path = "limits/accept.rs"]
 mod accept;
 mod common;
+#[path = "limits/memory.rs"]
+mod memory;
+#[path = "limits/queue.rs"]
+mod queue;
 #[path = "limits/resources.rs"]
 mod resources;
 
@@ -14,7 +18,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use common::client::is_timeout;
-use common::design::{FORK_WAIT, PREFORK};
+use common::design::{FORK_WAIT, PREFORK, THREAD, side_by_side};
 use common::{
     Builder, Client, ConnLine, DEADLINE, DESIGNS, Daemon, many, pattern, poll_until, rss_kib,
 };
@@ -170,6 +174,24 @@ fn row_80_clients_beyond_the_limit_wait_and_are_served() {
         }
         assert_eq!(told() - before, 1, "{}: a line an episode", design.name);
     }
+}
+
+/// For longer than trouble has to be away to be called over.
+#[test]
+fn row_80_a_limit_that_lasts_is_one_line() {
+    side_by_side(&[&PREFORK, &FORK_WAIT, &THREAD], |design| {
+        let (args, n) = design.limited_to(2);
+        let daemon = Daemon::start(&args);
+        let mut held: Vec<_> = (0..n).map(|_| Client::connect(daemon.addr())).collect();
+        for client in &mut held {
+            client.ping(b"here to stay");
+        }
+        let mut next = Client::connect(daemon.addr());
+        daemon.wait_log("reached", DEADLINE);
+        assert!(next.silent_for(Duration::from_secs(6)));
+        assert_eq!(daemon.log_count("reached"), 1, "{}", design.name);
+        assert_eq!(daemon.log_count("below"), 0, "{}", design.name);
+    });
 }
 
 #[test]

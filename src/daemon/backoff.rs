@@ -31,6 +31,12 @@ impl Backoff {
         self.next = (self.next * 2).min(self.limit);
     }
 
+    /// It failed, and will for a while: waits the longest at once.
+    pub fn fail_for_long(&mut self, now: Instant) {
+        self.next = self.limit;
+        self.fail(now);
+    }
+
     /// It worked, or the world has changed: try at once.
     pub fn reset(&mut self) {
         self.next = self.first;
@@ -71,6 +77,13 @@ impl Episode {
         self.count += 1;
         self.last = Some(now);
         self.since.replace(self.since.unwrap_or(now)).is_none()
+    }
+
+    /// If it has begun: it lasts, whether or not anything happens.
+    pub fn lasts(&mut self, now: Instant) {
+        if self.is_on() {
+            self.last = Some(now);
+        }
     }
 
     /// Has it begun, and not ended?
@@ -114,6 +127,11 @@ mod tests {
         assert!(!backoff.waits(now));
         backoff.fail(now);
         assert_eq!(backoff.wakes_at(now), Some(now + ms(100)));
+        backoff.fail_for_long(now);
+        assert_eq!(backoff.wakes_at(now), Some(now + ms(300)));
+        backoff.reset();
+        backoff.fail(now);
+        assert_eq!(backoff.wakes_at(now), Some(now + ms(100)));
     }
 
     #[test]
@@ -130,5 +148,11 @@ mod tests {
         assert_eq!(episode.end(quiet), Some((4, Duration::from_secs(3))));
         assert_eq!(episode.end(quiet), None);
         assert!(episode.begin(quiet));
+        let (still, over) = (quiet + QUIET, quiet + 2 * QUIET);
+        episode.lasts(still);
+        assert_eq!(episode.end(still), None);
+        assert_eq!(episode.end(over), Some((1, QUIET)));
+        episode.lasts(over);
+        assert!(!episode.is_on());
     }
 }

@@ -13,6 +13,7 @@ use super::channels::Channels;
 use super::child::Leave;
 use super::children::{Child, Role};
 use super::ending::{self, Ended, Gone};
+use super::intake::Tried;
 use super::scoreboard::{Said, Slot};
 use super::supervisor::Supervisor;
 use crate::error::errno_text;
@@ -132,12 +133,8 @@ impl Supervisor {
         if leave(Leave::Retired) || leave(Leave::Served) || child.told {
             return;
         }
-        if leave(Leave::Unusable) {
-            let report = self.estate.board.report(slot);
-            let Some(End::Error(errno)) = report.end else {
-                return;
-            };
-            return self.give_up_listener(report.listener, errno);
+        if leave(Leave::Unusable) && self.lost_listener(slot, now) {
+            return;
         }
         let pid = child.pid.map_or(0, Pid::as_raw);
         self.idle_lost += 1;
@@ -146,7 +143,7 @@ impl Supervisor {
             if !self.troubles.sick.begin(now) {
                 return;
             }
-            error!("workers die before they serve: forking one at a time, slowly");
+            error!("degraded: workers die before they serve: forking one at a time, slowly");
         }
         match gone {
             Gone::Killed(signal) => {
@@ -155,6 +152,29 @@ impl Supervisor {
             }
             Gone::Exited(status) => error!("idle process {pid} left with status {status}"),
             Gone::Untold => {}
+        }
+    }
+
+    /// A worker says that its listener cannot be accepted on. One that was taken
+    /// over could say so to end the service, so we try ourselves; false if it
+    /// was not true.
+    fn lost_listener(&mut self, slot: Slot, now: Instant) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
+        let listener = self.estate.board.report(slot).listener;
+        match self.try_accept(listener, now) {
+            Tried::Unusable(errno) => {
+                self.give_up_listener(listener, errno);
+                true
+            }
+            Tried::Got(held) => {
+                self.serve(held, now);
+                false
+            }
+            // Given up already, on another's word.
+            Tried::Empty => matches!(self.estate.listeners.get(listener), Some(None)),
+            Tried::Refused | Tried::NotNow => false,
         }
     }
 

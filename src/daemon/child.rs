@@ -114,6 +114,8 @@ pub fn serve_only(
     // The connection outlives this frame on purpose: dropping it would be a
     // close(2), which strict mode answers with SIGKILL.
     let conn = std::mem::ManuallyDrop::new(conn);
+    #[cfg(debug_assertions)]
+    lie(terms);
     let prepared = prepare(terms, conn.as_fd(), listener);
     if let Some(lifetime) = terms.timeouts.lifetime {
         signal::alarm(lifetime);
@@ -175,18 +177,33 @@ fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
 /// there, by `panic`, `segv` or an exit status.
 #[cfg(debug_assertions)]
 pub(super) fn fault_at(place: &str) {
-    let Some(fault) = std::env::var_os("ECHOD_FAULT") else {
-        return;
-    };
-    let Some(how) = fault
-        .to_str()
-        .and_then(|f| f.strip_prefix(place)?.strip_prefix(':'))
-    else {
-        return;
-    };
-    match how {
-        "panic" => panic!("asked to"),
-        "segv" => drop(nix::sys::signal::raise(Signal::SIGSEGV)),
-        status => process::exit(status.parse().unwrap_or(1)),
+    match fault(place).as_deref() {
+        None => {}
+        Some("panic") => panic!("asked to"),
+        Some("segv") => drop(nix::sys::signal::raise(Signal::SIGSEGV)),
+        Some(status) => process::exit(status.parse().unwrap_or(1)),
     }
+}
+
+/// The same for a child that was taken over, with its client just accepted:
+/// `tell:junk` writes all over the scoreboard, `tell:unusable` leaves like a
+/// worker whose listener is broken.
+#[cfg(debug_assertions)]
+pub(super) fn lie(terms: &Terms<'_>) {
+    match fault("tell").as_deref() {
+        Some("junk") => terms.board.scribble(terms.slot as u64),
+        Some("unusable") => {
+            terms.board.idle(terms.slot);
+            terms.board.end(terms.slot, End::Error(Errno::EINVAL));
+            leave(Leave::Unusable);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(debug_assertions)]
+fn fault(place: &str) -> Option<String> {
+    let fault = std::env::var("ECHOD_FAULT").ok()?;
+    let how = fault.strip_prefix(place)?.strip_prefix(':')?;
+    Some(how.to_owned())
 }

@@ -26,7 +26,7 @@ impl Supervisor {
             .admission
             .screen(conn, peer, &self.estate.board)?;
         if let Some(source) = self.source(peer)
-            && self.is_at_limit(source, now)
+            && self.has_its_share(source, now)
         {
             let Supervisor { estate, .. } = self;
             let why = Why::Full(source);
@@ -78,7 +78,7 @@ impl Supervisor {
     /// Does this source have all the connections it may? Before that is believed,
     /// the dead are looked for: who is refused shall not have been so for one
     /// that is gone.
-    fn is_at_limit(&mut self, source: Source, now: Instant) -> bool {
+    fn has_its_share(&mut self, source: Source, now: Instant) -> bool {
         let limit = self.estate.admission.policy().per_source;
         let Some(most) = limit.map(|limit| limit.most as usize) else {
             return false;

@@ -74,14 +74,13 @@ impl Supervisor {
             };
             match classify(errno) {
                 AcceptError::Again => return Tried::Empty,
-                AcceptError::Continue => {}
-                AcceptError::Exhausted | AcceptError::Denied => {
-                    self.accept_wait.fail(now);
-                    self.accept_trouble(errno, now);
-                    return Tried::NotNow;
-                }
+                AcceptError::Continue => continue,
+                AcceptError::Exhausted => self.accept_wait.fail(now),
+                AcceptError::Denied => self.accept_wait.fail_for_long(now),
                 AcceptError::Unusable => return Tried::Unusable(errno),
             }
+            self.accept_trouble(errno, now);
+            return Tried::NotNow;
         }
     }
 

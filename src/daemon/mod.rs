@@ -28,6 +28,7 @@ pub mod model;
 mod notify;
 mod offer;
 mod orders;
+mod overflows;
 mod passing;
 pub mod paths;
 pub mod pidfile;

@@ -278,6 +278,21 @@ impl Scoreboard {
         self.drain(AGAIN, &mut each);
     }
 
+    /// What a child that was taken over may do: other numbers in every word, and
+    /// a ring. For the test hook of debug builds.
+    #[cfg(debug_assertions)]
+    pub fn scribble(&self, seed: u64) {
+        let mut number = seed | 1;
+        for word in self.lines.iter().flat_map(|line| &line.0) {
+            // Knuth's constants for a linear congruential generator.
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            word.store(number, Ordering::Relaxed);
+        }
+        self.ring();
+    }
+
     fn drain(&self, map: usize, each: &mut impl FnMut(Slot)) {
         for (i, word) in self.map(map).enumerate() {
             if word.load(Ordering::Relaxed) != 0 {

@@ -93,6 +93,11 @@ impl Phase {
         )
     }
 
+    /// Are new clients let in by the kernel?
+    pub fn welcomes(self) -> bool {
+        matches!(self, Phase::Running | Phase::Delaying { .. })
+    }
+
     /// Has the deadline come, so that nobody is left to finish?
     pub fn cuts(self) -> bool {
         matches!(self, Phase::Ending { .. })

@@ -23,6 +23,7 @@ use super::crew::Crew;
 use super::ending::Gone;
 use super::generation::Generation;
 use super::notify::{Notify, Word};
+use super::overflows::Overflows;
 use super::passing::Passing;
 use super::pool::Pool;
 use super::reaper::{Dead, Reaper};
@@ -144,6 +145,7 @@ pub struct Supervisor {
     pub(super) started: bool,
     pub(super) idle_lost: usize,
     pub(super) births: Births,
+    pub(super) overflows: Overflows,
     pub(super) cut: usize,
     pub(super) exit: Exit,
     /// The service manager, if there is one.
@@ -217,6 +219,7 @@ impl Supervisor {
             // Without a listener there is nobody to wait for.
             pool: pool.filter(|_| !estate.listeners.is_empty()).map(Pool::new),
             crew,
+            overflows: Overflows::new(&estate.listeners),
             estate,
             signals,
             held: None,
@@ -345,6 +348,7 @@ impl Supervisor {
             self.troubles.sick.wakes_at(),
             self.troubles.accept.wakes_at(),
             self.troubles.full.wakes_at(),
+            self.overflows.wakes_at().filter(|_| self.phase.welcomes()),
             self.crew.wakes_at(self.generation.number, now),
             self.notify.as_ref().and_then(Notify::wakes_at),
             self.refusal_log.as_ref().and_then(RefusalLog::wakes_at),

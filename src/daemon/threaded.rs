@@ -52,16 +52,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether the limit was reached is asked of the worker once an episode;
-    /// whether it lasts is looked at.
-    pub(super) fn watch_seats(&mut self, now: Instant) {
-        let Some(seats) = &self.estate.seats else {
-            return;
-        };
-        let known = self.troubles.full.is_on();
-        seats.ask(!known);
-        if known && seats.occupied() >= self.estate.config.max_clients {
-            self.at_limit(now);
+    /// Whether the limit was reached is asked of the worker once an episode.
+    pub(super) fn watch_seats(&self) {
+        if let Some(seats) = &self.estate.seats {
+            seats.ask(!self.troubles.full.is_on());
         }
     }
 

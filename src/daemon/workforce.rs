@@ -26,7 +26,18 @@ impl Supervisor {
     /// Does what is due: a client held for want of a process, the pool's size,
     /// the end of troubles.
     pub(super) fn maintain(&mut self, now: Instant) {
+        if self.phase.welcomes() {
+            // Later we drop newcomers ourselves.
+            self.overflows.look(&self.estate.listeners, now);
+        }
         let sick = self.troubles.sick.is_on();
+        if self.troubles.full.is_on() && self.is_at_limit() {
+            self.troubles.full.lasts(now);
+        }
+        if self.fork_wait.waits(now) {
+            // For longer than an episode has to be quiet to be over.
+            self.troubles.fork.lasts(now);
+        }
         self.close_episodes(now);
         if sick && !self.troubles.sick.is_on() {
             self.births.well();
@@ -81,7 +92,7 @@ impl Supervisor {
             self.at_limit(now);
         }
         if self.estate.seats.is_some() {
-            self.watch_seats(now);
+            self.watch_seats();
         } else if !self.tells_roles() {
             self.set_bells();
         }
@@ -274,6 +285,14 @@ impl Supervisor {
             },
         );
         true
+    }
+
+    /// Would a client that comes now have to wait?
+    fn is_at_limit(&self) -> bool {
+        match &self.estate.seats {
+            Some(seats) => seats.occupied() >= self.estate.config.max_clients,
+            None => self.children.full() && self.idle() == 0,
+        }
     }
 
     pub(super) fn at_limit(&mut self, now: Instant) {

@@ -219,15 +219,18 @@ fn open_in(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
         | OFlag::O_NONBLOCK
         | OFlag::O_NOCTTY
         | OFlag::O_CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(
-            dir,
-            name,
-            flags | OFlag::O_CREAT,
-            Mode::from_bits_truncate(0o640),
-        ),
+    let mode = Mode::from_bits_truncate(0o640);
+    let file = match openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => openat(dir, name, flags | OFlag::O_CREAT, mode),
         result => result,
+    }?;
+    // A second name of a file that is not ours to write, where the kernel lets
+    // people make such (fs.protected_hardlinks, proc_sys_fs(5)).
+    let found = stat(file.as_fd())?;
+    if kind(&found) == SFlag::S_IFREG && found.st_nlink > 1 {
+        return Err(Errno::EMLINK);
     }
+    Ok(file)
 }
 
 fn refused(path: &Path, errno: Errno) -> Error {
@@ -238,6 +241,9 @@ fn refused(path: &Path, errno: Errno) -> Error {
             .exit(Exit::NoPermission),
         Errno::ELOOP => error
             .hint("a symbolic link is not followed: name the file itself in --log-target")
+            .exit(Exit::CantCreate),
+        Errno::EMLINK => error
+            .hint("it has a second name, a hard link: name a file that has one")
             .exit(Exit::CantCreate),
         _ => error
             .hint("--log-target needs a file in an existing directory")

@@ -264,6 +264,16 @@ impl Listener {
         sys::is_read_shut(self.fd.as_fd())
     }
 
+    /// How many times the kernel has dropped who tried to connect, mostly because
+    /// the queue was full; goes round at 2^32. 0 for a Unix socket, where clients
+    /// wait instead.
+    pub fn dropped(&self) -> u32 {
+        match self.kind {
+            Kind::Tcp => sys::drops(self.fd.as_fd()).unwrap_or(0),
+            Kind::Unix(..) => 0,
+        }
+    }
+
     /// Removes the socket file if there is one and it is still ours, and says
     /// whether it did. Works after chroot(2) too.
     ///

@@ -87,6 +87,7 @@ pub struct Batch {
     parts: Box<[iovec]>,
     headers: Box<[mmsghdr]>,
     replies: Box<[mmsghdr]>,
+    control: usize,
     arrived: usize,
     queued: usize,
 }
@@ -115,11 +116,22 @@ impl Batch {
             parts: vec![part; most].into(),
             headers: vec![header; most].into(),
             replies: vec![header; most].into(),
+            control: size_of::<Control>(),
             arrived: most,
             queued: 0,
         };
         batch.reset();
         Ok(batch)
+    }
+
+    /// For a Unix socket: takes no control message. Where there is room for one,
+    /// the kernel opens here whatever descriptors a client sends along
+    /// (SCM_RIGHTS, unix(7)); without, it closes them.
+    pub fn without_control(mut self) -> Self {
+        self.control = 0;
+        self.arrived = self.headers.len();
+        self.reset();
+        self
     }
 
     /// Gives the headers used last time back their whole room: the kernel wrote
@@ -138,7 +150,7 @@ impl Batch {
             header.msg_iov = &raw mut self.parts[i];
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut self.controls[i]).cast();
-            header.msg_controllen = size_of::<Control>();
+            header.msg_controllen = self.control;
             header.msg_flags = 0;
         }
         self.arrived = 0;

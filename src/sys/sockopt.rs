@@ -3,10 +3,10 @@
 //! [`accept`] because nix's accept4(2) drops the peer's address,
 //! [`attach_syn_filter`] and [`detach_from_interfaces`] because it has neither
 //! SO_ATTACH_FILTER nor SO_BINDTOIFINDEX, [`listen`] because its backlog ends
-//! at 4096, [`is_read_shut`] because its poll(2) has no POLLRDHUP. Every other
-//! option is nix's own. Knows no listener: descriptors come in, descriptors and
-//! errnos go out. [`accept`] neither allocates nor locks, so a forked child may
-//! call it.
+//! at 4096, [`drops`] because it has no SO_MEMINFO, [`is_read_shut`] because
+//! its poll(2) has no POLLRDHUP. Every other option is nix's own. Knows no
+//! listener: descriptors come in, descriptors and errnos go out. [`accept`]
+//! neither allocates nor locks, so a forked child may call it.
 
 use std::ffi::c_int;
 use std::mem::{size_of, zeroed};
@@ -159,6 +159,30 @@ pub fn detach_from_interfaces(listener: BorrowedFd<'_>) -> Result<(), Errno> {
     let nowhere = c_int::MAX;
     // SAFETY: SO_BINDTOIFINDEX takes an int.
     unsafe { set(listener, libc::SO_BINDTOIFINDEX, &nowhere) }
+}
+
+/// What the kernel has dropped that came for this socket; for a listener, the
+/// attempts to connect that its full queue had no room for.
+///
+/// # Errors
+/// getsockopt(2)'s; ENOPROTOOPT before Linux 4.12.
+pub fn drops(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
+    // SK_MEMINFO_DROPS, the last of the nine words of <linux/sock_diag.h>.
+    const DROPS: usize = 8;
+    let mut words = [0_u32; DROPS + 1];
+    let mut length = size_of_val(&words) as socklen_t;
+    // SAFETY: `words` is `length` bytes of writable memory, and the kernel writes
+    // no more than that.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok(words[DROPS])
 }
 
 /// # Safety

@@ -1,6 +1,8 @@
 //! The process designs, as the battery of tests sees them: how to ask for one,
 //! and the few ways in which it may honestly differ from the others.
 
+use std::thread;
+
 /// One process design.
 #[derive(Debug)]
 pub struct Design {
@@ -159,6 +161,15 @@ pub const DESIGNS: [&Design; 15] = [
     &PRETHREAD_MUTEX,
     &PRETHREAD_PASS,
 ];
+
+/// One test of several designs at a time, where most of it is waiting.
+pub fn side_by_side(designs: &[&Design], test: impl Fn(&Design) + Sync) {
+    thread::scope(|scope| {
+        for design in designs {
+            scope.spawn(|| test(design));
+        }
+    });
+}
 
 impl Design {
     /// The arguments that allow `n` clients at once, and how many that is

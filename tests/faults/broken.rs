@@ -12,7 +12,7 @@ use crate::common::{
 };
 
 /// Debug builds alone have the hook `ECHOD_FAULT`.
-fn hooked() -> bool {
+pub fn hooked() -> bool {
     cfg!(debug_assertions) || skipped("a release build has no ECHOD_FAULT")
 }
 

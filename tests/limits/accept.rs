@@ -3,6 +3,7 @@
 //! It injects an error by making the call number -1, which a seccomp filter
 //! sees and kills for: so `--sandbox off`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::design::{
     FORK_WAIT, ITERATIVE, PREFORK, PREFORK_MUTEX, PREFORK_PASS, PRETHREAD, THREAD, pool,
+    side_by_side,
 };
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Load, Signal, echo_once, many, need,
@@ -21,7 +23,8 @@ fn injected(design: &Design, fault: &str, more: &[String]) -> (Daemon, PathBuf) 
     let builder = Builder::new();
     let trace = builder.path("trace");
     let daemon = builder
-        .under(["strace", "-f", "-o", &trace, "-e", "trace=accept4"])
+        .under(["strace", "-f", "-ttt", "-o", &trace])
+        .under(["-e", "trace=accept4"])
         .under(["-e", &format!("inject=accept4:{fault}")])
         .args(design.args)
         .args(["--sandbox", "off"])
@@ -57,6 +60,78 @@ fn row_1_emfile_keeps_the_client_waiting_without_a_spin() {
         assert_eq!(told, 1, "{}: a line an episode", design.name);
         assert_eq!(echo_once(daemon.addr(), b"recovered"), b"recovered");
     }
+}
+
+/// The same for what the machine lacks, and not this process.
+#[test]
+fn row_2_enfile_enobufs_and_enomem_are_waited_out() {
+    if !need("strace") {
+        return;
+    }
+    for (errno, design) in [
+        ("ENFILE", &PREFORK),
+        ("ENOBUFS", &FORK_WAIT),
+        ("ENOMEM", &PREFORK_PASS),
+        ("ENFILE", &PRETHREAD),
+    ] {
+        let fault = format!("error={errno}:when=1..2");
+        let (daemon, trace) = injected(design, &fault, &small(design, 1));
+        let start = Instant::now();
+        assert_eq!(echo_once(daemon.addr(), b"patient"), b"patient");
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(100), "{errno}: no pause");
+        let calls = fs::read_to_string(trace).expect("a trace");
+        let failed = calls.matches(errno).count();
+        assert!(failed <= 6, "{}: {failed} failures", design.name);
+        assert_eq!(daemon.log_count(errno), 1, "a line an episode");
+        assert!(daemon.try_exit().is_none());
+    }
+}
+
+/// Seconds from each call that failed so to the next one of the same process; a
+/// line is `PID TIME CALL`.
+fn pauses_after(errno: &str, trace: &str) -> Vec<f64> {
+    let mut failed = BTreeMap::new();
+    let mut pauses = Vec::new();
+    for line in trace.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(pid), Some(Ok(time))) = (words.next(), words.next().map(str::parse::<f64>))
+        else {
+            continue;
+        };
+        if let Some(before) = failed.remove(pid) {
+            pauses.push(time - before);
+        }
+        if line.contains(errno) {
+            failed.insert(pid, time);
+        }
+    }
+    pauses
+}
+
+/// A firewall or security module that says no will say so again: a second, and
+/// no fraction of it.
+#[test]
+fn row_6_eperm_is_said_once_and_tried_again_after_a_second() {
+    if !need("strace") {
+        return;
+    }
+    side_by_side(&[&PREFORK, &PREFORK_PASS, &FORK_WAIT, &THREAD], denied_once);
+}
+
+fn denied_once(design: &Design) {
+    let fault = "error=EPERM:when=1..1";
+    let (daemon, trace) = injected(design, fault, &small(design, 1));
+    assert_eq!(echo_once(daemon.addr(), b"patient"), b"patient");
+    let pauses = pauses_after("EPERM", &fs::read_to_string(trace).expect("a trace"));
+    assert!(!pauses.is_empty(), "{}: it never failed", design.name);
+    for pause in pauses {
+        // A second from when the loop last read the clock, and not the 100 ms of
+        // other failures.
+        assert!(pause >= 0.5, "{}: again after {pause} s", design.name);
+    }
+    assert_eq!(daemon.log_count("EPERM"), 1, "a line an episode");
+    assert_eq!(echo_once(daemon.addr(), b"recovered"), b"recovered");
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! No more processes to be had, and a network that goes away.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::client::{is_timeout, tcp_addr};
 use crate::common::design::pool;
 use crate::common::{
-    Builder, Client, ConnLine, DEADLINE, Daemon, Signal, must, need, need_root, pattern,
-    poll_until, proc, zombies,
+    Builder, Client, ConnLine, DEADLINE, Daemon, Signal, holds_within, must, need, need_root,
+    pattern, poll_until, proc, zombies,
 };
 
 /// A user nobody else is: RLIMIT_NPROC counts all processes of one, and does
@@ -97,6 +99,102 @@ fn row_15_a_stop_does_not_wait_for_the_back_off() {
     assert_eq!(daemon.wait_exit(Duration::from_secs(5)).code(), Some(0));
 }
 
+/// The other ways in which fork(2) fails, met by the supervisor of a daemon that
+/// serves already.
+fn fork_fails(daemon: &Daemon, errno: &str, release: impl FnOnce()) {
+    let mut served: Vec<_> = (0..2).map(|_| Client::connect(daemon.addr())).collect();
+    for client in &mut served {
+        client.ping(b"by whom there is");
+    }
+    let mut waiting: Vec<_> = (0..3).map(|_| send_one(daemon)).collect();
+    daemon.wait_log(errno, DEADLINE);
+    assert!(waiting[0].silent_for(Duration::from_millis(300)));
+    for client in &mut served {
+        client.ping(b"not affected");
+    }
+    assert_eq!(daemon.log_count(errno), 1, "a line an episode");
+    release();
+    for client in &mut waiting {
+        expect_echo(client);
+    }
+}
+
+#[test]
+fn row_16_fork_enomem_keeps_clients_waiting() {
+    if !need("strace") {
+        return;
+    }
+    let daemon = Builder::new()
+        .args(pool(2, 2, 2))
+        .args(["--sandbox", "off"]) // stays traceable for its own user
+        .start();
+    wait_idle(&daemon, 2);
+    let mut strace = inject_forks(&daemon, "error=ENOMEM");
+    fork_fails(&daemon, "ENOMEM", || {
+        // It lets go of what it traces.
+        proc::signal(strace.id().cast_signed(), Signal::SIGTERM);
+    });
+    strace.wait().expect("strace");
+}
+
+/// A control group of this test's own, of either version.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    /// One with `pids.max`; `None` where we may not make one, which is no fault of
+    /// the machine's: the test above shows the same by another failure.
+    fn of_pids() -> Option<ControlGroup> {
+        let name = format!("echod-test-{}", std::process::id());
+        for root in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
+            let dir = Path::new(root).join(&name);
+            if fs::create_dir(&dir).is_ok() {
+                let group = ControlGroup(dir);
+                if group.0.join("pids.max").exists() {
+                    return Some(group);
+                }
+            }
+        }
+        println!("skipped: no control group for pids can be made here");
+        None
+    }
+
+    fn set(&self, file: &str, value: impl ToString) {
+        let path = self.0.join(file);
+        fs::write(&path, value.to_string())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    /// Words for `Builder::under`: a shell that joins it and executes the rest.
+    fn enter(&self) -> [String; 4] {
+        let procs = self.0.join("cgroup.procs");
+        let script = "echo $$ >\"$0\" && exec \"$@\"";
+        ["sh", "-c", script, &procs.display().to_string()].map(str::to_owned)
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // Busy until the last of its processes is gone.
+        holds_within(DEADLINE, || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+/// As with `TasksMax` in a unit: the limit is not one user's but the service's.
+#[test]
+fn row_16_pids_max_keeps_clients_waiting() {
+    let Some(group) = need_root().then(ControlGroup::of_pids).flatten() else {
+        return;
+    };
+    let daemon = Builder::new()
+        .under(group.enter())
+        .args(pool(2, 2, 2))
+        .start();
+    wait_idle(&daemon, 2);
+    // The supervisor and its two.
+    group.set("pids.max", 3);
+    fork_fails(&daemon, "EAGAIN", || group.set("pids.max", "max"));
+}
+
 #[test]
 fn row_17_no_accepted_client_is_closed_when_fork_fails() {
     if !able() {
@@ -121,12 +219,11 @@ fn row_17_no_accepted_client_is_closed_when_fork_fails() {
     }
 }
 
-/// From now on the first fork of every process of the daemon fails: the
-/// supervisor's next, and that of each child in the middle.
-fn fail_first_forks(daemon: &Daemon) -> std::process::Child {
+/// From now on the forks of the supervisor and of its new children fail as told.
+fn inject_forks(daemon: &Daemon, fault: &str) -> std::process::Child {
     let strace = Command::new("strace")
         .args(["-f", "-o", "/dev/null", "-e", "trace=clone", "-e"])
-        .arg("inject=?fork,clone,clone3:error=EAGAIN:when=1")
+        .arg(format!("inject=?fork,clone,clone3:{fault}"))
         .args(["-p", &daemon.pid().to_string()])
         .stderr(Stdio::null())
         .spawn()
@@ -147,7 +244,8 @@ fn row_19_a_failed_second_fork_frees_the_slot() {
         .args(["--model", "fork", "--reap", "double-fork"])
         .args(["--max-clients", "1", "--sandbox", "off"])
         .start();
-    let mut strace = fail_first_forks(&daemon);
+    // The supervisor's next, and that of each child in the middle.
+    let mut strace = inject_forks(&daemon, "error=EAGAIN:when=1");
     for _ in 0..4 {
         let mut client = send_one(&daemon);
         let end = client.read(&mut [0; 4]);

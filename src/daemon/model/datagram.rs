@@ -82,6 +82,16 @@ enum Work {
     Commands(Box<[Desk; AT_ONCE]>, Batch),
 }
 
+impl Work {
+    /// See [`Batch::without_control`].
+    fn without_control(self) -> Self {
+        match self {
+            Work::Echo(batch) => Work::Echo(batch.without_control()),
+            Work::Commands(desks, batch) => Work::Commands(desks, batch.without_control()),
+        }
+    }
+}
+
 /// Buffers, helpers, and a descriptor of the socket that no signal takes away.
 fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>, Work)> {
     // Before the handler stands, which the helpers would inherit.
@@ -91,6 +101,10 @@ fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>,
             Work::Commands(Box::new(desks), Batch::of(1).ok()?)
         }
         false => Work::Echo(Batch::new().ok()?),
+    };
+    let work = match post.guard {
+        Some(_) => work,
+        None => work.without_control(),
     };
     let own = post.socket.try_clone_to_owned().ok()?;
     let copy = terms.print.map(Print::new).transpose().ok()?;

@@ -56,6 +56,8 @@ pub(super) enum Tried {
     Short,
     /// `--connection-rate` lets nobody in for so many milliseconds.
     NotYet(u16),
+    /// A firewall or security module said no, which the board knows: not soon.
+    Denied,
 }
 
 impl<'a> Gate<'a> {
@@ -122,6 +124,7 @@ impl<'a> Gate<'a> {
                 // It was not what we were woken for: the wake-up is spent when the
                 // queue is empty, not before.
                 Tried::Refused => continue,
+                Tried::Denied => self.pause = LONGEST_PAUSE,
                 Tried::Nothing => self.pause = 0,
                 Tried::NotYet(pause) => self.pause = pause,
             }
@@ -151,7 +154,7 @@ impl<'a> Gate<'a> {
 
     /// Looks at each queue once, without waiting.
     pub(super) fn try_accept(&mut self) -> Tried {
-        let mut short = false;
+        let mut tried = Tried::Nothing;
         for k in 0..self.listeners.len() {
             let i = (self.first + k) % self.listeners.len();
             let Some(listener) = &self.listeners[i] else {
@@ -168,20 +171,19 @@ impl<'a> Gate<'a> {
                     }
                     Err(errno) => errno,
                 };
-                match classify(errno) {
+                tried = match classify(errno) {
                     AcceptError::Again => break,
                     // A connection that was gone before we came: the next one.
-                    AcceptError::Continue => {}
-                    AcceptError::Exhausted | AcceptError::Denied => {
-                        self.board.trouble(errno);
-                        short = true;
-                        break;
-                    }
+                    AcceptError::Continue => continue,
+                    AcceptError::Exhausted => Tried::Short,
+                    AcceptError::Denied => Tried::Denied,
                     AcceptError::Unusable => return Tried::Got(Next::Unusable(i, errno)),
-                }
+                };
+                self.board.trouble(errno);
+                break;
             }
         }
-        if short { Tried::Short } else { Tried::Nothing }
+        tried
     }
 
     /// True if the lifeline has something to say.

@@ -131,6 +131,8 @@ fn lock_in(
 fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) {
     process::set_name(process::SERVING);
     let started = ending::start_of_conn();
+    #[cfg(debug_assertions)]
+    child::lie(terms);
     let end = match child::prepare(terms, conn.as_fd(), listener) {
         Err(errno) => End::Error(errno),
         Ok(()) => {

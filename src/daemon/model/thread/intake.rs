@@ -87,6 +87,10 @@ impl Post<'_, '_> {
                 self.accept_wait.fail(now);
                 return false;
             }
+            Tried::Denied => {
+                self.accept_wait.fail_for_long(now);
+                return false;
+            }
         };
         self.accept_wait.reset();
         let Some(client) = self.let_in(client) else {
