@@ -19,4 +19,5 @@ pub mod sandbox;
 pub mod shm;
 pub mod signal;
 pub mod sockopt;
+pub mod stack;
 pub mod wait;
