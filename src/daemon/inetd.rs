@@ -16,6 +16,7 @@ use crate::config::{Config, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::net;
 use crate::net::connection::{Connection, End, Meter};
+use crate::service::Service;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::shm::Buffer;
 use crate::sys::{fd, process, signal};

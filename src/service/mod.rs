@@ -38,6 +38,38 @@ pub trait Service: Sync {
     ) -> End;
 }
 
+/// One of the services: told apart where it is called and not by a table of
+/// functions, which would cost a child a page for the table and one for the echo.
+pub enum Dish<'a> {
+    /// RFC 862.
+    Echo(Echo),
+    /// A line names a command.
+    Command(&'a Command),
+}
+
+impl Service for Dish<'_> {
+    #[inline(always)]
+    fn helper(&self, null: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+        match self {
+            Dish::Echo(echo) => echo.helper(null),
+            Dish::Command(command) => command.helper(null),
+        }
+    }
+
+    #[inline(always)]
+    fn serve(
+        &self,
+        conn: &mut Connection<'_>,
+        helper: Option<BorrowedFd<'_>>,
+        buffer: &mut [u8],
+    ) -> End {
+        match self {
+            Dish::Echo(echo) => echo.serve(conn, helper, buffer),
+            Dish::Command(command) => command.serve(conn, helper, buffer),
+        }
+    }
+}
+
 /// The services there are, and which of them answers at which listener.
 pub struct Menu {
     command: Command,
@@ -56,10 +88,11 @@ impl Menu {
     }
 
     /// The service of the listener with this index.
-    pub fn at(&self, listener: usize) -> &dyn Service {
+    #[inline(always)]
+    pub fn at(&self, listener: usize) -> Dish<'_> {
         match self.commands_at.get(listener) {
-            Some(true) => &self.command,
-            _ => &Echo,
+            Some(true) => Dish::Command(&self.command),
+            _ => Dish::Echo(Echo),
         }
     }
 }

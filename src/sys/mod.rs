@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod dispositions;
+pub mod epoll;
 pub mod fd;
 pub mod lifeline;
 pub mod lock;

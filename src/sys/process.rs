@@ -1,4 +1,5 @@
-//! THE fork, and how a forked process leaves.
+//! THE fork, once by the C library and once without it, and how a forked process
+//! leaves.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -33,7 +34,29 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
     }
 }
 
+/// [`fork`] by the bare system call, for a child that will do nothing but make
+/// system calls until it leaves.
+///
+/// The C library is not told, and so does not run in the child, where glibc's
+/// fork(3) writes to three pages of its own and lies apart from the rest of the
+/// program: four page faults. What it does not know there: the child's thread id,
+/// and its list of robust mutexes (the kernel starts each process with none). So
+/// the child must take no mutex of pthreads', start no thread and not call
+/// raise(3). It may fork by [`fork`], which makes all of that good.
+///
+/// # Errors
+/// As for [`fork`].
+#[inline(always)]
+pub fn fork_bare(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    // SAFETY: as for `fork`; the rest is the caller's, above.
+    match unsafe { raw::fork() }? {
+        0 => exit(child()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
 /// Leaves, without running anything of the parent's.
+#[inline(always)]
 pub fn exit(status: i32) -> ! {
     raw::exit(status)
 }
@@ -49,9 +72,10 @@ pub fn exit_all(status: i32) -> ! {
 
 /// In a child: closes a descriptor of the supervisor's. Its owner, inherited with
 /// it, must not be dropped here, and never is: a child ends in [`exit`].
+#[inline(always)]
 pub fn close_inherited(fd: BorrowedFd<'_>) {
     // SAFETY: nothing in this process uses or closes that number afterwards.
-    unsafe { libc::close(fd.as_raw_fd()) };
+    unsafe { raw::close(fd.as_raw_fd()) };
 }
 
 /// In a child: takes over a descriptor that it inherited with its owner, on the
@@ -196,6 +220,7 @@ pub fn set_name(name: Name) {
 /// Closes every descriptor but those of `keep`, which must be in rising order.
 /// For a child that ends in [`exit`]: the owners of what is closed here never
 /// run their drop.
+#[inline(always)]
 pub fn keep_only<'a>(keep: impl IntoIterator<Item = BorrowedFd<'a>>) {
     let mut first = 0;
     for fd in keep {
@@ -210,10 +235,15 @@ pub fn keep_only<'a>(keep: impl IntoIterator<Item = BorrowedFd<'a>>) {
 
 /// `close_range(2)`, or one by one where the kernel or a container's filter
 /// lacks it.
+#[inline(always)]
 fn close_range(first: u32, last: u32) {
-    if raw::close_range(first, last).is_ok() {
-        return;
+    if raw::close_range(first, last).is_err() {
+        close_each(first, last);
     }
+}
+
+#[cold]
+fn close_each(first: u32, last: u32) {
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
     let end = limit.map_or(1024, |(soft, _)| u32::try_from(soft).unwrap_or(1 << 20));
     for fd in first..end.min(last.saturating_add(1)) {
