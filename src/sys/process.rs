@@ -251,3 +251,22 @@ fn close_each(first: u32, last: u32) {
         unsafe { libc::close(fd as libc::c_int) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::waitpid;
+
+    use super::*;
+
+    #[test]
+    fn a_bare_child_is_a_process_of_its_own() {
+        let mut ours = 1;
+        let pid = fork_bare(|| {
+            ours += 41;
+            ours
+        })
+        .unwrap();
+        assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 42)));
+        assert_eq!(ours, 1);
+    }
+}

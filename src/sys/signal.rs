@@ -157,6 +157,7 @@ pub fn alarm(after: std::time::Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::wait::Wait;
 
     /// In a forked child, because masks and handlers belong to the process.
     #[test]
@@ -180,10 +181,22 @@ mod tests {
             if ORDERS.into_iter().any(|signal| signals.take(signal)) {
                 return 4;
             }
+            // A descriptor that is always ready does not keep it from being heard.
+            let (Ok(mut wait), Ok((read, write))) = (Wait::new(2), nix::unistd::pipe()) else {
+                return 5;
+            };
+            let _ = nix::unistd::write(&write, b"x");
+            let _ = nix::sys::signal::raise(Signal::SIGTERM);
+            wait.add(Some(read.as_fd()));
+            wait.add(Some(signals.bell()));
+            if !wait.sleep(None) || !wait.came(0) || !wait.came(1) {
+                return 6;
+            }
+            signals.hear();
             become_worker();
             let _ = nix::sys::signal::raise(Signal::SIGINT); // deaf
             let _ = nix::sys::signal::raise(Signal::SIGTERM); // dies here
-            5
+            7
         })
         .unwrap();
         let status = nix::sys::wait::waitpid(pid, None).unwrap();
