@@ -17,7 +17,7 @@ use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
 use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::connection::{Connection, Copy, End};
-use crate::service::Menu;
+use crate::service::{Menu, Service};
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{lifeline, process, signal};
 
@@ -75,6 +75,7 @@ pub struct Terms<'a> {
 
 /// First thing in every child: signals as a worker hears them, and a panic that
 /// ends it.
+#[inline(always)]
 pub fn begin() {
     signal::become_worker();
     process::become_child();
@@ -89,6 +90,7 @@ pub fn begin_with_threads() {
 }
 
 /// With `--orphans terminate`, the child dies when the supervisor does.
+#[inline(always)]
 pub fn follow(terms: &Terms<'_>) {
     if terms.orphans == Orphans::Terminate {
         lifeline::on_parent_death(Signal::SIGTERM, terms.supervisor);
@@ -103,6 +105,7 @@ pub fn leave(how: Leave) -> ! {
 /// Serves `conn` and leaves: the whole rest of a single-connection child. The
 /// scoreboard already says whom it serves. `channel` stays open beside the
 /// connection, for the double-forked.
+#[inline(always)]
 pub fn serve_only(
     terms: &Terms<'_>,
     buffer: &mut [u8],
@@ -153,6 +156,7 @@ pub fn serve_only(
 }
 
 /// What an accepted connection does not inherit from its listener.
+#[inline(always)]
 pub fn prepare(terms: &Terms<'_>, conn: BorrowedFd<'_>, listener: usize) -> Result<(), Errno> {
     terms.listeners[listener]
         .as_ref()
@@ -167,6 +171,7 @@ pub fn lay_copy<'a>(terms: &Terms<'a>, buffer: &mut [u8]) -> Option<Copy<'a>> {
 
 /// Closes everything but what the connection needs: strict mode permits write(2)
 /// to any descriptor that is open, the log's and the listener's too.
+#[inline(always)]
 fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
     let mut keep = needed;
     keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));

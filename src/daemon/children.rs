@@ -82,15 +82,14 @@ impl Children {
 
     /// Takes a free slot; `None` when the limit is reached.
     pub fn reserve(&mut self) -> Option<Reserved> {
-        let slot = self.free.pop()? as Slot;
-        self.high = self.high.max(slot + 1);
-        Some(Reserved(slot))
+        self.free.pop().map(|slot| Reserved(slot as Slot))
     }
 
     /// The fork worked.
     pub fn commit(&mut self, reserved: Reserved, child: Child) {
         self.idle += usize::from(child.role == Role::Idle);
         self.table[reserved.0] = Some(child);
+        self.high = self.high.max(reserved.0 + 1);
     }
 
     /// The fork failed.
@@ -183,6 +182,10 @@ impl Children {
 
     fn give_back(&mut self, slot: Slot) {
         self.free.push(slot as u32);
+        // After a crowd nobody walks over its empty places.
+        while self.high > 0 && self.table[self.high - 1].is_none() {
+            self.high -= 1;
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::config::{Config, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::net;
 use crate::net::connection::{Connection, End, Meter};
-use crate::service::Service;
+use crate::service::{Plain, Service};
 use crate::sys::sandbox::Sandbox;
 use crate::sys::shm::Buffer;
 use crate::sys::{fd, process, signal};
@@ -43,7 +43,7 @@ pub fn spare_the_client() {
 ///
 /// # Errors
 /// Descriptor 0 is not a connection, or the privileges cannot be given up.
-pub fn serve(config: &Config, plain: &'static dyn Service) -> Result<Exit> {
+pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
     let conn = fd::adopt(0)?;
     let stream = getsockopt(&conn, sockopt::SockType) == Ok(SockType::Stream);
     let listens = getsockopt(&conn, sockopt::AcceptConn) == Ok(true);
@@ -94,7 +94,7 @@ fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
 
 fn locked_in(
     config: &Config,
-    plain: &'static dyn Service,
+    plain: Plain,
     sandbox: &Sandbox,
     conn: OwnedFd,
     mut buffer: Buffer,

@@ -71,19 +71,23 @@ use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy, Service
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
 use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
-use crate::service::{Echo, Service};
+use crate::service::{Plain, Service};
 use crate::sys::sandbox::Sandbox;
 use crate::sys::signal::Signals;
 use crate::sys::{fd, process};
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
-    main_with(argv, &Echo)
+    run(argv, None)
 }
 
 /// The same, with something else in the place of the echo. The tests of the sandbox
 /// have a service that tries to break out of it.
 pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: &'static dyn Service) -> Exit {
+    run(argv, Some(plain))
+}
+
+fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
     let argv: Vec<OsString> = argv.into_iter().collect();
     if argv.iter().any(|word| word == "--inetd") {
         inetd::spare_the_client();
@@ -164,12 +168,7 @@ fn inherit(
     })
 }
 
-fn serve(
-    config: Config,
-    plain: &'static dyn Service,
-    mut inherited: Inherited,
-    ready: Ready,
-) -> Exit {
+fn serve(config: Config, plain: Plain, mut inherited: Inherited, ready: Ready) -> Exit {
     let ready_fd = inherited.ready_fd.take();
     match start(config, plain, inherited) {
         Err(error) => ready.failed(&error),
@@ -191,7 +190,7 @@ fn serve(
 /// Everything up to serving; leaves nothing behind if any of it fails.
 fn start(
     config: Config,
-    plain: &'static dyn Service,
+    plain: Plain,
     inherited: Inherited,
 ) -> Result<(Supervisor, Option<PidFile>)> {
     process::guard_children_against_panic();
@@ -341,7 +340,7 @@ type Left = Box<(Error, Sockets)>;
 
 fn supervisor(
     config: Config,
-    plain: &'static dyn Service,
+    plain: Plain,
     plan: &privileges::Plan,
     sockets: Sockets,
     null: OwnedFd,

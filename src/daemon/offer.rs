@@ -12,7 +12,7 @@ use super::privileges::{Current, Plan};
 use crate::config::{Config, ServiceKind};
 use crate::error::{Error, Exit, Result};
 use crate::net::Listener;
-use crate::service::{Command, Menu, Service};
+use crate::service::{Command, Menu, Plain};
 
 /// Commands are never run by uid 0.
 ///
@@ -34,7 +34,7 @@ pub fn refuse_root(config: &Config, plan: &Plan) -> Result<()> {
 ///
 /// # Errors
 /// 78 for a program that cannot be run.
-pub fn menu(config: &Config, listeners: &[Listener], plain: &'static dyn Service) -> Result<Menu> {
+pub fn menu(config: &Config, listeners: &[Listener], plain: Plain) -> Result<Menu> {
     check_runnable(config, Path::new("/"))?;
     let runs = |attribute| config.served(attribute) == ServiceKind::Command;
     let commands_at = match config.inetd {

@@ -124,11 +124,13 @@ impl Scoreboard {
     }
 
     /// Child: waits for its only connection.
+    #[inline(always)]
     pub fn idle(&self, slot: Slot) {
         self.line(slot).0[STATE].store(1, Ordering::Relaxed);
     }
 
     /// Child, or the supervisor before it forks one: `slot` serves `peer`.
+    #[inline(always)]
     pub fn serving(&self, slot: Slot, peer: Peer, listener: usize) {
         let line = &self.line(slot).0;
         let (high, low, port) = pack(peer);
@@ -143,6 +145,7 @@ impl Scoreboard {
 
     /// Child: the waiting worker of `slot` is a serving one now; the supervisor
     /// may want another.
+    #[inline(always)]
     pub fn taken(&self, slot: Slot, peer: Peer, listener: usize) {
         self.serving(slot, peer, listener);
         let (word, bit) = self.bit(TAKEN, slot);
@@ -219,11 +222,13 @@ impl Scoreboard {
     }
 
     /// Child: the connection of `slot` is over. The process may live on.
+    #[inline(always)]
     pub fn end(&self, slot: Slot, end: End) {
         self.line(slot).0[END].store(end.encode(), Ordering::Relaxed);
     }
 
     /// Child: its last store.
+    #[inline(always)]
     pub fn announce_ended(&self, slot: Slot) {
         let (word, bit) = self.bit(ENDED, slot);
         word.fetch_or(bit, Ordering::Release);
@@ -231,11 +236,13 @@ impl Scoreboard {
 
     /// Child: wakes the supervisor. Never blocks; a bell that rings cannot ring
     /// more.
+    #[inline(always)]
     pub fn ring(&self) {
         let _ = raw::write(self.bell.as_fd(), &1u64.to_ne_bytes());
     }
 
     /// The counters of `slot`, for its child to write.
+    #[inline(always)]
     pub fn meter(&self, slot: Slot) -> Meter<'_> {
         let line = &self.line(slot).0;
         Meter {
@@ -319,6 +326,7 @@ impl Scoreboard {
         }
     }
 
+    #[inline(always)]
     fn line(&self, slot: Slot) -> &Line {
         &self.lines[slot / BLOCK * (BLOCK + 1) + 1 + slot % BLOCK]
     }
@@ -334,6 +342,7 @@ impl Scoreboard {
             .map(move |line| &line.0[map])
     }
 
+    #[inline(always)]
     fn bit(&self, map: usize, slot: Slot) -> (&AtomicU64, u64) {
         let header = &self.lines[slot / BLOCK * (BLOCK + 1)];
         (&header.0[map], 1 << (slot % BLOCK))
@@ -369,6 +378,7 @@ pub fn read_note(note: Note) -> (Peer, usize) {
 
 /// Address as an IPv6 number, port and family: bit 16 of the last for IPv4,
 /// bit 17 for IPv6, neither for Unix.
+#[inline(always)]
 pub(super) fn pack(peer: Peer) -> (u64, u64, u64) {
     let Peer::Inet(addr) = peer else {
         return (0, 0, 0);

@@ -10,7 +10,10 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::children::{Child, Reserved, Role};
+use super::crew::Crew;
+use super::generation::Generation;
 use super::model::{fork, prefork, thread};
+use super::passing::Passing;
 use super::pool::{Census, Move};
 use super::scoreboard::{Said, Slot};
 use super::supervisor::{Held, Supervisor};
@@ -153,6 +156,7 @@ impl Supervisor {
         !self.serves_many() || self.passing.is_some()
     }
 
+    #[inline(never)]
     fn fork_worker(&mut self, now: Instant) -> bool {
         let Some(reserved) = self.children.reserve() else {
             return false;
@@ -168,18 +172,19 @@ impl Supervisor {
             let (generation, buffer) = (&self.generation, &mut self.buffer);
             let passing = self.passing.as_ref();
             let crew = &self.crew;
-            // Who serves one client closes all but that one anyway.
+            if limit == Some(1) && generation.lock().is_none() {
+                // Who serves one client closes all but that one anyway.
+                return process::fork_bare(|| {
+                    close_supervisors(crew, generation, passing);
+                    let door = prefork::door(&terms, generation, channel.as_ref());
+                    prefork::serve_one(&terms, door, buffer.bytes())
+                });
+            }
             let notify = self.notify.as_ref().filter(|_| limit != Some(1));
             process::fork(|| {
-                crew.close_inherited();
+                close_supervisors(crew, generation, passing);
                 if let Some(notify) = notify {
                     process::close_inherited(notify.as_fd());
-                }
-                if let Some(order_end) = generation.order_end() {
-                    process::close_inherited(order_end);
-                }
-                if let Some(passing) = passing {
-                    passing.close_inherited();
                 }
                 if terms.seats.is_some() {
                     thread::serve(&terms, generation.lifeline(), model)
@@ -206,6 +211,7 @@ impl Supervisor {
     }
 
     /// Forks a process for an accepted client; keeps the client if that fails.
+    #[inline(never)]
     pub(super) fn serve(&mut self, held: Held, now: Instant) {
         let Some(reserved) = self.children.reserve() else {
             self.held = Some(held);
@@ -232,15 +238,15 @@ impl Supervisor {
             self.estate.board.serving(slot, *peer, *listener);
             let terms = self.estate.terms(slot);
             let buffer = &mut self.buffer;
-            process::fork(|| {
-                let conn = process::inherited(conn);
-                match &channel {
-                    None => fork::serve(&terms, buffer.bytes(), conn, *listener),
-                    Some(end) => {
-                        fork::serve_as_grandchild(&terms, buffer.bytes(), conn, *listener, end)
-                    }
+            let conn = || process::inherited(conn);
+            match &channel {
+                None => {
+                    process::fork_bare(|| fork::serve(&terms, buffer.bytes(), conn(), *listener))
                 }
-            })
+                Some(end) => process::fork(|| {
+                    fork::serve_as_grandchild(&terms, buffer.bytes(), conn(), *listener, end)
+                }),
+            }
         });
         if forked.is_err()
             && let Some(channels) = &mut self.channels
@@ -319,5 +325,18 @@ impl Supervisor {
                 info!("{what}: {count} times in {}", crate::values::show(lasted));
             }
         }
+    }
+}
+
+/// In a new worker: lets go of what would keep others from hearing that the
+/// supervisor is gone.
+#[inline(always)]
+fn close_supervisors(crew: &Crew, generation: &Generation, passing: Option<&Passing>) {
+    crew.close_inherited();
+    if let Some(order_end) = generation.order_end() {
+        process::close_inherited(order_end);
+    }
+    if let Some(passing) = passing {
+        passing.close_inherited();
     }
 }

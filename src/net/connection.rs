@@ -41,6 +41,17 @@ pub enum End {
 impl End {
     /// As a number for the scoreboard; never 0.
     pub fn encode(self) -> u64 {
+        // The usual end apart: the others are told from each other by a table of
+        // addresses, in a page that the child has not touched yet.
+        if let End::Eof = self {
+            return 1;
+        }
+        self.encode_unusual()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn encode_unusual(self) -> u64 {
         match self {
             End::Eof => 1,
             End::Reset => 2,
@@ -136,6 +147,12 @@ impl<'a> Connection<'a> {
             meter,
             copy,
         }
+    }
+
+    /// Is what is read repeated elsewhere, so that it can only be read into the
+    /// buffer that was laid out for that?
+    pub fn is_copied(&self) -> bool {
+        self.copy.is_some()
     }
 
     /// Reads what has come, at least a byte; it lies in `buffer`, with `--print`

@@ -204,6 +204,7 @@ impl Listener {
     ///
     /// # Errors
     /// accept(2)'s; [`super::classify`] says what each asks for.
+    #[inline(always)]
     pub fn accept(&self) -> Result<(OwnedFd, Peer), Errno> {
         sys::accept(self.fd.as_fd())
     }

@@ -18,7 +18,8 @@ use nix::unistd::Pid;
 pub fn on_parent_death(signal: Signal, parent: Pid) {
     let _ = nix::sys::prctl::set_pdeathsig(signal);
     if nix::unistd::getppid() != parent {
-        let _ = nix::sys::signal::raise(signal);
+        // Not raise(3): after a bare fork the C library may take us for another.
+        let _ = nix::sys::signal::kill(Pid::this(), signal);
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod caps;
 pub mod dispositions;
 pub mod env;
+pub mod epoll;
 pub mod fd;
 pub mod landlock;
 pub mod lifeline;
@@ -23,4 +24,5 @@ pub mod sandbox;
 pub mod shm;
 pub mod signal;
 pub mod sockopt;
+pub mod stack;
 pub mod wait;

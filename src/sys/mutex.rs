@@ -3,8 +3,8 @@
 //!
 //! The kernel keeps a list of the robust mutexes each thread holds and lets go
 //! of them when it dies. A child of fork(2) gets its own list from the C
-//! library, which is why nothing here may be used after a bare clone(2). Knows
-//! nothing of what it guards.
+//! library, which is why nothing here may be used after `process::fork_bare`.
+//! Knows nothing of what it guards.
 
 use std::mem::MaybeUninit;
 

@@ -1,4 +1,5 @@
-//! THE fork, and how a forked process leaves.
+//! THE fork, once by the C library and once without it, and how a forked process
+//! leaves.
 
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -33,7 +34,29 @@ pub fn fork(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
     }
 }
 
+/// [`fork`] by the bare system call, for a child that will do nothing but make
+/// system calls until it leaves.
+///
+/// The C library is not told, and so does not run in the child, where glibc's
+/// fork(3) writes to three pages of its own and lies apart from the rest of the
+/// program: four page faults. What it does not know there: the child's thread id,
+/// and its list of robust mutexes (the kernel starts each process with none). So
+/// the child must take no mutex of pthreads', start no thread and not call
+/// raise(3). It may fork by [`fork`], which makes all of that good.
+///
+/// # Errors
+/// As for [`fork`].
+#[inline(always)]
+pub fn fork_bare(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
+    // SAFETY: as for `fork`; the rest is the caller's, above.
+    match unsafe { raw::fork() }? {
+        0 => exit(child()),
+        pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
 /// Leaves, without running anything of the parent's.
+#[inline(always)]
 pub fn exit(status: i32) -> ! {
     raw::exit(status)
 }
@@ -49,9 +72,10 @@ pub fn exit_all(status: i32) -> ! {
 
 /// In a child: closes a descriptor of the supervisor's. Its owner, inherited with
 /// it, must not be dropped here, and never is: a child ends in [`exit`].
+#[inline(always)]
 pub fn close_inherited(fd: BorrowedFd<'_>) {
     // SAFETY: nothing in this process uses or closes that number afterwards.
-    unsafe { libc::close(fd.as_raw_fd()) };
+    unsafe { raw::close(fd.as_raw_fd()) };
 }
 
 /// In a child: takes over a descriptor that it inherited with its owner, on the
@@ -182,6 +206,7 @@ pub fn set_name(name: Name) {
 /// Closes every descriptor but those of `keep`, which must be in rising order.
 /// For a child that ends in [`exit`]: the owners of what is closed here never
 /// run their drop.
+#[inline(always)]
 pub fn keep_only<'a>(keep: impl IntoIterator<Item = BorrowedFd<'a>>) {
     let mut first = 0;
     for fd in keep {
@@ -203,8 +228,28 @@ pub fn keep_numbers(keep: &[RawFd]) {
 
 /// `close_range(2)`, or one by one where the kernel or a container's filter
 /// lacks it. `keep_only` says what becomes of the owners.
+#[inline(always)]
 fn close_range(first: u32, last: u32) {
     if raw::close_range(first, last).is_err() {
         super::fd::close_each(first, last);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::wait::waitpid;
+
+    use super::*;
+
+    #[test]
+    fn a_bare_child_is_a_process_of_its_own() {
+        let mut ours = 1;
+        let pid = fork_bare(|| {
+            ours += 41;
+            ours
+        })
+        .unwrap();
+        assert_eq!(waitpid(pid, None), Ok(WaitStatus::Exited(pid, 42)));
+        assert_eq!(ours, 1);
     }
 }

@@ -1,9 +1,9 @@
 //! The few system calls of a serving child, made in place.
 //!
 //! After fork(2) each 64 KiB of program text that the child runs through costs
-//! it a page fault, since the kernel does not copy page tables of files. libc's
-//! wrappers lie scattered over the binary; these are compiled into the code that
-//! calls them. Measured: five faults of sixteen per connection.
+//! it a page fault, since the kernel does not copy page tables of files, and a
+//! dear one (4 us), since it maps what lies around, too. libc's wrappers lie
+//! scattered over the binary; these are compiled into the code that calls them.
 //!
 //! Errors are the kernel's, as [`Errno`]; libc's errno is not touched.
 
@@ -12,13 +12,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use libc::c_long;
 use nix::errno::Errno;
 
-/// A system call of up to four arguments, by number.
+/// A system call of up to six arguments, by number.
 ///
 /// # Safety
 /// As the system call: pointers among the arguments must be valid for it.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
+unsafe fn call_long(number: c_long, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the x86-64 system call convention (syscall(2), Notes): number and
     // result in rax; rcx and r11 are lost; the stack is not used.
@@ -30,6 +30,8 @@ unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
             in("rsi") args[1],
             in("rdx") args[2],
             in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
@@ -44,7 +46,7 @@ unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
 /// As above.
 #[cfg(target_arch = "aarch64")]
 #[inline(always)]
-unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
+unsafe fn call_long(number: c_long, args: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the arm64 system call convention (syscall(2), Notes): number in
     // x8, result in x0; the stack is not used.
@@ -56,6 +58,8 @@ unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
             in("x1") args[1],
             in("x2") args[2],
             in("x3") args[3],
+            in("x4") args[4],
+            in("x5") args[5],
             options(nostack),
         );
     }
@@ -67,9 +71,10 @@ unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
 /// # Safety
 /// As above.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
+unsafe fn call_long(number: c_long, args: [usize; 6]) -> isize {
     // SAFETY: the caller's.
-    let result = unsafe { libc::syscall(number, args[0], args[1], args[2], args[3]) };
+    let result =
+        unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
     if result == -1 {
         -(Errno::last_raw() as isize)
     } else {
@@ -77,10 +82,24 @@ unsafe fn call(number: c_long, args: [usize; 4]) -> isize {
     }
 }
 
+/// A system call of up to four arguments.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+unsafe fn call(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
+    // SAFETY: the caller's.
+    unsafe { call_long(number, [a, b, c, d, 0, 0]) }
+}
+
 #[inline(always)]
 fn checked(result: isize) -> Result<usize, Errno> {
     // The kernel answers -4095 to -1 for an errno.
-    usize::try_from(result).map_err(|_| Errno::from_raw(-result as i32))
+    usize::try_from(result).map_err(|_| match -result as i32 {
+        // The one that is no trouble, spared the walk through the table of all.
+        libc::EAGAIN => Errno::EAGAIN,
+        errno => Errno::from_raw(errno),
+    })
 }
 
 /// read(2).
@@ -139,6 +158,56 @@ pub unsafe fn accept4(
     checked(unsafe { call(libc::SYS_accept4, args) }).map(|fd| fd as RawFd)
 }
 
+/// epoll_create1(2), closed on exec.
+///
+/// # Errors
+/// epoll_create1(2)'s.
+#[inline(always)]
+pub fn epoll_create() -> Result<RawFd, Errno> {
+    let args = [libc::EPOLL_CLOEXEC as usize, 0, 0, 0];
+    // SAFETY: an integer.
+    checked(unsafe { call(libc::SYS_epoll_create1, args) }).map(|fd| fd as RawFd)
+}
+
+/// epoll_ctl(2) with EPOLL_CTL_ADD.
+///
+/// # Errors
+/// epoll_ctl(2)'s.
+#[inline(always)]
+pub fn epoll_add(
+    epoll: BorrowedFd<'_>,
+    fd: BorrowedFd<'_>,
+    mut event: libc::epoll_event,
+) -> Result<(), Errno> {
+    let args = [
+        epoll.as_raw_fd() as usize,
+        libc::EPOLL_CTL_ADD as usize,
+        fd.as_raw_fd() as usize,
+        (&raw mut event) as usize,
+    ];
+    // SAFETY: the kernel reads one event of a live local.
+    checked(unsafe { call(libc::SYS_epoll_ctl, args) }).map(drop)
+}
+
+/// epoll_pwait(2) without a limit and without a mask: how many came.
+///
+/// # Errors
+/// epoll_pwait(2)'s.
+#[inline(always)]
+pub fn epoll_wait(epoll: BorrowedFd<'_>, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
+    let forever = -1isize;
+    let args = [
+        epoll.as_raw_fd() as usize,
+        events.as_mut_ptr() as usize,
+        events.len(),
+        forever as usize,
+        0,
+        SIGSET,
+    ];
+    // SAFETY: the kernel writes at most `events.len()` events to a live slice.
+    checked(unsafe { call_long(libc::SYS_epoll_pwait, args) })
+}
+
 /// _exit(2), of this thread alone: seccomp's strict mode allows it and not
 /// exit_group(2), and in a process of one thread the two are the same.
 #[inline(always)]
@@ -147,6 +216,46 @@ pub fn exit(status: i32) -> ! {
         // SAFETY: exit(2) takes an integer and does not return.
         unsafe { call(libc::SYS_exit, [status as usize, 0, 0, 0]) };
     }
+}
+
+/// fork(2) as clone(2) without any flag: 0 in the child.
+///
+/// # Safety
+/// As fork(2): the process must have one thread. The C library does not learn of
+/// it; see `process::fork_bare` for what that forbids the child.
+///
+/// # Errors
+/// fork(2)'s.
+#[inline(always)]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub unsafe fn fork() -> Result<i32, Errno> {
+    // Flags and stack; the order of the others, all zero, differs by machine.
+    let args = [libc::SIGCHLD as usize, 0, 0, 0];
+    // SAFETY: a null stack means a copy of ours; the rest is the caller's.
+    checked(unsafe { call(libc::SYS_clone, args) }).map(|pid| pid as i32)
+}
+
+/// Elsewhere, where clone(2) has its arguments in another order, by libc.
+///
+/// # Safety
+/// As above.
+///
+/// # Errors
+/// fork(2)'s.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub unsafe fn fork() -> Result<i32, Errno> {
+    // SAFETY: the caller's.
+    Errno::result(unsafe { libc::fork() })
+}
+
+/// close(2).
+///
+/// # Safety
+/// Nothing in this process may use or own that descriptor afterwards.
+#[inline(always)]
+pub unsafe fn close(fd: RawFd) {
+    // SAFETY: an integer; the rest is the caller's.
+    unsafe { call(libc::SYS_close, [fd as usize, 0, 0, 0]) };
 }
 
 /// close_range(2), all of them, no flags. Nothing in this process may use or own

@@ -90,6 +90,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// prctl(2)'s or seccomp(2)'s; the caller decides whether to serve.
+    #[inline(always)]
     pub fn enter_for_one(&self) -> Result<(), Errno> {
         match &self.one {
             One::Strict => raw::enter_strict_mode(),

@@ -8,7 +8,6 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::SigSet;
 
 use super::shm::Pile;
 
@@ -47,9 +46,9 @@ impl Wait {
         });
     }
 
-    /// Sleeps until a descriptor is readable, a signal outside of `mask` comes,
-    /// or the time is up; true in the first case.
-    pub fn sleep(&mut self, timeout: Option<Duration>, mask: &SigSet) -> bool {
+    /// Sleeps until a descriptor is readable or the time is up; true in the first
+    /// case.
+    pub fn sleep(&mut self, timeout: Option<Duration>) -> bool {
         let timeout = timeout.map(|left| libc::timespec {
             tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
             tv_nsec: left.subsec_nanos().into(),
@@ -58,7 +57,7 @@ impl Wait {
             .as_ref()
             .map_or(std::ptr::null(), std::ptr::from_ref);
         let fds = self.0.items();
-        // SAFETY: the list, the timeout and the mask outlive the call; the kernel
+        // SAFETY: the list and the timeout outlive the call; the kernel
         // writes to the list alone. A number that was closed since it was added
         // is answered with POLLNVAL, which the caller takes for an event.
         let ready = unsafe {
@@ -66,7 +65,7 @@ impl Wait {
                 fds.as_mut_ptr(),
                 fds.len() as libc::nfds_t,
                 timeout,
-                mask.as_ref(),
+                std::ptr::null(),
             )
         };
         ready > 0
@@ -93,10 +92,10 @@ mod tests {
             wait.clear();
             wait.add(None);
             wait.add(Some(theirs.as_fd()));
-            assert!(!wait.sleep(Some(Duration::from_millis(1)), &SigSet::empty()));
+            assert!(!wait.sleep(Some(Duration::from_millis(1))));
         }
         ours.write_all(b"x").unwrap();
-        assert!(wait.sleep(None, &SigSet::empty()));
+        assert!(wait.sleep(None));
         assert!(!wait.came(0) && wait.came(1) && !wait.came(2));
     }
 }

@@ -23,6 +23,7 @@ use crate::daemon::child::{self, Terms};
 use crate::daemon::ending::{self, Ended};
 use crate::daemon::seats::{Seat, Seats};
 use crate::net::connection::{Connection, Copy, End};
+use crate::service::Service;
 use crate::sys::process;
 
 /// An accepted client on its way to a thread.

@@ -47,6 +47,7 @@ impl Door<'_> {
 
     /// The next connection, or word to go; `idle` is called once if it has to
     /// wait.
+    #[inline(always)]
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         match self {
             Door::Open(gate) => gate.next(idle),

@@ -6,17 +6,20 @@
 //! the wake-up it was given has been given to nobody else (`epoll_ctl(2)`).
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::addr::Peer;
 use crate::daemon::admission::Admission;
 use crate::daemon::scoreboard::Scoreboard;
 use crate::net::Listener;
 use crate::net::{AcceptError, classify};
+use crate::sys::epoll::Epoll;
+
+// Who woke it.
+const LISTENER: u64 = 0;
+const LIFELINE: u64 = 1;
 
 /// What the wait brought.
 pub enum Next {
@@ -39,7 +42,7 @@ pub struct Gate<'a> {
     lifeline: BorrowedFd<'a>,
     board: &'a Scoreboard,
     admission: &'a Admission,
-    epoll: Option<Arc<Epoll>>,
+    epoll: Option<Epoll>,
     first: usize,
     pause: u16,
 }
@@ -63,6 +66,7 @@ pub(super) enum Tried {
 impl<'a> Gate<'a> {
     /// `first` says which listener is looked at first, so that over all workers
     /// none is preferred.
+    #[inline(always)]
     pub fn new(
         listeners: &'a [Option<Listener>],
         lifeline: BorrowedFd<'a>,
@@ -85,11 +89,7 @@ impl<'a> Gate<'a> {
     /// made: it wakes one of the threads in it for a connection, and for
     /// end-of-file, which stays, one after the other.
     pub fn beside(&self, first: usize) -> Self {
-        Gate {
-            epoll: self.epoll.clone(),
-            first,
-            ..*self
-        }
+        Gate { first, ..*self }
     }
 
     /// Makes the epoll, made anyway at the first wait: a sandboxed worker does it
@@ -98,22 +98,23 @@ impl<'a> Gate<'a> {
     ///
     /// # Errors
     /// epoll_create1(2)'s or epoll_ctl(2)'s.
+    #[inline(always)]
     pub fn open(&mut self) -> Result<(), Errno> {
         if self.epoll.is_some() {
             return Ok(());
         }
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let epoll = Epoll::new()?;
         for listener in self.listeners.iter().flatten() {
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-            epoll.add(listener, EpollEvent::new(flags, 0))?;
+            epoll.add(listener, LISTENER, true)?;
         }
-        epoll.add(self.lifeline, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
-        self.epoll = Some(Arc::new(epoll));
+        epoll.add(self.lifeline, LIFELINE, false)?;
+        self.epoll = Some(epoll);
         Ok(())
     }
 
     /// The next connection, or word to go. Looks at the queues before it waits,
     /// at the rate before that: `idle` is called once if it has to.
+    #[inline(always)]
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         let mut told = false;
         let mut said = false;
@@ -153,6 +154,7 @@ impl<'a> Gate<'a> {
     }
 
     /// Looks at each queue once, without waiting.
+    #[inline(always)]
     pub(super) fn try_accept(&mut self) -> Tried {
         let mut tried = Tried::Nothing;
         for k in 0..self.listeners.len() {
@@ -187,6 +189,7 @@ impl<'a> Gate<'a> {
     }
 
     /// True if the lifeline has something to say.
+    #[inline(always)]
     fn wait(&mut self) -> bool {
         if self.pause > 0 {
             // A listener in the wait would wake us at once.
@@ -195,12 +198,7 @@ impl<'a> Gate<'a> {
         if self.open().is_err() {
             return watch(self.lifeline, PAUSE);
         }
-        let Some(epoll) = &self.epoll else {
-            return false;
-        };
-        let mut events = [EpollEvent::empty(); 4];
-        let ready = epoll.wait(&mut events, EpollTimeout::NONE).unwrap_or(0);
-        events[..ready].iter().any(|event| event.data() == 1)
+        self.epoll.is_some_and(|epoll| epoll.wait_for(LIFELINE))
     }
 
     /// Keeps away for a while; true on word to go.

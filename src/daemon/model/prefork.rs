@@ -18,10 +18,12 @@ use crate::daemon::confine;
 use crate::daemon::ending::{self, Ended};
 use crate::daemon::generation::Generation;
 use crate::net::connection::{Connection, End};
+use crate::service::Service;
 use crate::sys::lock::ProcessLock;
 use crate::sys::{lifeline, process, signal};
 
 /// The worker's door; with a `channel`, which makes it one without listeners.
+#[inline(always)]
 pub fn door<'a>(
     terms: &Terms<'a>,
     generation: &'a Generation,
@@ -48,6 +50,7 @@ pub fn door<'a>(
 }
 
 /// A worker for one connection.
+#[inline(always)]
 pub fn serve_one(terms: &Terms<'_>, mut door: Door<'_>, buffer: &mut [u8]) -> ! {
     child::begin();
     child::follow(terms);
@@ -163,6 +166,7 @@ fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) {
     }
 }
 
+#[cold]
 fn unusable(terms: &Terms<'_>, listener: usize, errno: Errno) -> ! {
     terms
         .board
