@@ -3,35 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::design::{FORK_WAIT, PREFORK, PREFORK_REUSE, pool, side_by_side};
 use crate::common::{
-    Builder, Client, DEADLINE, Daemon, Signal, children, echo_once, need, need_root, poll_until,
-    proc, signal, zombies,
+    Builder, Client, DEADLINE, Signal, children, echo_once, need, need_root, poll_until, proc,
+    signal, zombies,
 };
 
-/// Sets the supervisor's soft limit of descriptors, as its own user, who may
-/// where root lacks CAP_SYS_RESOURCE: see prlimit(2).
-fn limit_descriptors(daemon: &Daemon, uid: u32, soft: usize) {
-    let out = Command::new("prlimit")
-        .args(["--pid", &daemon.pid().to_string()])
-        .arg(format!("--nofile={soft}:"))
-        .uid(uid)
-        .gid(uid)
-        .output()
-        .expect("prlimit");
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{said}");
-}
-
-/// The most forks in any second, of a trace whose lines begin with the time.
+/// The most forks in any second, of a trace whose lines begin with pid and time.
 fn most_forks_in_a_second(trace: &str) -> usize {
     let calls = trace.lines().filter(|line| line.contains("clone"));
     let times: Vec<f64> = calls
-        .filter_map(|line| line.split_whitespace().next()?.parse().ok())
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse().ok())
         .collect();
     let within = |&from: &f64| {
         let second = times.iter().filter(|&&at| from <= at && at < from + 1.0);
@@ -40,26 +25,25 @@ fn most_forks_in_a_second(trace: &str) -> usize {
     times.iter().map(within).max().unwrap_or(0)
 }
 
-/// Workers that cannot even open what they wait with, until there are descriptors
-/// to be had again.
+/// Workers that the kernel gives no sandbox, until it does again.
 #[test]
 fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
-    if !need_root() || !need("strace") || !need("prlimit") {
+    if !need_root() || !need("strace") {
         return;
     }
-    const UID: u32 = 58_018;
     let builder = Builder::new();
     let trace = builder.path("trace");
     let daemon = builder
-        .uid(UID)
         .args(PREFORK_REUSE.args)
         .args(pool(6, 6, 6))
-        .args(["--sandbox", "off"]) // stays traceable
+        .args(["--sandbox", "strict"])
         .start();
     let idle = || daemon.role("echod-idle");
     poll_until(DEADLINE, "the pool", || idle().len() == 6);
     let mut strace = Command::new("strace")
-        .args(["-ttt", "-o", &trace, "-e", "trace=fork,clone,clone3"])
+        .args(["-f", "-qq", "-ttt", "-o", &trace])
+        .args(["-e", "trace=fork,clone,clone3,seccomp"])
+        .args(["-e", "inject=seccomp:error=ENOMEM:when=1+"])
         .args(["-p", &daemon.pid().to_string()])
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -67,8 +51,6 @@ fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
     poll_until(DEADLINE, "strace is attached", || {
         proc::status(daemon.pid(), "TracerPid").is_some_and(|pid| pid != "0")
     });
-    // The standard three: every child's first new one is one too many.
-    limit_descriptors(&daemon, UID, 3);
     for pid in idle() {
         signal(pid, Signal::SIGKILL);
     }
@@ -89,12 +71,11 @@ fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
     assert_eq!(daemon.log_count("left with status 12"), 1);
     let mut waiting = Client::connect(daemon.addr());
     std::io::Write::write_all(&mut waiting, b"wait").expect("the kernel takes it");
-    limit_descriptors(&daemon, UID, 1000);
+    signal(strace.id().cast_signed(), Signal::SIGTERM);
+    strace.wait().expect("strace");
     let mut got = [0; 4];
     std::io::Read::read_exact(&mut waiting, &mut got).expect("served by itself");
     poll_until(DEADLINE, "the pool is full again", || idle().len() >= 5);
-    signal(strace.id().cast_signed(), Signal::SIGTERM);
-    strace.wait().expect("strace");
 }
 
 /// strace holds the supervisor back in its fork, so that the child is killed
