@@ -9,8 +9,9 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use crate::error::{Error, Exit, Result};
-use crate::load::report::Report;
-use crate::load::{self, Bound, Mode, Plan, Target};
+use crate::load::report::{Report, Versus};
+use crate::load::run::Run;
+use crate::load::{self, Bound, Mode, Plan, Rounds, Target, json, ratio};
 
 /// Load an echo server, and verify every byte that comes back.
 ///
@@ -20,12 +21,12 @@ use crate::load::{self, Bound, Mode, Plan, Target};
 #[command(
     name = "echoload",
     version,
-    override_usage = "echoload [OPTIONS] [rr|crr|hold] ADDR"
+    override_usage = "echoload [OPTIONS] [rr|crr|hold] ADDR [ADDR2]"
 )]
 struct Cli {
-    /// What each connection does (default rr), and the server:
-    /// HOST:PORT, tcp:HOST:PORT, unix:PATH or unix:@NAME
-    #[arg(value_names = ["MODE", "ADDR"], num_args = 1..=2, required = true)]
+    /// What each connection does (default rr), the server, and one to compare
+    /// it with: HOST:PORT, tcp:HOST:PORT, unix:PATH or unix:@NAME
+    #[arg(value_names = ["MODE", "ADDR"], num_args = 1..=3, required = true)]
     what: Vec<String>,
 
     /// Connections at once
@@ -45,6 +46,14 @@ struct Cli {
     #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "duration",
           value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
+
+    /// Rounds of each server, with ADDR2, instead of as many as fill -d well
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    rounds: Option<u64>,
+
+    /// Print one JSON object instead of the report
+    #[arg(long)]
+    json: bool,
 
     /// The longest any connect, read or write may take
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
@@ -80,7 +89,8 @@ pub fn main() -> ExitCode {
             return status.into();
         }
     };
-    match plan(&cli).and_then(|plan| run(&plan)) {
+    let done = plan(&cli).and_then(|(plan, rounds)| run(&cli, &plan, rounds.as_ref()));
+    match done {
         Ok(status) => status.into(),
         Err(error) => {
             complain(&error);
@@ -89,40 +99,85 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(plan: &Plan) -> Result<Exit> {
-    let run = load::run(plan)?;
-    let text = Report { plan, run: &run }.to_string();
+fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {
+    let Some(rounds) = rounds else {
+        let run = load::run(plan)?;
+        print(&match cli.json {
+            true => format!("{}\n", json::run(plan, &run)),
+            false => Report { plan, run: &run }.to_string(),
+        })?;
+        failures(&run);
+        return Ok(run.status(plan));
+    };
+    let done = load::compare(plan, rounds)?;
+    print(&match cli.json {
+        true => format!("{}\n", json::comparison(plan, &rounds.other, &done)),
+        false => Versus {
+            plan,
+            rounds,
+            done: &done,
+        }
+        .to_string(),
+    })?;
+    failures(&done.a);
+    failures(&done.b);
+    Ok(done.status(plan))
+}
+
+fn print(text: &str) -> Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
         // Whoever reads has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-        Err(error) => return Err(Error::usage("write the report", error).exit(Exit::Io)),
-        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Error::usage("write the report", error).exit(Exit::Io)),
     }
-    let tally = &run.tally;
-    for error in tally.first.iter().chain(&tally.local) {
+}
+
+fn failures(run: &Run) {
+    for error in run.tally.first.iter().chain(&run.tally.local) {
         complain(error);
     }
-    Ok(tally.status())
 }
 
 fn complain(error: &Error) {
     let _ = writeln!(io::stderr(), "echoload: {error}");
 }
 
-fn plan(cli: &Cli) -> Result<Plan> {
-    let (word, addr) = match cli.what.as_slice() {
-        [word, addr] => (word.as_str(), addr),
-        [only] if Word::from_str(only, false).is_ok() => {
-            return Err(Error::usage(only, "an address is missing"));
-        }
-        [only] => ("rr", only),
-        _ => return Err(Error::usage("ADDR", "one address, after the mode")),
+fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
+    let is_word = |text: &String| Word::from_str(text, false).is_ok();
+    let (word, addrs) = match cli.what.split_first() {
+        Some((word, addrs)) if is_word(word) || addrs.len() == 2 => (word.as_str(), addrs),
+        _ => ("rr", cli.what.as_slice()),
     };
     let word = Word::from_str(word, false)
         .map_err(|_| Error::usage(word, "not a mode: rr, crr or hold"))?;
-    let bound = match cli.count {
-        Some(count) => Bound::Count(count),
-        None => Bound::Time(cli.duration.unwrap_or(DEFAULT_DURATION)),
+    let (addr, other) = match addrs {
+        [addr] => (addr, None),
+        [addr, other] => (addr, Some(other)),
+        _ => return Err(Error::usage(cli.what.join(" "), "an address is missing")),
+    };
+    let time = cli.duration.unwrap_or(DEFAULT_DURATION);
+    let (pairs, round) = ratio::rounds(time, cli.rounds);
+    let bound = match (cli.count, other) {
+        (Some(count), _) => Bound::Count(count),
+        (None, None) => Bound::Time(time),
+        (None, Some(_)) => Bound::Time(round),
+    };
+    let rounds = match other {
+        Some(_) if word == Word::Hold => {
+            return Err(Error::usage(
+                "hold",
+                "has no rate to compare: give one ADDR",
+            ));
+        }
+        Some(other) => Some(Rounds {
+            other: other.parse()?,
+            pairs,
+        }),
+        None if cli.rounds.is_some() => {
+            return Err(Error::usage("--rounds", "is for two servers: give ADDR2"));
+        }
+        None => None,
     };
     let mode = match word {
         Word::Rr => Mode::Rr(bound),
@@ -142,13 +197,14 @@ fn plan(cli: &Cli) -> Result<Plan> {
         Word::Hold => Mode::Hold,
     };
     let target: Target = addr.parse()?;
-    Ok(Plan {
+    let plan = Plan {
         target,
         mode,
         connections: cli.connections,
         size: cli.size,
         timeout: cli.timeout,
-    })
+    };
+    Ok((plan, rounds))
 }
 
 fn size(text: &str) -> std::result::Result<u64, String> {
@@ -180,7 +236,8 @@ mod tests {
     fn typed(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("echoload").chain(line.split_whitespace());
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        plan(&cli).map_err(|error| error.to_string())
+        let both = plan(&cli).map_err(|error| error.to_string())?;
+        Ok(both.0)
     }
 
     #[test]
@@ -208,7 +265,10 @@ mod tests {
             "",
             "crr",
             "stream h:1",
-            "rr h:1 h:2",
+            "rr h:1 h:2 h:3",
+            "x h:1 h:2",
+            "h:1 --rounds 3",
+            "hold h:1 h:2",
             "h:1 -c 0",
             "h:1 -s 0",
             "h:1 -s 2G",

@@ -8,25 +8,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
+use nix::sys::time::TimeVal;
 
 use crate::error::{Error, Exit, Result};
 use crate::load::budget::Budget;
 use crate::load::exchange::{Connection, Scratch};
 use crate::load::pattern::Pattern;
 use crate::load::plan::{Bound, Mode, Plan};
-use crate::load::stats::{Fault, Tally};
-
-/// What a run came to.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// What all threads saw.
-    pub tally: Tally,
-    /// From the first connect to the last close.
-    pub elapsed: Duration,
-    /// Connections that were open at once at the end of opening, for `hold`.
-    pub held: Option<u64>,
-}
+use crate::load::run::Run;
+use crate::load::stats::{Fault, Outcome, Tally};
 
 /// A thread's stack: it calls a few functions deep, and there may be thousands.
 const STACK: usize = 128 << 10;
@@ -42,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The descriptor limit is too low (78), a thread cannot be made (71).
 pub fn run(plan: &Plan) -> Result<Run> {
     raise_files(plan.connections)?;
-    let begun = Instant::now();
+    let (begun, cpu) = (Instant::now(), used()?);
     let (tally, held) = match plan.mode {
         Mode::Rr(bound) => (requests(plan, bound, keep_one)?, None),
         Mode::Crr(bound) => (requests(plan, bound, one_each)?, None),
@@ -52,7 +43,20 @@ pub fn run(plan: &Plan) -> Result<Run> {
         tally,
         elapsed: begun.elapsed(),
         held,
+        client_cpu: used()? - cpu,
+        ..Run::default()
     })
+}
+
+/// Processor time of all threads of this process so far.
+fn used() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)
+        .map_err(|errno| Error::os("getrusage", "echoload", errno))?;
+    let time = |time: TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs())
+            + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    Ok(time(usage.user_time()) + time(usage.system_time()))
 }
 
 /// What one thread works with.
@@ -95,7 +99,7 @@ impl<'a> Hand<'a> {
         let begun = Instant::now();
         match connection.echo(pattern, self.plan.size, &mut self.scratch) {
             Ok(()) => {
-                self.tally.complete(self.plan.size, begun.elapsed());
+                self.done(begun);
                 Some(connection)
             }
             Err(fault) => {
@@ -112,8 +116,14 @@ impl<'a> Hand<'a> {
         }
     }
 
+    fn done(&mut self, begun: Instant) {
+        self.tally.sent += self.plan.size;
+        self.tally.received += self.plan.size;
+        self.tally.complete(begun.elapsed());
+    }
+
     fn failed(&mut self, fault: Fault) {
-        if fault.outcome.is_none() {
+        if fault.outcome == Outcome::Other {
             self.budget.stop();
         }
         self.tally.fault(fault);
@@ -166,7 +176,7 @@ fn one_each(hand: &mut Hand, id: u64) {
             .echo(pattern, size, &mut hand.scratch)
             .and_then(|()| connection.finish(&mut hand.scratch));
         match done {
-            Ok(()) => hand.tally.complete(size, begun.elapsed()),
+            Ok(()) => hand.done(begun),
             Err(fault) => hand.failed(fault),
         }
     }

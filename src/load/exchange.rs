@@ -59,7 +59,10 @@ impl<'a> Connection<'a> {
     /// picked by that number.
     pub fn open(target: &'a Target, timeout: Duration, spread: Option<u64>) -> Result<Self, Fault> {
         let endpoints = target.resolve().map_err(|error| Fault {
-            outcome: (error.status() == Exit::Unavailable).then_some(Outcome::Refused),
+            outcome: match error.status() {
+                Exit::Unavailable => Outcome::Refused,
+                _ => Outcome::Other,
+            },
             error,
         })?;
         let mut last = Errno::EADDRNOTAVAIL;
@@ -134,14 +137,14 @@ impl<'a> Connection<'a> {
     fn short(&self, back: u64, size: u64) -> Fault {
         let hint = format!("end of file after {back} of {size} bytes");
         Fault {
-            outcome: Some(Outcome::Short),
+            outcome: Outcome::Short,
             error: Error::usage(format!("read {}", self.target), hint).exit(Exit::Io),
         }
     }
 
     fn corrupt(&self, what: impl std::fmt::Display) -> Fault {
         Fault {
-            outcome: Some(Outcome::Corrupt),
+            outcome: Outcome::Corrupt,
             error: Error::usage(format!("read {}", self.target), what).exit(Exit::Mismatch),
         }
     }

@@ -11,14 +11,19 @@
 //! Knows sockets, not the daemon: nothing here imports `daemon` or `service`.
 
 pub mod budget;
+pub mod compare;
 pub mod engine;
 pub mod exchange;
+pub mod json;
 pub mod pattern;
 pub mod plan;
+pub mod ratio;
 pub mod report;
+pub mod run;
 pub mod stats;
 pub mod target;
 
+pub use compare::compare;
 pub use engine::run;
-pub use plan::{Bound, Mode, Plan};
+pub use plan::{Bound, Mode, Plan, Rounds};
 pub use target::Target;

@@ -39,6 +39,26 @@ pub struct Plan {
     pub timeout: Duration,
 }
 
+/// What a comparison needs beside a [`Plan`] of one round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rounds {
+    /// The server to compare with.
+    pub other: Target,
+    /// Rounds of each of the two.
+    pub pairs: u64,
+}
+
+impl Mode {
+    /// The word for it on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Rr(_) => "rr",
+            Mode::Crr(_) => "crr",
+            Mode::Hold => "hold",
+        }
+    }
+}
+
 /// Threads that share the connections of [`Mode::Hold`].
 const HOLD_THREADS: u64 = 16;
 

@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use crate::load::engine::Run;
-use crate::load::plan::{Mode, Plan};
+use crate::load::plan::{Mode, Plan, Rounds};
+use crate::load::run::{Comparison, Run};
 use crate::load::stats::Outcome;
 
 /// Shows a run, when displayed.
@@ -23,10 +23,10 @@ impl fmt::Display for Report<'_> {
         let Report { plan, run } = self;
         let tally = &run.tally;
         let seconds = run.elapsed.as_secs_f64().max(1e-9);
-        let (mode, unit) = match plan.mode {
-            Mode::Rr(_) => ("rr", "requests/s"),
-            Mode::Crr(_) => ("crr", "connections/s"),
-            Mode::Hold => ("hold", "requests/s"),
+        let mode = plan.mode.name();
+        let unit = match plan.mode {
+            Mode::Crr(_) => "connections/s",
+            Mode::Rr(_) | Mode::Hold => "requests/s",
         };
         writeln!(
             f,
@@ -38,20 +38,55 @@ impl fmt::Display for Report<'_> {
         }
         let rate = tally.count(Outcome::Complete) as f64 / seconds;
         writeln!(f, "{unit} {rate:.1}")?;
-        let mib = tally.bytes as f64 / MIB / seconds;
+        let mib = tally.received as f64 / MIB / seconds;
         writeln!(f, "MiB/s {mib:.2} each way, verified")?;
         writeln!(
             f,
             "latency p50 {} us p99 {} us max {} us, closed loop",
-            tally.latency.value_at_quantile(0.5),
-            tally.latency.value_at_quantile(0.99),
-            tally.latency.max()
+            tally.latency.value_at_quantile(0.5) / 1000,
+            tally.latency.value_at_quantile(0.99) / 1000,
+            tally.latency.max() / 1000
         )?;
         f.write_str("outcomes")?;
         for outcome in Outcome::ALL {
             write!(f, " {} {}", outcome.name(), tally.count(outcome))?;
         }
         writeln!(f)
+    }
+}
+
+/// Shows a comparison, when displayed.
+pub struct Versus<'a> {
+    /// What a round was.
+    pub plan: &'a Plan,
+    /// Against whom.
+    pub rounds: &'a Rounds,
+    /// What came of it.
+    pub done: &'a Comparison,
+}
+
+impl fmt::Display for Versus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Versus { plan, rounds, done } = self;
+        let other = Plan {
+            target: rounds.other.clone(),
+            ..(*plan).clone()
+        };
+        for (plan, run) in [(*plan, &done.a), (&other, &done.b)] {
+            write!(f, "{}", Report { plan, run })?;
+        }
+        write!(f, "ratio of rates ")?;
+        match done.ratio() {
+            None => write!(f, "unknown")?,
+            Some(ratio) => {
+                write!(f, "{:.3}", ratio.median)?;
+                match ratio.interval {
+                    Some((low, high)) => write!(f, ", 95 % within {low:.3} to {high:.3}")?,
+                    None => write!(f, ", of too few pairs for an interval")?,
+                }
+            }
+        }
+        writeln!(f, ", median of {} pairs, first by second", done.pairs.len())
     }
 }
 
@@ -66,12 +101,14 @@ mod tests {
     fn run(requests: u64, held: Option<u64>) -> Run {
         let mut tally = Tally::default();
         for micros in 1..=requests {
-            tally.complete(1 << 20, Duration::from_micros(micros));
+            tally.received += 1 << 20;
+            tally.complete(Duration::from_micros(micros));
         }
         Run {
             tally,
             elapsed: Duration::from_secs(2),
             held,
+            ..Run::default()
         }
     }
 
@@ -99,7 +136,7 @@ mod tests {
              connections/s 50.0\n\
              MiB/s 50.00 each way, verified\n\
              latency p50 50 us p99 99 us max 100 us, closed loop\n\
-             outcomes complete 100 refused 0 reset 0 timeout 0 short 0 corrupt 0\n"
+             outcomes complete 100 refused 0 reset 0 timeout 0 short 0 corrupt 0 other 0\n"
         );
     }
 

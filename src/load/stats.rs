@@ -22,17 +22,20 @@ pub enum Outcome {
     Short,
     /// Something came back that was not sent.
     Corrupt,
+    /// This side could not go on: no descriptor, port or memory was left.
+    Other,
 }
 
 impl Outcome {
     /// Every kind, in the order of the report.
-    pub const ALL: [Outcome; 6] = [
+    pub const ALL: [Outcome; 7] = [
         Outcome::Complete,
         Outcome::Refused,
         Outcome::Reset,
         Outcome::Timeout,
         Outcome::Short,
         Outcome::Corrupt,
+        Outcome::Other,
     ];
 
     /// The word the report uses.
@@ -44,27 +47,27 @@ impl Outcome {
             Outcome::Timeout => "timeout",
             Outcome::Short => "short",
             Outcome::Corrupt => "corrupt",
+            Outcome::Other => "other",
         }
     }
 
-    /// What an errno of connect, read, write or shutdown says of the server;
-    /// `None` if it says something of this side (descriptors, ports, memory).
-    pub fn of(errno: Errno) -> Option<Outcome> {
+    /// What an errno of connect, read, write or shutdown says of the server, or
+    /// [`Outcome::Other`] if it says something of this side.
+    pub fn of(errno: Errno) -> Outcome {
         match errno {
             Errno::ECONNREFUSED
             | Errno::ENOENT
             | Errno::EHOSTUNREACH
             | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN => Some(Outcome::Refused),
+            | Errno::EHOSTDOWN => Outcome::Refused,
             Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED | Errno::ENOTCONN => {
-                Some(Outcome::Reset)
+                Outcome::Reset
             }
-            // SO_SNDTIMEO makes connect(2) end in EINPROGRESS, or EAGAIN on a
-            // Unix socket whose queue is full; see socket(7).
+            // A Unix socket whose queue is full says EAGAIN; see connect(2).
             Errno::ETIMEDOUT | Errno::EAGAIN | Errno::EINPROGRESS | Errno::EALREADY => {
-                Some(Outcome::Timeout)
+                Outcome::Timeout
             }
-            _ => None,
+            _ => Outcome::Other,
         }
     }
 }
@@ -72,8 +75,8 @@ impl Outcome {
 /// An attempt that did not complete.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What the server did; `None` if this side could not go on.
-    pub outcome: Option<Outcome>,
+    /// What the server did, or [`Outcome::Other`].
+    pub outcome: Outcome,
     /// The same for people.
     pub error: Error,
 }
@@ -82,12 +85,16 @@ pub struct Fault {
 #[derive(Clone, Debug)]
 pub struct Tally {
     counts: [u64; Outcome::ALL.len()],
-    /// Connections made.
+    /// Connections made, those of the warm-up too.
     pub connected: u64,
-    /// Payload bytes that came back and were verified, of complete messages.
-    pub bytes: u64,
-    /// Microseconds of complete attempts.
+    /// Payload bytes that were sent.
+    pub sent: u64,
+    /// Payload bytes that came back, each of them verified.
+    pub received: u64,
+    /// Nanoseconds of complete units.
     pub latency: Histogram<u64>,
+    /// Nanoseconds until a connection could be written to.
+    pub connect: Histogram<u64>,
     /// The first fault that says something of the server.
     pub first: Option<Error>,
     /// The first fault of this side: the run ended early.
@@ -96,16 +103,32 @@ pub struct Tally {
 
 /// Significant decimal digits of a latency.
 const DIGITS: u8 = 3;
-/// Microseconds above which a latency is not told from another: 12 days.
-const LONGEST: u64 = 1 << 40;
+/// Nanoseconds above which a latency is not told from another: 13 days.
+const LONGEST: u64 = 1 << 50;
+
+/// A histogram of nanoseconds, empty.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("3 digits are in its range")
+}
+
+/// Adds one time to a histogram.
+pub fn record(histogram: &mut Histogram<u64>, took: Duration) {
+    let nanos = u64::try_from(took.as_nanos()).unwrap_or(LONGEST);
+    // Not saturating_record: that clamps to what was seen so far.
+    histogram
+        .record(nanos.clamp(1, LONGEST))
+        .expect("it grows, and LONGEST is in its range");
+}
 
 impl Default for Tally {
     fn default() -> Self {
         Tally {
             counts: [0; Outcome::ALL.len()],
             connected: 0,
-            bytes: 0,
-            latency: Histogram::new(DIGITS).expect("3 digits are in its range"),
+            sent: 0,
+            received: 0,
+            latency: histogram(),
+            connect: histogram(),
             first: None,
             local: None,
         }
@@ -113,59 +136,59 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// One attempt completed: `bytes` verified, after `took`.
-    pub fn complete(&mut self, bytes: u64, took: Duration) {
+    /// One unit completed, after `took`.
+    pub fn complete(&mut self, took: Duration) {
         self.counts[Outcome::Complete as usize] += 1;
-        self.bytes += bytes;
-        let micros = u64::try_from(took.as_micros()).unwrap_or(LONGEST);
-        // Not saturating_record: that clamps to what was seen so far.
-        self.latency
-            .record(micros.clamp(1, LONGEST))
-            .expect("it grows, and LONGEST is in its range");
+        record(&mut self.latency, took);
     }
 
-    /// One attempt failed.
+    /// One unit failed.
     pub fn fault(&mut self, fault: Fault) {
-        match fault.outcome {
-            Some(outcome) => {
-                self.counts[outcome as usize] += 1;
-                self.first.get_or_insert(fault.error);
-            }
-            None => {
-                self.local.get_or_insert(fault.error);
-            }
-        }
+        self.counts[fault.outcome as usize] += 1;
+        let kept = match fault.outcome {
+            Outcome::Other => &mut self.local,
+            _ => &mut self.first,
+        };
+        kept.get_or_insert(fault.error);
     }
 
-    /// Attempts that ended so.
+    /// Units that ended so.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.counts[outcome as usize]
     }
 
-    /// Adds what another thread saw.
+    /// Units that did not complete.
+    pub fn failed(&self) -> u64 {
+        self.counts[1..].iter().sum()
+    }
+
+    /// Adds what another thread, or another round, saw.
     pub fn merge(&mut self, other: Tally) {
         for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
             *mine += theirs;
         }
         self.connected += other.connected;
-        self.bytes += other.bytes;
-        self.latency
-            .add(&other.latency)
-            .expect("both grow without bound");
+        self.sent += other.sent;
+        self.received += other.received;
+        for (mine, theirs) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.connect, &other.connect),
+        ] {
+            mine.add(theirs).expect("both grow without bound");
+        }
         self.first = self.first.take().or(other.first);
         self.local = self.local.take().or(other.local);
     }
 
     /// How the program ends: 0 only if all was verified and nothing failed.
     pub fn status(&self) -> Exit {
-        let failed = Outcome::ALL[1..].iter().any(|kind| self.count(*kind) > 0);
         if self.count(Outcome::Corrupt) > 0 {
             Exit::Mismatch
         } else if let Some(error) = &self.local {
             error.status()
         } else if self.connected == 0 {
             Exit::Unavailable
-        } else if failed {
+        } else if self.failed() > 0 {
             Exit::Io
         } else {
             Exit::Ok
@@ -177,21 +200,17 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn fault(outcome: Option<Outcome>) -> Fault {
-        let error = Error::os("read", "tcp:h:1", Errno::EIO);
-        Fault { outcome, error }
-    }
-
-    fn tally(connected: u64, complete: u64, faults: &[Option<Outcome>]) -> Tally {
+    fn tally(connected: u64, complete: u64, faults: &[Outcome]) -> Tally {
         let mut tally = Tally {
             connected,
             ..Tally::default()
         };
         for _ in 0..complete {
-            tally.complete(64, Duration::from_micros(100));
+            tally.complete(Duration::from_micros(100));
         }
-        for outcome in faults {
-            tally.fault(fault(*outcome));
+        for &outcome in faults {
+            let error = Error::os("read", "tcp:h:1", Errno::EIO);
+            tally.fault(Fault { outcome, error });
         }
         tally
     }
@@ -201,32 +220,33 @@ mod tests {
         use Outcome::*;
         for (connected, complete, faults, status) in [
             (1, 5, &[][..], Exit::Ok),
-            (1, 5, &[Some(Corrupt), None], Exit::Mismatch),
-            (1, 5, &[None, Some(Reset)], Exit::Os),
-            (0, 0, &[Some(Refused)], Exit::Unavailable),
-            (0, 0, &[Some(Timeout)], Exit::Unavailable),
-            (1, 5, &[Some(Refused)], Exit::Io),
-            (1, 5, &[Some(Reset)], Exit::Io),
-            (1, 5, &[Some(Timeout)], Exit::Io),
-            (1, 5, &[Some(Short)], Exit::Io),
+            (1, 5, &[Corrupt, Other], Exit::Mismatch),
+            (1, 5, &[Other, Reset], Exit::Os),
+            (0, 0, &[Refused], Exit::Unavailable),
+            (0, 0, &[Timeout], Exit::Unavailable),
+            (1, 5, &[Refused], Exit::Io),
+            (1, 5, &[Reset], Exit::Io),
+            (1, 5, &[Timeout], Exit::Io),
+            (1, 5, &[Short], Exit::Io),
         ] {
             let tally = tally(connected, complete, faults);
             assert_eq!(tally.status(), status, "{faults:?}");
+            assert_eq!(tally.failed(), faults.len() as u64);
         }
     }
 
     #[test]
     fn an_errno_is_the_servers_doing_or_ours() {
         for (errno, outcome) in [
-            (Errno::ECONNREFUSED, Some(Outcome::Refused)),
-            (Errno::ENOENT, Some(Outcome::Refused)),
-            (Errno::ECONNRESET, Some(Outcome::Reset)),
-            (Errno::EPIPE, Some(Outcome::Reset)),
-            (Errno::EAGAIN, Some(Outcome::Timeout)),
-            (Errno::EINPROGRESS, Some(Outcome::Timeout)),
-            (Errno::EMFILE, None),
-            (Errno::EADDRNOTAVAIL, None),
-            (Errno::EACCES, None),
+            (Errno::ECONNREFUSED, Outcome::Refused),
+            (Errno::ENOENT, Outcome::Refused),
+            (Errno::ECONNRESET, Outcome::Reset),
+            (Errno::EPIPE, Outcome::Reset),
+            (Errno::EAGAIN, Outcome::Timeout),
+            (Errno::ETIMEDOUT, Outcome::Timeout),
+            (Errno::EMFILE, Outcome::Other),
+            (Errno::EADDRNOTAVAIL, Outcome::Other),
+            (Errno::EACCES, Outcome::Other),
         ] {
             assert_eq!(Outcome::of(errno), outcome, "{errno}");
         }
@@ -234,16 +254,16 @@ mod tests {
 
     #[test]
     fn merged_threads_count_as_one() {
-        let mut all = tally(1, 2, &[Some(Outcome::Short)]);
-        let mut slow = tally(3, 0, &[Some(Outcome::Short)]);
-        slow.complete(64, Duration::from_secs(7200));
+        let mut all = tally(1, 2, &[Outcome::Short]);
+        let mut slow = tally(3, 0, &[Outcome::Short]);
+        slow.complete(Duration::from_secs(7200));
         all.merge(slow);
         assert_eq!(all.connected, 4);
-        assert_eq!(all.bytes, 192);
         assert_eq!(all.count(Outcome::Complete), 3);
         assert_eq!(all.count(Outcome::Short), 2);
         assert_eq!(all.latency.len(), 3);
-        assert_eq!(all.latency.value_at_quantile(0.5), 100);
-        assert!(all.latency.max() >= 7_200_000_000);
+        let p50 = all.latency.value_at_quantile(0.5);
+        assert!((100_000..100_200).contains(&p50), "{p50}");
+        assert!(all.latency.max() >= 7_200_000_000_000);
     }
 }
