@@ -27,6 +27,9 @@ pub struct Bar {
 
 /// Bars side by side with zero on the left, or in the middle of what is below.
 pub fn bars(axis: &str, bars: &[Bar]) -> String {
+    if bars.is_empty() {
+        return String::new();
+    }
     let reach = |bar: &Bar| bar.ends.map_or(bar.value, |(_, high)| high.max(bar.value));
     let top = bars.iter().map(reach).fold(0.0, f64::max);
     let low = bars.iter().map(|bar| bar.value).fold(0.0, f64::min);
@@ -361,11 +364,11 @@ fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
     })
 }
 
-/// A tick: 20k rather than 20000.
+/// A tick: 20k rather than 20000, and so 5k rather than 5000.
 fn number(value: f64) -> String {
     let (value, unit) = match value.abs() {
         n if n >= 1e6 => (value / 1e6, "M"),
-        n if n >= 1e4 => (value / 1e3, "k"),
+        n if n >= 1e3 => (value / 1e3, "k"),
         _ => (value, ""),
     };
     // Ticks are multiples of a round step: the rest is floating point's.

@@ -233,8 +233,8 @@ mod tests {
         let row = &rows[0];
         assert_eq!(row.crr.median(), Some(6000.0));
         assert_eq!(row.crr.latency_us[0], Some(100.0));
-        assert_eq!(row.cpu, Some(6.0));
-        assert_eq!(row.cpu_over, Some(5.0));
+        assert!((row.cpu.unwrap() - 6.0).abs() < 1e-9);
+        assert!((row.cpu_over.unwrap() - 5.0).abs() < 1e-9);
         assert_eq!(row.switches, Some(3.0));
         assert_eq!(row.per_worker, [9.0, 5.0, 3.0]);
         let ratio = row.ratio.unwrap();
