@@ -98,7 +98,7 @@ fn hold_has_all_open_at_once_and_echoes_twice_on_each() {
     let addr = server(echo);
     let (report, _) = load(&["hold", &addr, "-c", "100"], 0);
     assert!(report.contains("held 100 of 100 at once"), "{report}");
-    assert_eq!(outcome(&report, "complete"), 200, "{report}");
+    assert_eq!(outcome(&report, "complete"), 100, "{report}");
 }
 
 #[test]

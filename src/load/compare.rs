@@ -1,9 +1,12 @@
 //! Two servers under the same load, in turn: short rounds, interleaved, so that
 //! what the machine does besides falls on both.
 
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
 use crate::error::Result;
-use crate::load::engine::run;
-use crate::load::plan::{Plan, Rounds};
+use crate::load::engine::{Around, run};
+use crate::load::plan::{Bound, Plan, Rounds};
 use crate::load::ratio::{Side, order};
 use crate::load::run::{Comparison, Run};
 
@@ -12,7 +15,7 @@ use crate::load::run::{Comparison, Run};
 ///
 /// # Errors
 /// As [`run`].
-pub fn compare(plan: &Plan, rounds: &Rounds) -> Result<Comparison> {
+pub fn compare(plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Comparison> {
     let other = Plan {
         target: rounds.other.clone(),
         ..plan.clone()
@@ -24,21 +27,45 @@ pub fn compare(plan: &Plan, rounds: &Rounds) -> Result<Comparison> {
         rounds: rounds.pairs,
     };
     let mut figures = Vec::new();
+    // Both are warm before the first round, and stay so.
+    let warm = |plan: &Plan| -> Result<()> {
+        let warmup = Plan {
+            bound: Bound::Time(plan.warmup),
+            warmup: Duration::ZERO,
+            ..plan.clone()
+        };
+        match plan.warmup.is_zero() {
+            true => Ok(()),
+            false => run(&warmup, around).map(drop),
+        }
+    };
+    warm(plan)?;
+    warm(&other)?;
+    let (plan, other) = (&cold(plan), &cold(&other));
     for side in order(rounds.pairs) {
         let (plan, all) = match side {
             Side::A => (plan, &mut done.a),
-            Side::B => (&other, &mut done.b),
+            Side::B => (other, &mut done.b),
         };
-        let round = run(plan)?;
+        let round = run(plan, around)?;
         figures.push((side, round.figure(plan)));
-        let lost = round.tally.connected == 0 || round.tally.local.is_some();
+        let tally = &round.tally;
+        let lost = tally.connected == 0 || tally.local.is_some();
         all.merge(round);
-        if lost {
+        if lost || around.stop.load(Relaxed) {
             break;
         }
     }
     done.pairs = figures.chunks_exact(2).filter_map(ratio).collect();
     Ok(done)
+}
+
+/// A plan without a warm-up.
+fn cold(plan: &Plan) -> Plan {
+    Plan {
+        warmup: Duration::ZERO,
+        ..plan.clone()
+    }
 }
 
 /// A by B; `None` where nothing was done.

@@ -1,260 +1,204 @@
-//! Runs a plan: blocking threads, each with its own tally, merged at the end.
-//!
-//! The thread's work is one of three short loops, [`Mode`] for mode; every loop
-//! asks the [`Budget`] before each attempt.
+//! Runs a plan: threads, each with its share of the connections, and the sum of
+//! what they saw.
 
-use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
-use nix::sys::time::TimeVal;
+use nix::sys::prctl::set_timerslack;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::error::{Error, Exit, Result};
-use crate::load::budget::Budget;
-use crate::load::exchange::{Connection, Scratch};
-use crate::load::pattern::Pattern;
+use crate::load::account::{self, Sample};
+use crate::load::board::Board;
+use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
 use crate::load::run::Run;
-use crate::load::stats::{Fault, Outcome, Tally};
+use crate::load::server::Server;
+use crate::load::stats::{Outcome, Progress};
+use crate::load::target::Target;
+use crate::load::worker::{Done, Worker};
 
-/// A thread's stack: it calls a few functions deep, and there may be thousands.
-const STACK: usize = 128 << 10;
-/// Descriptors that are not connections: standard ones, and what libc opens.
+/// Descriptors that are not connections: standard ones, an epoll for each
+/// thread, and what libc opens.
 const SPARE_FILES: u64 = 16;
-/// After a refused connect, so that a dead server is not called in a hot loop.
-const PAUSE: Duration = Duration::from_millis(10);
+/// This share of a processor's time, and a thread never waited.
+const LIMITED: f64 = 0.9;
+
+/// Who else takes part in a run.
+#[derive(Default)]
+pub struct Around<'a> {
+    /// Where units that fail are written down.
+    pub outcomes: Option<&'a Outcomes>,
+    /// How often, and whom, to tell how it goes.
+    pub watcher: Option<(Duration, &'a dyn Fn(&Plan, Duration, Progress))>,
+    /// Ends the run when it is set.
+    pub stop: Arc<AtomicBool>,
+    /// Whose processor time to tell, where that is known.
+    pub servers: Vec<(Target, Server)>,
+}
 
 /// Runs `plan` to its end. Failures of the server, and of this side once the
 /// run goes, are in the tally.
 ///
 /// # Errors
 /// The descriptor limit is too low (78), a thread cannot be made (71).
-pub fn run(plan: &Plan) -> Result<Run> {
-    raise_files(plan.connections)?;
-    let (begun, cpu) = (Instant::now(), used()?);
-    let (tally, held) = match plan.mode {
-        Mode::Rr(bound) => (requests(plan, bound, keep_one)?, None),
-        Mode::Crr(bound) => (requests(plan, bound, one_each)?, None),
-        Mode::Hold => hold(plan).map(|(tally, held)| (tally, Some(held)))?,
+pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
+    raise_files(plan)?;
+    let mut looks = Looks::new(plan, around);
+    if plan.warmup.is_zero() {
+        looks.look();
+    }
+    let watched = around.watcher.is_some();
+    let board = Board::new(plan, around.outcomes, watched, Arc::clone(&around.stop));
+    let done = in_threads(plan, &board, around, &mut looks)?;
+    looks.look();
+    let end = |pick: fn(&Done) -> Instant| done.iter().map(pick).max();
+    let end = match (board.until, plan.bound) {
+        // As long as was asked, and until the last of those begun in time.
+        (Some(until), _) if !board.stopped() => end(|done| done.last_complete).max(Some(until)),
+        (None, Bound::Count(_)) => end(|done| done.last),
+        _ => Some(Instant::now()),
     };
-    Ok(Run {
-        tally,
-        elapsed: begun.elapsed(),
-        held,
-        client_cpu: used()? - cpu,
+    let mut run = Run {
+        elapsed: end.map_or(Duration::ZERO, |end| {
+            end.saturating_duration_since(board.from)
+        }),
         ..Run::default()
-    })
-}
-
-/// Processor time of all threads of this process so far.
-fn used() -> Result<Duration> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)
-        .map_err(|errno| Error::os("getrusage", "echoload", errno))?;
-    let time = |time: TimeVal| {
-        Duration::from_secs(time.tv_sec().unsigned_abs())
-            + Duration::from_micros(time.tv_usec().unsigned_abs())
     };
-    Ok(time(usage.user_time()) + time(usage.system_time()))
+    let mut held = 0;
+    for one in done {
+        run.client_cpu += one.cpu;
+        run.limited |= one.busy >= LIMITED;
+        held += one.held;
+        run.tally.merge(one.tally);
+    }
+    let connections = match plan.mode {
+        Mode::Crr => run.tally.count(Outcome::Complete),
+        _ => run.tally.connected,
+    };
+    run.server_cpu = account::used(&looks.samples, connections);
+    run.held = (plan.mode == Mode::Hold).then_some(held);
+    Ok(run)
 }
 
-/// What one thread works with.
-struct Hand<'a> {
-    plan: &'a Plan,
-    budget: &'a Budget,
-    tally: Tally,
-    scratch: Scratch,
+/// The looks at the server's processes: when the figures begin, a few under
+/// load, and at the end.
+struct Looks<'a> {
+    server: Option<&'a Server>,
+    samples: Vec<Sample>,
+    /// Until the next one, from the beginning.
+    next: Duration,
 }
 
-impl<'a> Hand<'a> {
-    fn new(plan: &'a Plan, budget: &'a Budget) -> Self {
-        Hand {
-            plan,
-            budget,
-            tally: Tally::default(),
-            scratch: Scratch::new(plan.size),
+/// The first look under load comes after this time, each later one at four
+/// times that: even a short run has one, and a long one is not disturbed.
+const LOOK: Duration = Duration::from_millis(30);
+
+impl<'a> Looks<'a> {
+    fn new(plan: &Plan, around: &'a Around) -> Self {
+        let mut servers = around.servers.iter();
+        Looks {
+            server: servers
+                .find(|(target, _)| *target == plan.target)
+                .map(|(_, server)| server),
+            samples: Vec::new(),
+            next: LOOK,
         }
     }
 
-    /// Connects, and ends the run if there is no point in going on.
-    fn open(&mut self, spread: Option<u64>) -> Option<Connection<'a>> {
-        match Connection::open(&self.plan.target, self.plan.timeout, spread) {
-            Ok(connection) => {
-                self.budget.connected();
-                self.tally.connected += 1;
-                Some(connection)
-            }
-            Err(fault) => {
-                self.budget.refused();
-                self.failed(fault);
-                None
-            }
+    fn look(&mut self) {
+        let sample = self.server.and_then(Server::sample);
+        // One that cannot be taken makes the others worthless.
+        match sample {
+            Some(sample) => self.samples.push(sample),
+            None => self.server = None,
+        }
+        if self.server.is_none() {
+            self.samples.clear();
         }
     }
 
-    /// Counts and times one message; gives the connection back if it is good
-    /// for another.
-    fn echo(&mut self, connection: Connection<'a>, pattern: Pattern) -> Option<Connection<'a>> {
-        let begun = Instant::now();
-        match connection.echo(pattern, self.plan.size, &mut self.scratch) {
-            Ok(()) => {
-                self.done(begun);
-                Some(connection)
-            }
-            Err(fault) => {
-                self.failed(fault);
-                None
-            }
+    /// When to look next, the figures having begun at `from`.
+    fn due(&self, from: Instant) -> Option<Instant> {
+        self.server?;
+        match self.samples.is_empty() {
+            true => Some(from),
+            false => Some(from + self.next),
         }
     }
 
-    /// Ends a connection whose messages are counted already.
-    fn finish(&mut self, connection: Connection<'a>) {
-        if let Err(fault) = connection.finish(&mut self.scratch) {
-            self.failed(fault);
+    fn take(&mut self) {
+        if !self.samples.is_empty() {
+            self.next *= 4;
         }
-    }
-
-    fn done(&mut self, begun: Instant) {
-        self.tally.sent += self.plan.size;
-        self.tally.received += self.plan.size;
-        self.tally.complete(begun.elapsed());
-    }
-
-    fn failed(&mut self, fault: Fault) {
-        if fault.outcome == Outcome::Other {
-            self.budget.stop();
-        }
-        self.tally.fault(fault);
+        self.look();
     }
 }
 
-type Work = for<'a> fn(&mut Hand<'a>, u64);
-
-fn requests(plan: &Plan, bound: Bound, work: Work) -> Result<Tally> {
-    let budget = Budget::new(Some(bound));
-    let tallies = in_threads(0..plan.threads(), &budget, |id| {
-        let mut hand = Hand::new(plan, &budget);
-        work(&mut hand, id);
-        hand.tally
-    })?;
-    Ok(sum(tallies))
-}
-
-/// `rr`: one connection, request after request; a new one when it fails.
-fn keep_one(hand: &mut Hand, id: u64) {
-    let mut kept = None;
-    let mut nth = 0;
-    while hand.budget.take(nth) {
-        nth += 1;
-        kept = match kept.take().or_else(|| hand.open(None)) {
-            Some(connection) => hand.echo(connection, Pattern::new(id, nth)),
-            None => {
-                thread::sleep(PAUSE);
-                None
-            }
-        };
-    }
-    if let Some(connection) = kept {
-        hand.finish(connection);
-    }
-}
-
-/// `crr`: a connection for each request. Its latency is the whole life of it.
-fn one_each(hand: &mut Hand, id: u64) {
-    let mut nth = 0;
-    while hand.budget.take(nth) {
-        nth += 1;
-        let begun = Instant::now();
-        let Some(connection) = hand.open(Some(id + nth)) else {
-            thread::sleep(PAUSE);
-            continue;
-        };
-        let (size, pattern) = (hand.plan.size, Pattern::new(id, nth));
-        let done = connection
-            .echo(pattern, size, &mut hand.scratch)
-            .and_then(|()| connection.finish(&mut hand.scratch));
-        match done {
-            Ok(()) => hand.done(begun),
-            Err(fault) => hand.failed(fault),
-        }
-    }
-}
-
-/// `hold`: two phases, and all threads end the first before any begins the
-/// second, so that all connections are open at once between them.
-fn hold(plan: &Plan) -> Result<(Tally, u64)> {
-    let budget = Budget::new(None);
-    let threads = plan.threads();
-    let opened = in_threads(0..threads, &budget, |thread| {
-        let mut hand = Hand::new(plan, &budget);
-        let mut open = Vec::new();
-        for id in share(plan.connections, threads, thread) {
-            if !budget.take(id) {
-                break;
-            }
-            let connection = hand.open(Some(id));
-            let served = connection.and_then(|new| hand.echo(new, Pattern::new(id, 0)));
-            open.extend(served.map(|connection| (id, connection)));
-        }
-        (hand, open)
-    })?;
-    let held = opened.iter().map(|(_, open)| open.len() as u64).sum();
-    let tallies = in_threads(opened, &budget, |(mut hand, open)| {
-        let again: Vec<Connection> = open
-            .into_iter()
-            .filter_map(|(id, connection)| hand.echo(connection, Pattern::new(id, 1)))
-            .collect();
-        for connection in again {
-            hand.finish(connection);
-        }
-        hand.tally
-    })?;
-    Ok((sum(tallies), held))
-}
-
-/// The connections, of `all`, that thread number `thread` of `threads` has.
-fn share(all: u64, threads: u64, thread: u64) -> Range<u64> {
-    all * thread / threads..all * (thread + 1) / threads
-}
-
-fn sum(tallies: impl IntoIterator<Item = Tally>) -> Tally {
-    tallies.into_iter().fold(Tally::default(), |mut all, one| {
-        all.merge(one);
-        all
-    })
-}
-
-/// Runs `work` on each job in a thread of its own and waits for all.
-fn in_threads<J: Send, T: Send>(
-    jobs: impl IntoIterator<Item = J>,
-    budget: &Budget,
-    work: impl Fn(J) -> T + Sync,
-) -> Result<Vec<T>> {
-    let work = &work;
+fn in_threads(plan: &Plan, board: &Board, around: &Around, looks: &mut Looks) -> Result<Vec<Done>> {
+    let (over, ends) = channel::<()>();
     thread::scope(|scope| {
         let mut threads = Vec::new();
-        for job in jobs {
-            let spawned = thread::Builder::new()
-                .stack_size(STACK)
-                .spawn_scoped(scope, move || work(job));
+        for number in 0..plan.workers() {
+            let over = over.clone();
+            let work = move || {
+                // A departure of an open loop is 50 us late without this; see
+                // PR_SET_TIMERSLACK(2const). It is of the calling thread.
+                let _ = set_timerslack(1);
+                let done = Worker::new(plan, board, number).and_then(Worker::run);
+                if done.is_err() {
+                    board.stop();
+                }
+                drop(over);
+                done
+            };
+            let spawned = thread::Builder::new().spawn_scoped(scope, work);
             threads.push(spawned.map_err(|error| {
-                budget.stop();
+                board.stop();
                 let errno = Errno::from_raw(error.raw_os_error().unwrap_or(0));
-                Error::os("start", "a thread", errno).hint("use fewer connections")
+                Error::os("start", "a thread", errno).hint("a smaller -t")
             })?);
         }
+        drop(over);
+        let every = around.watcher.map(|(every, _)| every);
+        let mut tick = every.map(|every| Instant::now() + every);
+        // The threads send nothing: the end of the last one is an event.
+        loop {
+            let due = looks.due(board.from);
+            let next = [tick, due].into_iter().flatten().min();
+            let left = next.map(|at| at.saturating_duration_since(Instant::now()));
+            match ends.recv_timeout(left.unwrap_or(Duration::from_secs(3600))) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => break,
+            }
+            let now = Instant::now();
+            if due.is_some_and(|at| at <= now) {
+                looks.take();
+            }
+            if let (Some(at), Some((every, tell))) = (tick, around.watcher)
+                && at <= now
+            {
+                tick = Some(at + every);
+                if let Some(progress) = &board.progress {
+                    let news = std::mem::take(&mut *progress.lock().expect("no panic with it"));
+                    tell(plan, board.begun.elapsed(), news);
+                }
+            }
+        }
         let joined = threads.into_iter().map(|thread| thread.join());
-        Ok(joined
+        joined
             .map(|done| done.expect("a thread that panics ends the program"))
-            .collect())
+            .collect()
     })
 }
 
-/// Makes room for `connections` descriptors.
-fn raise_files(connections: u64) -> Result<()> {
-    let need = connections + SPARE_FILES;
+/// Makes room for the connections' descriptors.
+fn raise_files(plan: &Plan) -> Result<()> {
+    let need = plan.slots() + plan.workers() + SPARE_FILES;
     let limit = |errno| Error::os("limit", "open files", errno);
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(limit)?;
     if soft >= need {
@@ -262,20 +206,8 @@ fn raise_files(connections: u64) -> Result<()> {
     }
     if hard < need {
         let hint = format!("{need} open files are needed, ulimit -Hn allows {hard}");
-        return Err(Error::usage(format!("-c {connections}"), hint).exit(Exit::Config));
+        let subject = format!("-c {}", plan.connections);
+        return Err(Error::usage(subject, hint).exit(Exit::Config));
     }
-    setrlimit(Resource::RLIMIT_NOFILE, need, hard).map_err(limit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_all_there_is_and_do_not_overlap() {
-        for (all, threads) in [(1, 1), (7, 3), (16, 16), (20_000, 16)] {
-            let shares = (0..threads).flat_map(|thread| share(all, threads, thread));
-            assert!(shares.eq(0..all), "{all} over {threads}");
-        }
-    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(limit)
 }

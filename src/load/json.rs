@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::load::plan::Plan;
 use crate::load::ratio::CONFIDENCE;
 use crate::load::run::{Comparison, Run};
-use crate::load::stats::Outcome;
+use crate::load::stats::{Outcome, QUANTILES};
 use crate::load::target::Target;
 
 const SCHEMA: &str = "echoload/1";
@@ -50,12 +50,12 @@ fn object(plan: &Plan, target: &Target, run: &Run) -> Value {
         "load": plan.mode.name(),
         "target": target.to_string(),
         "connections": plan.connections,
-        "size_bytes": plan.size,
-        "size_bytes_max": plan.size,
-        "threads": plan.threads(),
-        "loop": "closed",
-        "rate_wanted_per_s": null,
-        "warmup_s": 0.0,
+        "size_bytes": plan.size.start(),
+        "size_bytes_max": plan.size.end(),
+        "threads": plan.workers(),
+        "loop": plan.loop_kind(),
+        "rate_wanted_per_s": plan.rate,
+        "warmup_s": plan.warmup.as_secs_f64(),
         "elapsed_s": run.elapsed.as_secs_f64(),
         "held": run.held,
         "rate_per_s": run.rate(),
@@ -75,16 +75,6 @@ fn object(plan: &Plan, target: &Target, run: &Run) -> Value {
     object
 }
 
-/// The quantiles of every report, with the end of their keys.
-const QUANTILES: [(&str, f64); 6] = [
-    ("p50", 0.5),
-    ("p75", 0.75),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99_9", 0.999),
-    ("p99_99", 0.9999),
-];
-
 fn latency(nanos: &Histogram<u64>) -> Value {
     if nanos.is_empty() {
         return Value::Null;
@@ -97,7 +87,7 @@ fn latency(nanos: &Histogram<u64>) -> Value {
     put("stddev", micros(nanos.stdev()));
     for (key, quantile) in QUANTILES {
         put(
-            key,
+            &key.replace('.', "_"),
             exact(nanos.value_at_quantile(quantile).min(nanos.max())),
         );
     }
@@ -109,4 +99,90 @@ fn latency(nanos: &Histogram<u64>) -> Value {
 fn micros(nanos: f64) -> Value {
     let nanos = Duration::from_nanos(nanos.round() as u64);
     json!(nanos.as_nanos() as f64 / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::plan::Mode;
+    use crate::load::plan::tests::plan;
+
+    fn done() -> Run {
+        let mut run = Run {
+            elapsed: Duration::from_secs(2),
+            ..Run::default()
+        };
+        run.tally.connected = 1;
+        for micros in 1..=100 {
+            run.tally.complete();
+            run.tally.echoed(Duration::from_micros(micros));
+        }
+        run
+    }
+
+    #[test]
+    fn every_key_of_the_schema_is_there() {
+        let object = run(&plan(Mode::Rr), &done());
+        for key in [
+            "schema",
+            "version",
+            "load",
+            "target",
+            "connections",
+            "size_bytes",
+            "size_bytes_max",
+            "threads",
+            "loop",
+            "rate_wanted_per_s",
+            "warmup_s",
+            "elapsed_s",
+            "complete",
+            "refused",
+            "reset",
+            "timeout",
+            "short",
+            "corrupt",
+            "other",
+            "rate_per_s",
+            "sent_bytes",
+            "received_bytes",
+            "throughput_bytes_per_s",
+            "latency_us",
+            "connect_latency_us",
+            "client_cpu_s",
+            "server_cpu_s",
+            "generator_limited",
+            "exit_status",
+        ] {
+            assert!(object.get(key).is_some(), "{key}");
+        }
+        assert_eq!(object["schema"], "echoload/1");
+        assert_eq!(object["rate_per_s"], 50.0);
+        assert_eq!(object["loop"], "closed");
+        for key in [
+            "min", "mean", "stddev", "p50", "p75", "p90", "p99", "p99_9", "p99_99", "max",
+        ] {
+            assert!(object["latency_us"][key].is_number(), "{key}");
+        }
+        assert_eq!(object["connect_latency_us"], Value::Null);
+        assert_eq!(object["server_cpu_s"], Value::Null);
+    }
+
+    #[test]
+    fn a_comparison_has_both_and_their_ratio() {
+        let both = Comparison {
+            a: done(),
+            b: done(),
+            pairs: vec![1.0, 2.0, 3.0],
+            rounds: 3,
+        };
+        let other = "127.0.0.1:8".parse().unwrap();
+        let object = comparison(&plan(Mode::Crr), &other, &both);
+        assert_eq!(object["comparison"], true);
+        assert_eq!(object["a"]["target"], "tcp:127.0.0.1:7");
+        assert_eq!(object["b"]["target"], "tcp:127.0.0.1:8");
+        assert_eq!(object["rate_ratio"]["median"], 2.0);
+        assert_eq!(object["rate_ratio"]["low"], Value::Null);
+        assert_eq!(object["rate_ratio"]["pairs"][2], 3.0);
+    }
 }

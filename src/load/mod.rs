@@ -1,29 +1,40 @@
 //! echoload: load for any RFC 862 echo server, every byte verified.
 //!
-//! A [`Plan`] says what is meant, [`engine`] runs it with one blocking thread
-//! per connection, [`stats`] counts outcomes and latencies, and [`report`]
-//! turns them into text. What goes over one connection is in [`exchange`].
+//! A [`Plan`] says what is meant, [`engine`] runs it in threads of [`worker`],
+//! each an epoll loop over its [`slot`]s, [`stats`] counts outcomes and
+//! latencies, and [`report`] and [`json`] turn them into text. [`compare`] does
+//! that for two servers in turn, and [`ratio`] says which is faster.
 //!
-//! The load is a closed loop: the next request leaves when the last answer is
-//! back, so a server that stalls is asked less, and the latencies say nothing
-//! of the requests that were not sent meanwhile. The report says so.
+//! A closed loop sends the next request when the last answer is back, so a
+//! server that stalls is asked less, and the latencies say nothing of the
+//! requests that were not sent meanwhile: the reports say so. An open loop has
+//! a [`timetable`], and counts from the time a request was due.
 //!
 //! Knows sockets, not the daemon: nothing here imports `daemon` or `service`.
 
-pub mod budget;
+pub mod account;
+pub mod board;
+pub mod chart;
 pub mod compare;
 pub mod engine;
-pub mod exchange;
+pub mod hgrm;
 pub mod json;
+pub mod outcomes;
 pub mod pattern;
 pub mod plan;
 pub mod ratio;
 pub mod report;
 pub mod run;
+pub mod server;
+pub mod slot;
+pub mod socket;
 pub mod stats;
 pub mod target;
+pub mod timetable;
+pub mod usage;
+pub mod worker;
 
 pub use compare::compare;
-pub use engine::run;
+pub use engine::{Around, run};
 pub use plan::{Bound, Mode, Plan, Rounds};
 pub use target::Target;

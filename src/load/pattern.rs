@@ -5,6 +5,8 @@
 //! before is seen. Any part can be made without the parts before it, so a
 //! message needs no memory of its own size. Pure.
 
+use std::ops::RangeInclusive;
+
 /// The content of one message.
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern {
@@ -13,6 +15,7 @@ pub struct Pattern {
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 const WORD: u64 = 8;
+const BLOCK: u64 = 1024;
 
 impl Pattern {
     /// The content of message number `message` on connection `connection`.
@@ -25,8 +28,23 @@ impl Pattern {
     /// Writes the bytes that stand at `offset`, which is a multiple of 8.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
         debug_assert!(offset.is_multiple_of(WORD));
-        for (index, part) in (offset / WORD..).zip(out.chunks_mut(WORD as usize)) {
-            part.copy_from_slice(&self.word(index)[..part.len()]);
+        let (mut index, mut rest) = (offset / WORD, out);
+        while !rest.is_empty() {
+            let (block, from) = (index / BLOCK, (index % BLOCK) as usize);
+            let key = self.key(block);
+            let words = &TABLE[from..];
+            let len = rest.len().min(words.len() * WORD as usize);
+            let (part, after) = rest.split_at_mut(len);
+            let (whole, tail) = part.as_chunks_mut::<{ WORD as usize }>();
+            for (bytes, word) in whole.iter_mut().zip(words) {
+                *bytes = (word ^ key).to_le_bytes();
+            }
+            if !tail.is_empty() {
+                let last = (words[whole.len()] ^ key).to_le_bytes();
+                tail.copy_from_slice(&last[..tail.len()]);
+            }
+            index += words.len() as u64;
+            rest = after;
         }
     }
 
@@ -44,13 +62,31 @@ impl Pattern {
         Some(offset + at as u64)
     }
 
-    fn word(&self, index: u64) -> [u8; WORD as usize] {
-        mix(self.seed.wrapping_add(index.wrapping_mul(STEP))).to_le_bytes()
+    /// What the words of one block are mixed with.
+    fn key(&self, block: u64) -> u64 {
+        mix(self.seed.wrapping_add(block.wrapping_mul(STEP)))
+    }
+
+    /// A number for this message, any of `range` as likely as another.
+    pub fn pick(&self, range: &RangeInclusive<u64>) -> u64 {
+        range.start() + mix(!self.seed) % (range.end() - range.start() + 1)
     }
 }
 
+/// Words of a block. They differ by this table, and one block from another by
+/// its key: a word is then an exclusive or, which compilers do many at a time.
+static TABLE: [u64; BLOCK as usize] = {
+    let mut table = [0; BLOCK as usize];
+    let mut n = 0;
+    while n < table.len() {
+        table[n] = mix(n as u64 + 1);
+        n += 1;
+    }
+    table
+};
+
 /// The finalizer of splitmix64: every bit of the input moves every bit out.
-fn mix(mut z: u64) -> u64 {
+const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -78,6 +114,33 @@ mod tests {
             }
         }
         assert_eq!(pattern.mismatch(1, &whole[..50], &mut scratch), Some(1));
+    }
+
+    #[test]
+    fn blocks_join_and_differ() {
+        let pattern = Pattern::new(5, 5);
+        let whole = bytes(pattern, 30_001);
+        let mut scratch = vec![0; whole.len() + 8];
+        for at in [8, 8184, 8191, 8192, 8193, 16_380, 30_000] {
+            let part = &whole[at..];
+            assert_eq!(
+                pattern.mismatch(at as u64, part, &mut scratch),
+                None,
+                "{at}"
+            );
+        }
+        assert_ne!(whole[..8192], whole[8192..16_384]);
+    }
+
+    #[test]
+    fn sizes_are_all_of_the_range() {
+        let mut seen = [false; 5];
+        for message in 0..200 {
+            let size = Pattern::new(1, message).pick(&(10..=14));
+            seen[(size - 10) as usize] = true;
+        }
+        assert_eq!(seen, [true; 5]);
+        assert_eq!(Pattern::new(1, 1).pick(&(64..=64)), 64);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a run is meant to be: checked once, then only read.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::load::target::Target;
@@ -8,35 +9,50 @@ use crate::load::target::Target;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Request and response, again and again, on connections that are kept.
-    Rr(Bound),
+    Rr,
     /// A connection for each request: connect, echo, half-close, EOF, close.
-    Crr(Bound),
+    Crr,
+    /// As much as the window allows, both ways, on each connection.
+    Stream,
     /// Open all, keep all, echo on all again, close.
     Hold,
 }
 
-/// When a run of requests ends.
+/// When a run ends. [`Mode::Hold`] ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// After this long; each connection tries at least once.
     Time(Duration),
-    /// After this many attempts, by all connections together.
+    /// After this many requests (rr), connections (crr) or messages (stream),
+    /// by all connections together.
     Count(u64),
 }
 
 /// A run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The server.
     pub target: Target,
-    /// What each connection does, and for how long.
+    /// What each connection does.
     pub mode: Mode,
+    /// For how long.
+    pub bound: Bound,
     /// Connections at once, at least 1.
     pub connections: u64,
-    /// Bytes in a message, at least 1.
-    pub size: u64,
+    /// Bytes in a message, at least 1; in a stream, bytes in one write.
+    pub size: RangeInclusive<u64>,
+    /// Threads that share the connections.
+    pub threads: u64,
+    /// Units a second, at their own times: an open loop. `None` is a closed one.
+    pub rate: Option<f64>,
+    /// Before the figures begin.
+    pub warmup: Duration,
     /// The longest any connect, read or write may take; at least 1 ms.
     pub timeout: Duration,
+    /// Source addresses to call a loopback server from; 1 is the system's own.
+    pub sources: u64,
+    /// Bytes of a stream on their way at once.
+    pub window: u64,
 }
 
 /// What a comparison needs beside a [`Plan`] of one round.
@@ -52,52 +68,122 @@ impl Mode {
     /// The word for it on the command line.
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Rr(_) => "rr",
-            Mode::Crr(_) => "crr",
+            Mode::Rr => "rr",
+            Mode::Crr => "crr",
+            Mode::Stream => "stream",
             Mode::Hold => "hold",
         }
     }
-}
 
-/// Threads that share the connections of [`Mode::Hold`].
-const HOLD_THREADS: u64 = 16;
-
-impl Plan {
-    /// Threads to run: one for each connection that waits for its own answer.
-    pub fn threads(&self) -> u64 {
-        match self.mode {
-            Mode::Rr(Bound::Count(count)) | Mode::Crr(Bound::Count(count)) => {
-                self.connections.min(count)
-            }
-            Mode::Rr(_) | Mode::Crr(_) => self.connections,
-            Mode::Hold => self.connections.min(HOLD_THREADS),
+    /// What is counted, in the plural.
+    pub fn units(self) -> &'static str {
+        match self {
+            Mode::Rr => "requests",
+            Mode::Crr | Mode::Stream | Mode::Hold => "connections",
         }
     }
 }
 
+impl Plan {
+    /// Connections to open: none for which there is no work.
+    pub fn slots(&self) -> u64 {
+        match (self.mode, self.bound) {
+            (Mode::Rr | Mode::Crr | Mode::Stream, Bound::Count(count)) => {
+                self.connections.min(count)
+            }
+            _ => self.connections,
+        }
+    }
+
+    /// Threads to run: none without a connection.
+    pub fn workers(&self) -> u64 {
+        self.threads.min(self.slots())
+    }
+
+    /// The connections of thread number `worker`.
+    pub fn share(&self, worker: u64) -> std::ops::Range<u64> {
+        share(self.slots(), self.workers(), worker)
+    }
+
+    /// Messages that connection number `slot` of a counted stream sends.
+    pub fn messages(&self, slot: u64) -> Option<u64> {
+        match self.bound {
+            Bound::Time(_) => None,
+            Bound::Count(count) => {
+                let share = share(count, self.slots(), slot);
+                Some(share.end - share.start)
+            }
+        }
+    }
+
+    /// What the latencies are called: the loop that they are of.
+    pub fn loop_kind(&self) -> &'static str {
+        match self.rate {
+            Some(_) => "open",
+            None => "closed",
+        }
+    }
+}
+
+/// Part number `part` of `all` things in `parts` parts.
+fn share(all: u64, parts: u64, part: u64) -> std::ops::Range<u64> {
+    let cut = |part: u64| (u128::from(all) * u128::from(part) / u128::from(parts)) as u64;
+    cut(part)..cut(part + 1)
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
+    /// The plan of the defaults.
+    pub(crate) fn plan(mode: Mode) -> Plan {
+        Plan {
+            target: "127.0.0.1:7".parse().expect("an address"),
+            mode,
+            bound: Bound::Time(Duration::from_secs(10)),
+            connections: 16,
+            size: 64..=64,
+            threads: 1,
+            rate: None,
+            warmup: Duration::ZERO,
+            timeout: Duration::from_secs(5),
+            sources: 8,
+            window: 1 << 20,
+        }
+    }
+
     #[test]
-    fn threads_are_never_more_than_there_is_work() {
+    fn nothing_is_opened_that_has_no_work() {
         let count = Bound::Count(5);
         let time = Bound::Time(Duration::from_secs(1));
-        for (mode, connections, threads) in [
-            (Mode::Rr(time), 100, 100),
-            (Mode::Rr(count), 100, 5),
-            (Mode::Crr(count), 3, 3),
-            (Mode::Hold, 3, 3),
-            (Mode::Hold, 5000, 16),
+        for (mode, bound, connections, slots, workers) in [
+            (Mode::Rr, time, 100, 100, 8),
+            (Mode::Rr, count, 100, 5, 5),
+            (Mode::Stream, count, 100, 5, 5),
+            (Mode::Crr, count, 3, 3, 3),
+            (Mode::Hold, time, 3, 3, 3),
+            (Mode::Hold, time, 5000, 5000, 8),
         ] {
             let plan = Plan {
-                target: "unix:@x".parse().unwrap(),
-                mode,
+                bound,
                 connections,
-                size: 64,
-                timeout: Duration::from_secs(5),
+                threads: 8,
+                ..plan(mode)
             };
-            assert_eq!(plan.threads(), threads);
+            assert_eq!((plan.slots(), plan.workers()), (slots, workers), "{plan:?}");
+            let all = (0..workers).flat_map(|worker| plan.share(worker));
+            assert!(all.eq(0..slots), "{plan:?}");
         }
+    }
+
+    #[test]
+    fn the_messages_of_a_stream_are_all_sent() {
+        let plan = Plan {
+            bound: Bound::Count(10),
+            connections: 4,
+            ..plan(Mode::Stream)
+        };
+        let sum: u64 = (0..4).map(|slot| plan.messages(slot).unwrap()).sum();
+        assert_eq!(sum, 10);
     }
 }

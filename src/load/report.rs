@@ -1,12 +1,15 @@
-//! A run as text. Pure: the caller prints it.
-//!
-//! One figure group a line, its name first, so that awk(1) finds it.
+//! A run as text, for people and for awk(1): the lines of figures have their
+//! name first. Pure: the caller prints it.
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::time::Duration;
 
-use crate::load::plan::{Mode, Plan, Rounds};
+use hdrhistogram::Histogram;
+
+use crate::load::chart::{chart, time};
+use crate::load::plan::{Bound, Mode, Plan, Rounds};
 use crate::load::run::{Comparison, Run};
-use crate::load::stats::Outcome;
+use crate::load::stats::{Outcome, Progress, QUANTILES};
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {
@@ -14,45 +17,134 @@ pub struct Report<'a> {
     pub plan: &'a Plan,
     /// What came of it.
     pub run: &'a Run,
+    /// What bars are made of; no chart without.
+    pub block: Option<char>,
 }
 
 const MIB: f64 = (1 << 20) as f64;
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { plan, run } = self;
+        let Report { plan, run, block } = self;
         let tally = &run.tally;
-        let seconds = run.elapsed.as_secs_f64().max(1e-9);
-        let mode = plan.mode.name();
-        let unit = match plan.mode {
-            Mode::Crr(_) => "connections/s",
-            Mode::Rr(_) | Mode::Hold => "requests/s",
-        };
-        writeln!(
-            f,
-            "echoload {mode} {}: {} connections, {} bytes, {seconds:.2} s, closed loop",
-            plan.target, plan.connections, plan.size
-        )?;
+        self.header(f)?;
         if let Some(held) = run.held {
             writeln!(f, "held {held} of {} at once", plan.connections)?;
         }
-        let rate = tally.count(Outcome::Complete) as f64 / seconds;
-        writeln!(f, "{unit} {rate:.1}")?;
-        let mib = tally.received as f64 / MIB / seconds;
+        writeln!(f, "{}/s {:.1}", plan.mode.units(), run.rate())?;
+        let mib = run.throughput() / MIB;
         writeln!(f, "MiB/s {mib:.2} each way, verified")?;
-        writeln!(
-            f,
-            "latency p50 {} us p99 {} us max {} us, closed loop",
-            tally.latency.value_at_quantile(0.5) / 1000,
-            tally.latency.value_at_quantile(0.99) / 1000,
-            tally.latency.max() / 1000
-        )?;
+        let kind = plan.loop_kind();
+        if !tally.latency.is_empty() {
+            let micros = |quantile| tally.latency.value_at_quantile(quantile) / 1000;
+            let (p50, p99, max) = (micros(0.5), micros(0.99), tally.latency.max() / 1000);
+            writeln!(
+                f,
+                "latency p50 {p50} us p99 {p99} us max {max} us, {kind} loop"
+            )?;
+        }
+        table(f, &[("echo", &tally.latency), ("connect", &tally.connect)])?;
+        if let (Some(block), false) = (block, tally.latency.is_empty()) {
+            writeln!(f, "\n  up to     echoes, {kind} loop")?;
+            write!(f, "{}\n", chart(&tally.latency, *block))?;
+        }
+        self.processors(f)?;
         f.write_str("outcomes")?;
         for outcome in Outcome::ALL {
             write!(f, " {} {}", outcome.name(), tally.count(outcome))?;
         }
         writeln!(f)
     }
+}
+
+impl Report<'_> {
+    fn header(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { plan, run, .. } = self;
+        let (mode, target) = (plan.mode.name(), &plan.target);
+        write!(f, "echoload {mode} {target}: ")?;
+        if let Some(rate) = plan.rate.filter(|_| run.too_slow(plan)) {
+            let units = plan.mode.units();
+            write!(
+                f,
+                "RATE NOT REACHED, {:.1} of {rate:.1} {units}/s: ",
+                run.rate()
+            )?;
+        }
+        let count = |count: u64, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        let size = match (plan.size.start(), plan.size.end()) {
+            (min, max) if min == max => count(*min, "byte"),
+            (min, max) => format!("{min} to {max} bytes"),
+        };
+        let seconds = run.elapsed.as_secs_f64();
+        write!(
+            f,
+            "{}, {size}, {}, {seconds:.2} s, ",
+            count(plan.connections, "connection"),
+            count(plan.workers(), "thread"),
+        )?;
+        if !plan.warmup.is_zero() {
+            write!(f, "after {:.2} s warm-up, ", plan.warmup.as_secs_f64())?;
+        }
+        match plan.rate {
+            Some(rate) => writeln!(f, "open loop at {rate}/s"),
+            None => writeln!(f, "closed loop"),
+        }
+    }
+
+    fn processors(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let run = self.run;
+        let seconds = run.elapsed.as_secs_f64().max(1e-9);
+        let share = |cpu: Duration| cpu.as_secs_f64() / seconds * 100.0;
+        let client = run.client_cpu;
+        write!(
+            f,
+            "cpu client {:.2} s ({:.0} %), server ",
+            client.as_secs_f64(),
+            share(client)
+        )?;
+        match run.server_cpu {
+            Some(cpu) => writeln!(f, "{:.2} s ({:.0} %)", cpu.as_secs_f64(), share(cpu))?,
+            None => writeln!(f, "not known")?,
+        }
+        if run.limited {
+            writeln!(
+                f,
+                "WARNING: a thread of echoload never waited: these are its limits, not the server's; more -t"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A row for each histogram that has anything in it.
+fn table(f: &mut fmt::Formatter<'_>, rows: &[(&str, &Histogram<u64>)]) -> fmt::Result {
+    let rows: Vec<_> = rows.iter().filter(|(_, nanos)| !nanos.is_empty()).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut head = format!("\n{:8}", "");
+    for name in ["min", "mean", "stddev"] {
+        let _ = write!(head, "{name:>9}");
+    }
+    QUANTILES
+        .iter()
+        .for_each(|(name, _)| head += &format!("{name:>9}"));
+    writeln!(f, "{head}{:>9}", "max")?;
+    for (name, nanos) in rows {
+        write!(f, "{name:8}")?;
+        let middle =
+            QUANTILES.map(|(_, quantile)| nanos.value_at_quantile(quantile).min(nanos.max()));
+        let middle = middle.map(|nanos| nanos as f64);
+        let ends = [nanos.min() as f64, nanos.mean(), nanos.stdev()];
+        for nanos in ends.into_iter().chain(middle).chain([nanos.max() as f64]) {
+            write!(f, "{:>9}", time(nanos))?;
+        }
+        writeln!(f)?;
+    }
+    Ok(())
 }
 
 /// Shows a comparison, when displayed.
@@ -72,8 +164,9 @@ impl fmt::Display for Versus<'_> {
             target: rounds.other.clone(),
             ..(*plan).clone()
         };
+        let block = None;
         for (plan, run) in [(*plan, &done.a), (&other, &done.b)] {
-            write!(f, "{}", Report { plan, run })?;
+            writeln!(f, "{}", Report { plan, run, block })?;
         }
         write!(f, "ratio of rates ")?;
         match done.ratio() {
@@ -90,67 +183,141 @@ impl fmt::Display for Versus<'_> {
     }
 }
 
+/// One line of how it goes: what happened in the last `every`, at `at`.
+pub fn interval(plan: &Plan, at: Duration, every: Duration, news: &Progress) -> String {
+    let rate = news.complete as f64 / every.as_secs_f64().max(1e-9);
+    let mut line = format!(
+        "{:7.1} s {rate:10.1} {}/s",
+        at.as_secs_f64(),
+        plan.mode.units()
+    );
+    if !news.latency.is_empty() {
+        let quantile = |quantile| time(news.latency.value_at_quantile(quantile) as f64);
+        let (p50, p99) = (quantile(0.5), quantile(0.99));
+        let _ = write!(
+            line,
+            "  p50 {p50}  p99 {p99}  max {}",
+            time(news.latency.max() as f64)
+        );
+    }
+    if news.failed > 0 {
+        let _ = write!(line, "  {} FAILED", news.failed);
+    }
+    if at < plan.warmup {
+        line += "  (warm-up)";
+    }
+    line
+}
+
+/// A bar of how much of the time is over: `[#####     ]  50 %`. Empty where
+/// the end is not known.
+pub fn bar(plan: &Plan, at: Duration) -> String {
+    const WIDTH: usize = 30;
+    let Bound::Time(time) = plan.bound else {
+        return String::new();
+    };
+    if plan.mode == Mode::Hold {
+        return String::new();
+    }
+    let whole = (plan.warmup + time).as_secs_f64().max(1e-9);
+    let share = (at.as_secs_f64() / whole).min(1.0);
+    let full = "#".repeat((share * WIDTH as f64) as usize);
+    format!("[{full:WIDTH$}] {:3.0} %", share * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::load::plan::Bound;
-    use crate::load::stats::Tally;
+    use crate::load::plan::tests::plan;
 
     fn run(requests: u64, held: Option<u64>) -> Run {
-        let mut tally = Tally::default();
-        for micros in 1..=requests {
-            tally.received += 1 << 20;
-            tally.complete(Duration::from_micros(micros));
-        }
-        Run {
-            tally,
+        let mut run = Run {
             elapsed: Duration::from_secs(2),
             held,
             ..Run::default()
+        };
+        run.tally.connected = 1;
+        for micros in 1..=requests {
+            run.tally.received += 1 << 20;
+            run.tally.complete();
+            run.tally.echoed(Duration::from_micros(micros));
         }
+        run
     }
 
-    fn plan(mode: Mode) -> Plan {
-        Plan {
-            target: "127.0.0.1:7".parse().unwrap(),
-            mode,
-            connections: 4,
-            size: 1 << 20,
-            timeout: Duration::from_secs(5),
-        }
+    fn report(plan: &Plan, run: &Run) -> String {
+        let block = Some('#');
+        Report { plan, run, block }.to_string()
     }
 
     #[test]
     fn figures_are_named_and_a_closed_loop_is_called_one() {
-        let plan = plan(Mode::Crr(Bound::Count(100)));
-        let run = run(100, None);
-        let report = Report {
-            plan: &plan,
-            run: &run,
+        let text = report(&plan(Mode::Crr), &run(100, None));
+        for line in [
+            "echoload crr tcp:127.0.0.1:7: 16 connections, 64 bytes, 1 thread, 2.00 s, closed loop",
+            "connections/s 50.0",
+            "MiB/s 50.00 each way, verified",
+            "latency p50 50 us p99 99 us max 100 us, closed loop",
+            "cpu client 0.00 s (0 %), server not known",
+            "outcomes complete 100 refused 0 reset 0 timeout 0 short 0 corrupt 0 other 0",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line}\n{text}");
+        }
+        assert!(text.contains("stddev      p50      p75"), "{text}");
+        assert!(text.contains("  up to     echoes, closed loop\n"), "{text}");
+        assert!(!text.contains("WARNING"), "{text}");
+    }
+
+    #[test]
+    fn an_open_loop_says_first_that_its_rate_was_not_reached() {
+        let open = Plan {
+            rate: Some(100.0),
+            warmup: Duration::from_secs(1),
+            size: 64..=1500,
+            ..plan(Mode::Rr)
         };
+        let text = report(&open, &run(100, None));
+        let first = text.lines().next().unwrap();
         assert_eq!(
-            report.to_string(),
-            "echoload crr tcp:127.0.0.1:7: 4 connections, 1048576 bytes, 2.00 s, closed loop\n\
-             connections/s 50.0\n\
-             MiB/s 50.00 each way, verified\n\
-             latency p50 50 us p99 99 us max 100 us, closed loop\n\
-             outcomes complete 100 refused 0 reset 0 timeout 0 short 0 corrupt 0 other 0\n"
+            first,
+            "echoload rr tcp:127.0.0.1:7: RATE NOT REACHED, 50.0 of 100.0 requests/s: \
+             16 connections, 64 to 1500 bytes, 1 thread, 2.00 s, after 1.00 s warm-up, \
+             open loop at 100/s"
         );
+        assert!(!text.contains("closed"), "{text}");
     }
 
     #[test]
     fn hold_says_how_many_were_open_and_nothing_is_divided_by_zero() {
-        let plan = plan(Mode::Hold);
         let mut run = run(0, Some(3));
         run.elapsed = Duration::ZERO;
-        let report = Report {
-            plan: &plan,
-            run: &run,
-        }
-        .to_string();
-        assert!(report.contains("held 3 of 4 at once\n"), "{report}");
-        assert!(report.contains("requests/s 0.0\n"), "{report}");
+        run.limited = true;
+        let text = report(&plan(Mode::Hold), &run);
+        assert!(text.contains("held 3 of 16 at once\n"), "{text}");
+        assert!(text.contains("connections/s 0.0\n"), "{text}");
+        assert!(
+            text.contains("WARNING: a thread of echoload never waited"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn how_it_goes_is_a_line_and_a_bar() {
+        let plan = plan(Mode::Rr);
+        let mut news = Progress::default();
+        (0..50).for_each(|_| news.complete(Duration::from_micros(100)));
+        let second = Duration::from_secs(1);
+        let line = interval(&plan, 5 * second, second, &news);
+        assert!(
+            line.starts_with("    5.0 s       50.0 requests/s  p50 100 us"),
+            "{line}"
+        );
+        assert!(!line.contains("FAILED"), "{line}");
+        news.failed = 3;
+        assert!(interval(&plan, second, second, &news).ends_with("  3 FAILED"));
+        assert_eq!(
+            bar(&plan, 5 * second),
+            format!("[{:30}]  50 %", "#".repeat(15))
+        );
     }
 }

@@ -7,6 +7,9 @@ use crate::load::plan::{Mode, Plan};
 use crate::load::ratio::{Ratio, median};
 use crate::load::stats::{Outcome, Tally};
 
+/// This share of the rate that was asked for is the rate.
+const ENOUGH: f64 = 0.98;
+
 /// One server's run, or all its rounds together.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
@@ -55,14 +58,22 @@ impl Run {
     /// What rounds are compared by.
     pub fn figure(&self, plan: &Plan) -> f64 {
         match plan.mode {
-            Mode::Rr(_) | Mode::Crr(_) | Mode::Hold => self.rate(),
+            Mode::Stream => self.throughput(),
+            Mode::Rr | Mode::Crr | Mode::Hold => self.rate(),
         }
+    }
+
+    /// Was the rate that was asked for not reached?
+    pub fn too_slow(&self, plan: &Plan) -> bool {
+        plan.rate.is_some_and(|rate| self.rate() < rate * ENOUGH)
     }
 
     /// How the program ends.
     pub fn status(&self, plan: &Plan) -> Exit {
-        let _ = plan;
-        self.tally.status()
+        match self.tally.status() {
+            Exit::Ok if self.too_slow(plan) => Exit::NotReached,
+            status => status,
+        }
     }
 
     /// Adds a later round.
@@ -101,5 +112,68 @@ fn worse(one: Exit, other: Exit) -> Exit {
         Some(exit) => exit,
         None if one == Exit::Ok => other,
         None => one,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::plan::tests::plan;
+
+    fn run(complete: u64, seconds: u64) -> Run {
+        let mut run = Run {
+            elapsed: Duration::from_secs(seconds),
+            ..Run::default()
+        };
+        run.tally.connected = 1;
+        (0..complete).for_each(|_| run.tally.complete());
+        run
+    }
+
+    #[test]
+    fn a_rate_is_reached_or_the_status_says_so() {
+        for (complete, rate, status) in [
+            (1000, None, Exit::Ok),
+            (1000, Some(100.0), Exit::Ok),
+            (985, Some(100.0), Exit::Ok),
+            (970, Some(100.0), Exit::NotReached),
+        ] {
+            let plan = Plan {
+                rate,
+                ..plan(Mode::Rr)
+            };
+            assert_eq!(run(complete, 10).status(&plan), status, "{complete}");
+        }
+    }
+
+    #[test]
+    fn rounds_add_up_and_what_is_not_known_of_one_is_not_known_of_all() {
+        let mut all = Run::default();
+        let mut round = run(10, 1);
+        round.server_cpu = Some(Duration::from_secs(1));
+        all.merge(round.clone());
+        all.merge(round.clone());
+        assert_eq!(all.server_cpu, Some(Duration::from_secs(2)));
+        assert_eq!(all.rate(), 10.0);
+        round.server_cpu = None;
+        all.merge(round.clone());
+        assert_eq!(all.server_cpu, None);
+        round.server_cpu = Some(Duration::from_secs(1));
+        all.merge(round);
+        assert_eq!(all.server_cpu, None);
+    }
+
+    #[test]
+    fn the_worse_of_two_statuses() {
+        use Exit::*;
+        for (one, other, status) in [
+            (Ok, Ok, Ok),
+            (Ok, Io, Io),
+            (Io, Ok, Io),
+            (Io, Mismatch, Mismatch),
+            (Unavailable, Ok, Unavailable),
+        ] {
+            assert_eq!(worse(one, other), status);
+        }
     }
 }

@@ -106,6 +106,16 @@ const DIGITS: u8 = 3;
 /// Nanoseconds above which a latency is not told from another: 13 days.
 const LONGEST: u64 = 1 << 50;
 
+/// The quantiles of every report.
+pub const QUANTILES: [(&str, f64); 6] = [
+    ("p50", 0.5),
+    ("p75", 0.75),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("p99.99", 0.9999),
+];
+
 /// A histogram of nanoseconds, empty.
 pub fn histogram() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("3 digits are in its range")
@@ -136,10 +146,19 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// One unit completed, after `took`.
-    pub fn complete(&mut self, took: Duration) {
+    /// One unit completed.
+    pub fn complete(&mut self) {
         self.counts[Outcome::Complete as usize] += 1;
+    }
+
+    /// A message was back after `took`.
+    pub fn echoed(&mut self, took: Duration) {
         record(&mut self.latency, took);
+    }
+
+    /// A connection was made in `took`.
+    pub fn connect(&mut self, took: Duration) {
+        record(&mut self.connect, took);
     }
 
     /// One unit failed.
@@ -196,6 +215,43 @@ impl Tally {
     }
 }
 
+/// What happened since somebody last looked.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Complete units, those of the warm-up too.
+    pub complete: u64,
+    /// Units that failed.
+    pub failed: u64,
+    /// Nanoseconds of complete units.
+    pub latency: Histogram<u64>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Progress {
+            complete: 0,
+            failed: 0,
+            latency: histogram(),
+        }
+    }
+}
+
+impl Progress {
+    /// One unit completed, after `took`.
+    pub fn complete(&mut self, took: Duration) {
+        self.complete += 1;
+        record(&mut self.latency, took);
+    }
+
+    /// Adds what another thread saw.
+    pub fn merge(&mut self, other: Progress) {
+        self.complete += other.complete;
+        self.failed += other.failed;
+        let added = self.latency.add(&other.latency);
+        added.expect("both grow without bound");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +262,8 @@ mod tests {
             ..Tally::default()
         };
         for _ in 0..complete {
-            tally.complete(Duration::from_micros(100));
+            tally.complete();
+            tally.echoed(Duration::from_micros(100));
         }
         for &outcome in faults {
             let error = Error::os("read", "tcp:h:1", Errno::EIO);
@@ -256,7 +313,8 @@ mod tests {
     fn merged_threads_count_as_one() {
         let mut all = tally(1, 2, &[Outcome::Short]);
         let mut slow = tally(3, 0, &[Outcome::Short]);
-        slow.complete(Duration::from_secs(7200));
+        slow.complete();
+        slow.echoed(Duration::from_secs(7200));
         all.merge(slow);
         assert_eq!(all.connected, 4);
         assert_eq!(all.count(Outcome::Complete), 3);

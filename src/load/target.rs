@@ -1,4 +1,4 @@
-//! Where to: an [`Addr`] that is a stream and names one place.
+//! Where to: an [`Addr`] that names one place.
 //!
 //! Names are resolved at each attempt, never kept.
 
@@ -11,15 +11,24 @@ use nix::sys::socket::UnixAddr;
 use crate::addr::{Addr, Host, UnixPath};
 use crate::error::{Error, Exit, Result};
 
-/// A stream address as it was asked for.
+/// An address as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target(Addr);
 
 /// One address that connect(2) takes.
 #[derive(Clone, Copy, Debug)]
-pub enum Endpoint {
+pub struct Endpoint {
+    /// Where.
+    pub place: Place,
+    /// Datagrams, not a stream.
+    pub datagram: bool,
+}
+
+/// Where an endpoint is.
+#[derive(Clone, Copy, Debug)]
+pub enum Place {
     /// IPv4 or IPv6.
-    Tcp(SocketAddr),
+    Inet(SocketAddr),
     /// A path or an abstract name.
     Unix(UnixAddr),
 }
@@ -30,16 +39,41 @@ impl Target {
     /// # Errors
     /// A name that does not resolve (69).
     pub fn resolve(&self) -> Result<Vec<Endpoint>> {
-        let Addr::Unix(path) = &self.0 else {
-            let all = self.0.resolve()?;
-            return Ok(all.into_iter().map(Endpoint::Tcp).collect());
+        let datagram = self.is_datagram();
+        let endpoint = |place| Endpoint { place, datagram };
+        let path = match &self.0 {
+            Addr::Unix(path) | Addr::UnixGram(path) => path,
+            Addr::Tcp { .. } | Addr::Udp { .. } => {
+                let all = self.0.resolve()?.into_iter();
+                return Ok(all.map(|addr| endpoint(Place::Inet(addr))).collect());
+            }
         };
         match path {
             UnixPath::Path(path) => UnixAddr::new(path),
             UnixPath::Abstract(name) => UnixAddr::new_abstract(name.as_ref()),
         }
-        .map(|addr| vec![Endpoint::Unix(addr)])
+        .map(|addr| vec![endpoint(Place::Unix(addr))])
         .map_err(|errno| Error::os("connect", self, errno).exit(Exit::Usage))
+    }
+
+    /// Is it served by datagrams?
+    pub fn is_datagram(&self) -> bool {
+        self.0.is_datagram()
+    }
+
+    /// The longest message it takes in one piece, in bytes; see udp(7).
+    pub fn longest(&self) -> Option<u64> {
+        match self.0 {
+            Addr::Udp { .. } => Some(65_507),
+            // What echod takes; the system's own limit depends on wmem.
+            Addr::UnixGram(_) => Some(65_536),
+            Addr::Tcp { .. } | Addr::Unix(_) => None,
+        }
+    }
+
+    /// The address itself.
+    pub fn addr(&self) -> &Addr {
+        &self.0
     }
 }
 
@@ -50,12 +84,14 @@ impl FromStr for Target {
         match text.parse()? {
             Addr::Tcp {
                 host: Host::Any, ..
-            } => Err(Error::usage(text, "* is for servers: name one host")),
-            Addr::Tcp { port: 0, .. } => Err(Error::usage(text, "port 0 is for servers")),
-            addr @ (Addr::Tcp { .. } | Addr::Unix(_)) => Ok(Target(addr)),
-            Addr::Udp { .. } | Addr::UnixGram(_) => {
-                Err(Error::usage(text, "not a stream: tcp: or unix:"))
             }
+            | Addr::Udp {
+                host: Host::Any, ..
+            } => Err(Error::usage(text, "* is for servers: name one host")),
+            Addr::Tcp { port: 0, .. } | Addr::Udp { port: 0, .. } => {
+                Err(Error::usage(text, "port 0 is for servers"))
+            }
+            addr => Ok(Target(addr)),
         }
     }
 }
@@ -71,13 +107,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stream_addresses_are_taken_and_printed_in_full() {
+    fn addresses_are_taken_and_printed_in_full() {
         for (typed, printed) in [
             ("127.0.0.1:7", "tcp:127.0.0.1:7"),
             ("tcp:localhost:7777", "tcp:localhost:7777"),
             ("[::1]:7", "tcp:[::1]:7"),
             ("unix:/run/e.sock", "unix:/run/e.sock"),
             ("unix:@echo", "unix:@echo"),
+            ("udp:127.0.0.1:7", "udp:127.0.0.1:7"),
+            ("unixgram:@echo", "unixgram:@echo"),
         ] {
             assert_eq!(typed.parse::<Target>().unwrap().to_string(), printed);
         }
@@ -86,15 +124,7 @@ mod tests {
     #[test]
     fn what_echoload_cannot_call_is_refused() {
         let long = format!("unix:/{}", "x".repeat(200));
-        for typed in [
-            "udp:127.0.0.1:7",
-            "unixgram:/x",
-            "*:7",
-            "h:0",
-            "unix:",
-            "h",
-            &long,
-        ] {
+        for typed in ["udp:*:7", "udp:h:0", "*:7", "h:0", "unix:", "h", &long] {
             assert!(typed.parse::<Target>().is_err(), "{typed}");
         }
     }

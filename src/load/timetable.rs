@@ -1,0 +1,73 @@
+//! When the requests of an open loop are due. Pure.
+//!
+//! Each connection has a timetable of its own, as in wrk2: one that is held up
+//! falls behind, sends what is overdue as soon as it can, and each of those
+//! latencies counts from the time it was due. So what a stalled server was not
+//! asked in time is in the figures (no coordinated omission).
+
+use std::time::{Duration, Instant};
+
+/// The times of one thread's connections, which take turns.
+#[derive(Clone, Copy, Debug)]
+pub struct Timetable {
+    origin: Instant,
+    /// Seconds between two departures of this thread.
+    interval: f64,
+    slots: u64,
+}
+
+impl Timetable {
+    /// `rate` departures a second over all of `workers` threads, from `origin`
+    /// on; this is thread number `worker`, with `slots` connections.
+    pub fn new(origin: Instant, rate: f64, worker: u64, workers: u64, slots: u64) -> Self {
+        let offset = Duration::from_secs_f64(worker as f64 / rate);
+        Timetable {
+            origin: origin + offset,
+            interval: workers as f64 / rate,
+            slots,
+        }
+    }
+
+    /// When this thread's departure number `nth` is due.
+    pub fn due(&self, nth: u64) -> Instant {
+        self.origin + Duration::from_secs_f64(nth as f64 * self.interval)
+    }
+
+    /// Whose departure that is.
+    pub fn slot(&self, nth: u64) -> usize {
+        (nth % self.slots) as usize
+    }
+
+    /// When departure number `nth` of connection `slot` is due.
+    pub fn due_of(&self, slot: usize, nth: u64) -> Instant {
+        self.due(nth * self.slots + slot as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_take_turns_and_threads_interleave() {
+        let origin = Instant::now();
+        let ms = |time: Instant| time.duration_since(origin).as_millis();
+        // 100 a second over two threads: one each 20 ms, 10 ms apart.
+        let first = Timetable::new(origin, 100.0, 0, 2, 3);
+        let second = Timetable::new(origin, 100.0, 1, 2, 3);
+        for (nth, at, slot) in [(0, 0, 0), (1, 20, 1), (2, 40, 2), (3, 60, 0)] {
+            assert_eq!(ms(first.due(nth)), at);
+            assert_eq!(ms(second.due(nth)), at + 10);
+            assert_eq!(first.slot(nth), slot);
+            assert_eq!(first.due_of(slot, nth / 3), first.due(nth));
+        }
+    }
+
+    #[test]
+    fn a_day_of_departures_does_not_drift() {
+        let origin = Instant::now();
+        let table = Timetable::new(origin, 1e6, 0, 1, 16);
+        let day = table.due(86_400_000_000).duration_since(origin);
+        assert!(day.abs_diff(Duration::from_secs(86_400)) < Duration::from_micros(1));
+    }
+}
