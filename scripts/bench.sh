@@ -98,7 +98,7 @@ find_groups
 help=$("$bin/echoload" --help)
 streams='' ends_lines=''
 [[ $help != *stream* ]] || streams=yes
-[[ $help != *--line* ]] || ends_lines=--line
+[[ $help != *--lines* ]] || ends_lines=--lines
 
 header
 if [[ -n $target ]]; then

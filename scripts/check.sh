@@ -44,5 +44,5 @@ for page in man/*.[1-9]; do
     [ -e "$page" ] || { echo "skipped: no man pages"; continue; }
     gate_with mandoc mandoc -Tlint -Wwarning "$page"
 done
-gate_with shellcheck shellcheck scripts/*.sh .ci/run
+gate_with shellcheck shellcheck scripts/*.sh scripts/bench/*.sh scripts/peers/*.sh .ci/run
 echo "check.sh: all gates passed"

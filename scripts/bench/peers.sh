@@ -25,13 +25,13 @@ pair_side() {
 # with_peer FILE FUNCTION: starts the peer, runs FUNCTION NAME CLASS, stops it.
 # Says what is missing instead, when something is.
 with_peer() {
-    local name needs class config port lines slow why
+    local name needs class config port lines slow options why
     # The files are read in a shell of their own: each defines the same names.
     eval "$(
-        port='' lines='' slow='' name='' needs='' class='' config=''
+        port='' lines='' slow='' options='' name='' needs='' class='' config=''
         # shellcheck disable=SC1090 # one of scripts/peers/*.sh
         . "$1"
-        declare -p name needs class config port lines slow
+        declare -p name needs class config port lines slow options
     )"
     command -v "$needs" >/dev/null || { missing "$name" "$needs is not installed"; return 0; }
     why=$(peer_do "$1" usable) || { missing "$name" "$why"; return 0; }
@@ -48,7 +48,9 @@ with_peer() {
     addr_of[$name]=tcp:127.0.0.1:$port
     if "$report" await "127.0.0.1:$port" 2>>"$tmp/log"; then
         register "$name" peer "$class" "$config"
-        [[ $lines != yes ]] || extra=("$ends_lines")
+        # Both sides of a pair get the same load.
+        read -ra extra <<<"$options"
+        [[ $lines != yes ]] || extra+=("$ends_lines")
         "$2" "$name" "$class" "$slow"
         extra=()
     else

@@ -33,7 +33,7 @@ revision() {
 sandbox() {
     start_echod probe
     stop probe
-    sed -n 's/.*\(sandbox .*\)$/\1/p' "$tmp/log" | head -n 1
+    sed -n 's/.*sandbox \(.*\)$/\1/p' "$tmp/log" | head -n 1
 }
 
 # wanted NAME OPTIONS: whether --model asks for this design.

@@ -3,6 +3,8 @@
 # own is reached; nothing is logged, so that no address is looked up.
 name=xinetd needs=xinetd class=process
 config="internal echo, instances, cps and per_source unlimited, nothing logged, no libwrap"
+# Addresses are looked up or kept: it gets one.
+options="--sources 1"
 
 serve() {
     cat >"$2/xinetd.conf" <<CONF

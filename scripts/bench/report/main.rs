@@ -3,12 +3,14 @@
 //! starts and stops servers; raw results lie between the two, a JSON object a
 //! line, so that any figure can be computed again.
 
+mod columns;
 mod counters;
 mod measure;
 mod page;
 mod plot;
 mod probe;
 mod record;
+mod scale;
 mod stats;
 mod summary;
 mod table;
@@ -150,7 +152,7 @@ fn show(text: &str) -> Result<(), String> {
 
 fn servers(bench: &Bench) -> String {
     let rows = summary::rows(bench);
-    let mut out = table::servers(&rows).text();
+    let mut out = columns::servers(&rows).text();
     for row in rows.iter().filter(|row| !row.failed.is_empty()) {
         out += &format!("{}: {}\n", row.server.name, row.failed.join("; "));
     }
@@ -169,7 +171,7 @@ fn compared(bench: &Bench) -> String {
 fn write(bench: &Bench, dir: &Path) -> Result<(), String> {
     let rows = summary::rows(bench);
     for (name, text) in [
-        ("bench.csv", table::servers_csv(&rows).csv()),
+        ("bench.csv", columns::servers_csv(&rows).csv()),
         ("bench.json", json(bench, &rows)),
         ("bench.md", markdown(bench, &rows)),
         ("report.html", page::page(bench)),
@@ -193,14 +195,14 @@ fn json(bench: &Bench, rows: &[summary::Row]) -> String {
         };
         table.rows.iter().map(row).collect()
     };
-    let header: serde_json::Map<String, serde_json::Value> = table::header(bench)
+    let header: serde_json::Map<String, serde_json::Value> = columns::header(bench)
         .into_iter()
         .map(|(key, value)| (key, json!(value)))
         .collect();
     let whole = json!({
         "schema": "echod-bench/1",
         "header": header,
-        "servers": keyed(table::servers_csv(rows)),
+        "servers": keyed(columns::servers_csv(rows)),
         "pairs": keyed(targets::pairs(bench)),
         "targets": keyed(targets::table(bench)),
     });
@@ -208,16 +210,16 @@ fn json(bench: &Bench, rows: &[summary::Row]) -> String {
 }
 
 fn markdown(bench: &Bench, rows: &[summary::Row]) -> String {
-    let said: Vec<String> = table::header(bench)
+    let said: Vec<String> = columns::header(bench)
         .iter()
         .map(|(key, value)| format!("{key}: {value}"))
         .collect();
     let mut out = format!(
         "{}.\n\n{}\n",
         said.join("; "),
-        table::servers(rows).markdown()
+        columns::servers(rows).markdown()
     );
-    for line in table::legend(bench) {
+    for line in columns::legend(bench) {
         out += &format!("- {line}\n");
     }
     let pairs = targets::pairs(bench);

@@ -2,10 +2,11 @@
 
 use std::fmt::Write;
 
+use crate::columns;
 use crate::plot::{self, Bar};
 use crate::record::{Bench, Run};
 use crate::summary::{self, BASELINE, Row};
-use crate::table::{self, escape};
+use crate::table::escape;
 use crate::targets;
 
 const STYLE: &str = include_str!("page.css");
@@ -32,7 +33,7 @@ pub fn page(bench: &Bench) -> String {
 
 fn head(out: &mut String, bench: &Bench) {
     out.push_str("<dl>\n");
-    for (key, value) in table::header(bench) {
+    for (key, value) in columns::header(bench) {
         let _ = writeln!(
             out,
             "<div><dt>{}</dt><dd>{}</dd></div>",
@@ -44,9 +45,9 @@ fn head(out: &mut String, bench: &Bench) {
 }
 
 fn designs(out: &mut String, bench: &Bench, rows: &[Row]) {
-    section(out, "All designs", "", &table::servers(rows).html());
+    section(out, "All designs", "", &columns::servers(rows).html());
     out.push_str("<ul class=\"legend\">\n");
-    for line in table::legend(bench) {
+    for line in columns::legend(bench) {
         let _ = writeln!(out, "<li>{}</li>", escape(&line));
     }
     out.push_str("</ul>\n");
