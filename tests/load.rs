@@ -4,11 +4,15 @@
 //! without echod.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
 
 /// Starts a server on a port of its own: a thread for each connection, which
 /// ends with this process. Returns its address.
@@ -31,6 +35,12 @@ fn echo(mut stream: impl Read + Write) {
             break;
         }
     }
+}
+
+/// Runs echoload with `--json`; returns its object.
+fn json(args: &[&str], status: i32) -> Value {
+    let (report, _) = load(&[args, &["--json"]].concat(), status);
+    serde_json::from_str(&report).expect(&report)
 }
 
 fn echoload(args: &[&str]) -> Output {
@@ -220,4 +230,218 @@ fn a_wrong_command_line_is_usage() {
     }
     assert_eq!(echoload(&["--help"]).status.code(), Some(0));
     assert_eq!(echoload(&["--version"]).status.code(), Some(0));
+}
+
+#[test]
+fn a_stream_goes_both_ways_and_all_of_it_is_verified() {
+    let addr = server(echo);
+    let args = [
+        "stream", &addr, "-c", "3", "-n", "100", "-s", "100K", "-t", "2",
+    ];
+    let object = json(&args, 0);
+    assert_eq!(object["complete"], 3, "{object}");
+    assert_eq!(object["received_bytes"], 100 * 100 * 1024, "{object}");
+    assert_eq!(object["sent_bytes"], object["received_bytes"], "{object}");
+    assert_eq!(object["latency_us"], Value::Null, "{object}");
+    let timed = json(&["stream", &addr, "-c", "2", "-d", "100ms"], 0);
+    assert_eq!(timed["complete"], 2, "{timed}");
+    assert!(
+        timed["throughput_bytes_per_s"].as_f64().unwrap() > 0.0,
+        "{timed}"
+    );
+}
+
+#[test]
+fn a_byte_that_is_wrong_deep_in_a_stream_is_seen() {
+    let addr = server(|mut stream| {
+        let (mut buffer, mut place) = ([0; 4096], 0);
+        while let Ok(len @ 1..) = stream.read(&mut buffer) {
+            if (place..place + len).contains(&300_000) {
+                buffer[300_000 - place] ^= 1;
+            }
+            place += len;
+            if stream.write_all(&buffer[..len]).is_err() {
+                break;
+            }
+        }
+    });
+    let args = ["stream", &addr, "-c", "1", "-n", "10"];
+    let (_, complaints) = load(&args, 76);
+    assert!(complaints.contains("byte 300000 differs"), "{complaints}");
+}
+
+/// Answers of the server below.
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+
+/// A stall of 200 ms, once. A closed loop asks nothing meanwhile, and one of
+/// hundreds of latencies shows it; an open loop has all that were due.
+#[test]
+fn an_open_loop_sees_a_stall_that_a_closed_one_omits() {
+    let addr = server(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            if ANSWERED.fetch_add(1, Ordering::Relaxed) == 100 {
+                thread::sleep(Duration::from_millis(200));
+            }
+            if stream.write_all(&message).is_err() {
+                break;
+            }
+        }
+    });
+    // One connection, 1000 in all at 1000 a second: about 200 are due in the
+    // stall, and half of those wait for 100 ms and more.
+    let args = ["rr", &addr, "-c", "1", "-n", "1000"];
+    // Its status is not asked: a busy machine may end it with 75.
+    let open = echoload(&[&args[..], &["-R", "1000", "--json"]].concat());
+    let open: Value = serde_json::from_slice(&open.stdout).unwrap();
+    assert_eq!(open["complete"], 1000, "{open}");
+    assert_eq!(open["loop"], "open", "{open}");
+    assert!(
+        open["latency_us"]["p90"].as_f64().unwrap() > 50_000.0,
+        "{open}"
+    );
+    ANSWERED.store(0, Ordering::Relaxed);
+    let closed = json(&args, 0);
+    assert_eq!(closed["loop"], "closed", "{closed}");
+    let latency = &closed["latency_us"];
+    assert!(latency["max"].as_f64().unwrap() >= 200_000.0, "{closed}");
+    // Of 1000 latencies, one is the stall's.
+    assert!(
+        latency["p90"].as_f64() < open["latency_us"]["p90"].as_f64(),
+        "{closed}"
+    );
+}
+
+#[test]
+fn a_rate_that_is_not_reached_is_said_first() {
+    let addr = server(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            thread::sleep(Duration::from_millis(20));
+            let _ = stream.write_all(&message);
+        }
+    });
+    let args = ["rr", &addr, "-c", "1", "-d", "300ms", "-R", "1000"];
+    let (report, _) = load(&args, 75);
+    let first = report.lines().next().unwrap();
+    assert!(first.contains("RATE NOT REACHED"), "{report}");
+    assert!(!report.contains("closed loop"), "{report}");
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_is_not_a_hang() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        // Serves four, answers one message each, and is gone.
+        let streams: Vec<TcpStream> = listener.incoming().take(4).flatten().collect();
+        drop(listener);
+        for mut stream in streams {
+            let mut message = [0; 64];
+            let _ = stream.read_exact(&mut message);
+            let _ = stream.write_all(&message);
+        }
+    });
+    let object = json(&["rr", &addr, "-c", "4", "-d", "200ms"], 74);
+    assert!(object["complete"].as_u64().unwrap() >= 1, "{object}");
+    assert!(object["refused"].as_u64().unwrap() >= 1, "{object}");
+}
+
+#[test]
+fn datagrams_are_echoed_and_a_lost_one_is_a_timeout() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = format!("udp:{}", socket.local_addr().unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        for nth in 0.. {
+            let Ok((len, from)) = socket.recv_from(&mut buffer) else {
+                break;
+            };
+            if nth != 7 {
+                let _ = socket.send_to(&buffer[..len], from);
+            }
+        }
+    });
+    let args = [
+        "rr",
+        &addr,
+        "-n",
+        "50",
+        "-s",
+        "1-1400",
+        "--timeout",
+        "300ms",
+    ];
+    let object = json(&args, 74);
+    assert_eq!(object["timeout"], 1, "{object}");
+    assert_eq!(object["complete"], 49, "{object}");
+    let object = json(&["crr", &addr, "-n", "50"], 0);
+    assert_eq!(object["complete"], 50, "{object}");
+}
+
+#[test]
+fn two_servers_are_compared_in_rounds() {
+    let (one, other) = (server(echo), server(echo));
+    let args = ["rr", &one, &other, "-n", "50", "--rounds", "6"];
+    let object = json(&args, 0);
+    assert_eq!(object["comparison"], true, "{object}");
+    assert_eq!(object["a"]["complete"], 300, "{object}");
+    assert_eq!(object["b"]["complete"], 300, "{object}");
+    let ratio = &object["rate_ratio"];
+    assert_eq!(ratio["pairs"].as_array().unwrap().len(), 6, "{object}");
+    let figure = |key: &str| ratio[key].as_f64().unwrap();
+    assert!(figure("low") <= figure("median"), "{object}");
+    assert!(figure("median") <= figure("high"), "{object}");
+    let (report, _) = load(&args, 0);
+    let last = report.lines().last().unwrap();
+    assert!(last.starts_with("ratio of rates "), "{report}");
+}
+
+#[test]
+fn failures_and_latencies_go_to_files() {
+    let addr = server(|mut stream| {
+        let mut message = [0; 64];
+        stream.read_exact(&mut message).unwrap();
+        stream.write_all(&message[..10]).unwrap();
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (outcomes, hdr) = (path("outcomes"), path("hgrm"));
+    let args = ["crr", &addr, "-n", "3", "--outcomes", &outcomes];
+    load(&args, 74);
+    let text = std::fs::read_to_string(&outcomes).unwrap();
+    assert_eq!(text.lines().count(), 3, "{text}");
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split('\t').collect();
+        assert_eq!(fields.len(), 6, "{text}");
+        assert!(fields[0].parse::<f64>().unwrap() > 1e9, "{text}");
+        assert_eq!(fields[1], "short", "{text}");
+        assert!(fields[2].starts_with("127.0.0."), "{text}");
+        assert_eq!(fields[3..], [addr.as_str(), "64", "10"], "{text}");
+    }
+    load(&[&server(echo), "-n", "100", "--hdr", &hdr], 0);
+    let text = std::fs::read_to_string(&hdr).unwrap();
+    assert!(text.contains("Total count    =          100]"), "{text}");
+    let nowhere = path("no/such/place");
+    load(&[&addr, "-n", "1", "--hdr", &nowhere], 73);
+}
+
+#[test]
+fn progress_goes_to_standard_error() {
+    let addr = server(echo);
+    let args = [&addr, "-d", "1s", "--interval", "50ms"];
+    let (_, told) = load(&args, 0);
+    assert!(told.contains(" requests/s "), "{told}");
+}
+
+#[test]
+fn too_few_files_are_named_before_anything_is_opened() {
+    let script = "ulimit -n 64; exec \"$0\" hold 127.0.0.1:9 -c 100";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_echoload")])
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{complaint}");
+    assert!(complaint.contains("ulimit -Hn allows 64"), "{complaint}");
 }

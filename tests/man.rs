@@ -40,7 +40,7 @@ const PROGRAMS: [Program; 3] = [
         binary: env!("CARGO_BIN_EXE_echoload"),
         page: "echoload.1",
         also: &[],
-        at_least: 7,
+        at_least: 18,
     },
 ];
 

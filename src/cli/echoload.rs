@@ -88,7 +88,7 @@ struct Cli {
     rounds: Option<u64>,
 
     /// Bytes of a stream that may be on their way at once
-    #[arg(long, value_name = "BYTES", default_value = "1M", value_parser = size)]
+    #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size)]
     window: u64,
 
     /// Addresses, from 127.0.0.1 up, to call an IPv4 server on loopback from
@@ -509,7 +509,7 @@ mod tests {
             (plan.threads, plan.rate, plan.warmup),
             (1, None, Duration::ZERO)
         );
-        assert_eq!((plan.sources, plan.window), (8, 1 << 20));
+        assert_eq!((plan.sources, plan.window), (8, 256 << 10));
         assert_eq!(typed("stream h:1").unwrap().size, 65_536..=65_536);
         assert_eq!(plan.timeout, Duration::from_secs(5));
     }

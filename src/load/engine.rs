@@ -28,13 +28,16 @@ const SPARE_FILES: u64 = 16;
 /// This share of a processor's time, and a thread never waited.
 const LIMITED: f64 = 0.9;
 
+/// Hears of a plan, how long it has been running, and what is new.
+pub type Tell<'a> = dyn Fn(&Plan, Duration, Progress) + 'a;
+
 /// Who else takes part in a run.
 #[derive(Default)]
 pub struct Around<'a> {
     /// Where units that fail are written down.
     pub outcomes: Option<&'a Outcomes>,
     /// How often, and whom, to tell how it goes.
-    pub watcher: Option<(Duration, &'a dyn Fn(&Plan, Duration, Progress))>,
+    pub watcher: Option<(Duration, &'a Tell<'a>)>,
     /// Ends the run when it is set.
     pub stop: Arc<AtomicBool>,
     /// Whose processor time to tell, where that is known.
@@ -94,7 +97,7 @@ struct Looks<'a> {
     next: Duration,
 }
 
-/// The first look under load comes after this time, each later one at four
+/// The first look under load comes after this time, each later one at 64
 /// times that: even a short run has one, and a long one is not disturbed.
 const LOOK: Duration = Duration::from_millis(30);
 
@@ -133,7 +136,7 @@ impl<'a> Looks<'a> {
 
     fn take(&mut self) {
         if !self.samples.is_empty() {
-            self.next *= 4;
+            self.next *= 64;
         }
         self.look();
     }

@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] says what is meant, [`engine`] runs it in threads of [`worker`],
 //! each an epoll loop over its [`slot`]s, [`stats`] counts outcomes and
-//! latencies, and [`report`] and [`json`] turn them into text. [`compare`] does
+//! latencies, and [`report`] and [`json`] turn them into text. [`mod@compare`] does
 //! that for two servers in turn, and [`ratio`] says which is faster.
 //!
 //! A closed loop sends the next request when the last answer is back, so a

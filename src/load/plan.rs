@@ -151,7 +151,7 @@ pub(crate) mod tests {
             warmup: Duration::ZERO,
             timeout: Duration::from_secs(5),
             sources: 8,
-            window: 1 << 20,
+            window: 256 << 10,
         }
     }
 

@@ -46,7 +46,7 @@ impl fmt::Display for Report<'_> {
         table(f, &[("echo", &tally.latency), ("connect", &tally.connect)])?;
         if let (Some(block), false) = (block, tally.latency.is_empty()) {
             writeln!(f, "\n  up to     echoes, {kind} loop")?;
-            write!(f, "{}\n", chart(&tally.latency, *block))?;
+            writeln!(f, "{}", chart(&tally.latency, *block))?;
         }
         self.processors(f)?;
         f.write_str("outcomes")?;

@@ -132,6 +132,7 @@ impl<'a> Worker<'a> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let tick = (self.plan.timeout / 4).clamp(SOON, TICK);
         let mut look = self.io.now + tick;
+        self.measure()?;
         self.begin();
         while self.live > 0 {
             self.io.now = Instant::now();
