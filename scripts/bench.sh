@@ -94,12 +94,6 @@ end_groups() {
 }
 find_groups
 
-# What this echoload can do beyond the least.
-help=$("$bin/echoload" --help)
-streams='' ends_lines=''
-[[ $help != *stream* ]] || streams=yes
-[[ $help != *--lines* ]] || ends_lines=--lines
-
 header
 if [[ -n $target ]]; then
     servers=("$target")

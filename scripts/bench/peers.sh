@@ -3,23 +3,24 @@
 # what a peer is and how it is started. To be sourced after servers.sh.
 
 # duel A B LOAD CONNECTIONS: A and B in turns, as one pair a round; who is first
-# changes with the round, since the second finds a warmer machine.
+# changes with the round, since the second finds a warmer machine. Ends with the
+# first run that fails.
 duel() {
     local a=$1 b=$2 load=$3 connections=$4 id round
     id="$load $connections|$a|$b"
     for ((round = 1; round <= pair_rounds; round++)); do
         [[ $round -le 2 || $SECONDS -lt $end ]] || break
         if ((round % 2)); then
-            pair_side a "$a" && pair_side b "$b"
+            { pair_side a "$a" && pair_side b "$b"; } || break
         else
-            pair_side b "$b" && pair_side a "$a"
+            { pair_side b "$b" && pair_side a "$a"; } || break
         fi
     done
 }
 
 # pair_side SIDE SERVER: half a round of duel.
 pair_side() {
-    unit "$1" "$round" "$2" "$load" "$connections" --tolerate "pair=$id"
+    unit "$1" "$round" "$2" "$load" "$connections" "pair=$id"
 }
 
 # with_peer FILE FUNCTION: starts the peer, runs FUNCTION NAME CLASS, stops it.
@@ -37,10 +38,6 @@ with_peer() {
     why=$(peer_do "$1" usable) || { missing "$name" "$why"; return 0; }
     mkdir -p "$tmp/peer"
     peer_do "$1" prepare "$tmp/peer" 2>>"$tmp/log" || { missing "$name" "it cannot be built"; return 0; }
-    if [[ $lines = yes && -z $ends_lines ]]; then
-        missing "$name" "echoes lines only, and this echoload sends none"
-        return 0
-    fi
     port=${port:-$("$report" port)}
     # shellcheck disable=SC2016 # the inner shell expands it
     launch "$name" never bash -c 'stdio_echo=$1; . "$2"; serve "$3" "$4"' peer \
@@ -50,8 +47,8 @@ with_peer() {
         register "$name" peer "$class" "$config"
         # Both sides of a pair get the same load.
         read -ra extra <<<"$options"
-        [[ $lines != yes ]] || extra+=("$ends_lines")
-        "$2" "$name" "$class" "$slow"
+        [[ $lines != yes ]] || extra+=(--lines)
+        "$2" "$name" "$class" "$slow" "$lines"
         extra=()
     else
         missing "$name" "did not start: $(tail -n 1 "$tmp/log")"
@@ -71,7 +68,7 @@ peer_do() (
 # peer_files: one a line; those without a process for each connection last.
 peer_files() { ls scripts/peers/*.sh; }
 
-# against_peer NAME CLASS SLOW: the pairs of one peer.
+# against_peer NAME CLASS SLOW LINES: the pairs of one peer.
 against_peer() {
     local keep=$pair_rounds
     # Seconds a connection: a pair is enough to see that.
@@ -86,7 +83,8 @@ against_peer() {
     [[ -z $3 ]] || return 0
     duel prefork "$1" rr 1
     duel prefork "$1" rr "$flight"
-    [[ -z $streams ]] || duel prefork "$1" stream 4
+    # A stream is no line.
+    [[ -n $4 ]] || duel prefork "$1" stream 4
 }
 
 # peers: all of them. The designs that they are compared with run beside.

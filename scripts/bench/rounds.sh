@@ -67,10 +67,10 @@ start_designs() {
 round() {
     local name
     for name in "${servers[@]}"; do
-        unit rounds "$1" "$name" crr "$flight"
-        unit rounds "$1" "$name" rr "$(flight_of "$name")"
-        [[ -z $streams ]] || unit rounds "$1" "$name" stream "$(( $(flight_of "$name") > 4 ? 4 : 1 ))"
-        unit rounds "$1" "$name" burst "$burst"
+        must rounds "$1" "$name" crr "$flight"
+        must rounds "$1" "$name" rr "$(flight_of "$name")"
+        must rounds "$1" "$name" stream "$(( $(flight_of "$name") > 4 ? 4 : 1 ))"
+        must rounds "$1" "$name" burst "$burst"
     done
 }
 
@@ -139,7 +139,7 @@ beside() {
     start_echod beside -q "$@"
     [[ $phase != held || $at -eq 0 ]] || hold "${addr_of[beside]}" "$at"
     swap "$name"
-    unit "$phase" 1 "$name" crr "$flight" "at=$at"
+    must "$phase" 1 "$name" crr "$flight" "at=$at"
     swap "$name"
     release
     stop beside

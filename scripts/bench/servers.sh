@@ -147,29 +147,25 @@ flight_of() {
     if [[ $1 = iterative ]]; then echo 1; else echo "$flight"; fi
 }
 
-# unit PHASE ROUND SERVER LOAD CONNECTIONS [OPTION-OF-MEASURE | KEY=VALUE]...:
-# one run of echoload. A burst is so many connections at once, and no more.
+# unit PHASE ROUND SERVER LOAD CONNECTIONS [KEY=VALUE]...: one run of echoload. A
+# burst is so many connections at once, and no more. Fails if a byte was wrong or
+# missing; the record then says so, and has no figures.
 unit() {
     local phase=$1 round=$2 server=$3 load=$4 connections=$5
     shift 5
-    local options=() words=("phase=$phase" "round=$round" "server=$server" "load=$load")
-    while [[ $# -gt 0 ]]; do
-        case $1 in
-        --*) options+=("$1") ;;
-        *) words+=("$1") ;;
-        esac
-        shift
-    done
+    local words=("phase=$phase" "round=$round" "server=$server" "load=$load" "$@")
     local command=("$bin/echoload")
     case $load in
     burst) command+=(crr -n "$connections" -s "$size" --timeout 60s) ;;
-    stream) command+=(stream -d "$seconds" --timeout 30s) ;;
+    stream) command+=(stream -d "$seconds" --timeout 10s) ;;
     *) command+=("$load" -d "$seconds" -s "$size" --timeout 30s) ;;
     esac
     command+=("${extra[@]}" --json -c "$connections" "${addr_of[$server]}")
-    "$report" measure "${options[@]}" "$raw" "${cpu_of[$server]}" "${words[@]}" -- "${command[@]}" || {
-        echo "bench.sh: $server: $load: no figures from a run that failed" >&2
-        exit 76
-    }
+    "$report" measure "$raw" "${cpu_of[$server]}" "${words[@]}" -- "${command[@]}"
+}
+
+# must PHASE ROUND SERVER LOAD ...: the same of a server that may not fail.
+must() {
+    unit "$@" || { echo "bench.sh: $3: $4 failed: no figures" >&2; exit 76; }
 }
 extra=()

@@ -46,7 +46,7 @@ against_baselines() {
     if [[ -n ${addr_of[C fork, glibc]-} ]]; then
         duel prefork "C fork, glibc" rr 1
         duel prefork "C fork, glibc" rr "$flight"
-        [[ -z $streams ]] || duel prefork "C fork, glibc" stream 4
+        duel prefork "C fork, glibc" stream 4
     fi
 }
 
@@ -103,10 +103,10 @@ alive() {
     start_echod many -q --max-clients "$((held + 1000))"
     for ((round = 1; round <= pair_rounds; round++)); do
         [[ $round -le 2 || $SECONDS -lt $((limit * 2 / 5)) ]] || break
-        unit alive "$round" many crr "$flight" alive=0
+        must alive "$round" many crr "$flight" alive=0
         without=$(last_rate)
         hold "${addr_of[many]}" "$held"
-        unit alive "$round" many crr "$flight" "alive=$held"
+        must alive "$round" many crr "$flight" "alive=$held"
         with=$(last_rate)
         release
         "$report" settle "${pid_of[many]}" 64

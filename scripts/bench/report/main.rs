@@ -46,9 +46,6 @@ enum Verb {
     },
     /// Run an `echoload --json` and add its figures to the raw results
     Measure {
-        /// A run that fails is kept with its reason, and is no failure here
-        #[arg(long)]
-        tolerate: bool,
         raw: PathBuf,
         /// cgroup:DIR, tree:PID or machine
         cpu: Source,
@@ -100,15 +97,11 @@ fn run(verb: Verb) -> Result<(), String> {
     match verb {
         Verb::Note { raw, kind, words } => measure::note(&raw, &kind, &words),
         Verb::Measure {
-            tolerate,
             raw,
             cpu,
             words,
             command,
-        } => {
-            let result = measure::measure(&raw, &cpu, &words, &command);
-            if tolerate { Ok(()) } else { result }
-        }
+        } => measure::measure(&raw, &cpu, &words, &command),
         Verb::Table { raw } => show(&servers(&read(&raw)?)),
         Verb::Targets { raw } => show(&targets::table(&read(&raw)?).text()),
         Verb::Pairs { raw } => show(&compared(&read(&raw)?)),

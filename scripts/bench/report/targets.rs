@@ -57,7 +57,7 @@ const TARGETS: &[Target] = &[
     at_least(
         "stream 4",
         "prefork",
-        Against::BestOf(&[YARDSTICK, "socat", "Go"]),
+        Against::BestOf(&[YARDSTICK, "socat", "socat, exec", "Go"]),
         1.1,
     ),
     at_least(
