@@ -99,6 +99,8 @@ if [[ -n $target ]]; then
     servers=("$target")
     addr_of[$target]=$target cpu_of[$target]=machine
     register "$target" peer server "was running"
+elif [[ -n $with_targets ]]; then
+    start_compared
 else
     start_designs
 fi
@@ -117,7 +119,7 @@ if [[ -z $with_targets ]]; then
     "$report" table "$raw"
     end=$limit
 fi
-if [[ -n $with_peers ]]; then
+if [[ -n $with_peers && -z $with_targets ]]; then
     plan_pairs 60
     peers against_peer
     echo

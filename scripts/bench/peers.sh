@@ -65,9 +65,6 @@ peer_do() (
     ! declare -F "$1" >/dev/null || "$@"
 )
 
-# peer_files: one a line; those without a process for each connection last.
-peer_files() { ls scripts/peers/*.sh; }
-
 # against_peer NAME CLASS SLOW LINES: the pairs of one peer.
 against_peer() {
     local keep=$pair_rounds
@@ -87,17 +84,27 @@ against_peer() {
     [[ -n $4 ]] || duel prefork "$1" stream 4
 }
 
-# peers: all of them. The designs that they are compared with run beside.
+# start_compared: the designs that others are compared with, unless they run.
+start_compared() {
+    local row name
+    for row in 'prefork|' 'prefork, reuse|--max-connections-per-child 0' \
+        'fork, ignore|--model fork --reap ignore'; do
+        name=${row%%|*}
+        [[ -z ${addr_of[$name]-} ]] || continue
+        register "$name" design "" "${row#*|}"
+        # shellcheck disable=SC2086 # the options are words
+        start_echod "$name" -q ${row#*|}
+    done
+}
+
+# peers FUNCTION: calls it for each peer, as with_peer does.
 peers() {
     local file
     stdio_echo=$(command -v cat)
     compile "$tmp/stdio_echo" cc scripts/peers/stdio_echo.c && stdio_echo=$tmp/stdio_echo
-    for row in 'prefork|' 'prefork, reuse|--max-connections-per-child 0' \
-        'fork, ignore|--model fork --reap ignore'; do
-        # shellcheck disable=SC2086 # the options are words
-        [[ -n ${addr_of[${row%%|*}]-} ]] || start_echod "${row%%|*}" ${row#*|}
-    done
-    for file in $(peer_files); do
+    start_compared
+    # The slow ones last: they take what time is left.
+    for file in $(grep -L '^slow=' scripts/peers/*.sh; grep -l '^slow=' scripts/peers/*.sh); do
         with_peer "$file" "$1"
     done
 }

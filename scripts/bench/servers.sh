@@ -42,7 +42,8 @@ launch() {
         # No descriptor of this script goes along.
         exec 3>"${ready:-/dev/null}" 2>>"$tmp/log" >"${said:-/dev/null}" </dev/null
         [[ -n ${ready:-} ]] || exec 3>&-
-        exec "$@"
+        # A session of its own: Apache, told to stop, signals its whole process group.
+        exec setsid "$@"
     ) &
     pid_of[$name]=$! group_of[$name]=$group pids="$pids $!"
     if [[ -n $group ]]; then

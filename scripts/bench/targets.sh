@@ -7,7 +7,8 @@ pair_rounds=20
 # plan_pairs N: as long as N pairs of pair_rounds rounds may take, within reason.
 # Where there is no time for that, rounds are cut.
 plan_pairs() {
-    local left=$((end - SECONDS))
+    # A fifth is for peers that take seconds a connection.
+    local left=$(((end - SECONDS) * 4 / 5))
     if [[ -n $quick ]]; then
         pair_rounds=1
         return
@@ -25,6 +26,7 @@ plan_pairs() {
 # targets: all rows, the cheap ones that nothing else can stand for first.
 targets() {
     note header "targets=yes" "held=$held"
+    [[ -z $quick ]] || pair_rounds=1
     idle_wakeups
     memory
     alive
@@ -68,7 +70,8 @@ idle_wakeups() {
     stop idle
 }
 
-available() { awk '$1 == "MemAvailable:" { print $2 * 1024 }' /proc/meminfo; }
+# available: KiB.
+available() { sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo; }
 
 # footprint SERVER CLIENTS: bytes of memory for each client held, both ends.
 footprint() {
@@ -78,7 +81,7 @@ footprint() {
     after=$(available)
     release
     "$report" settle "${pid_of[$1]}" 64
-    echo $(((before - after) / $2)) >"$tmp/bytes"
+    echo $(((before - after) * 1024 / $2)) >"$tmp/bytes"
 }
 
 # memory: whole system, by MemAvailable, in turns.

@@ -7,7 +7,9 @@ port=7
 
 usable() {
     [[ $EUID -eq 0 ]] || { echo "its internal echo is on port 7, for root"; return 1; }
-    inetd -? 2>&1 | grep -q -e '-q length\|\[-q' || { echo "not the inetd of OpenBSD"; return 1; }
+    local usage
+    usage=$(inetd -? 2>&1 || :)
+    [[ $usage = *"[-q len]"* ]] || { echo "not the inetd of OpenBSD"; return 1; }
 }
 
 serve() {

@@ -224,11 +224,11 @@ fn section(out: &mut String, title: &str, said: &str, body: &str) {
     if body.is_empty() {
         return;
     }
-    let _ = write!(out, "<section>\n<h2>{}</h2>\n", escape(title));
+    let _ = writeln!(out, "<section>\n<h2>{}</h2>", escape(title));
     if !said.is_empty() {
         let _ = writeln!(out, "<p>{}</p>", escape(said));
     }
-    let _ = write!(out, "{body}</section>\n");
+    let _ = writeln!(out, "{body}</section>");
 }
 
 #[cfg(test)]

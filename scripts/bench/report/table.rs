@@ -2,7 +2,7 @@
 
 use crate::stats::Ratio;
 
-/// A heading and rows of as many cells; all but the first column are figures.
+/// A heading and rows of as many cells.
 #[derive(Debug, Default, PartialEq)]
 pub struct Table {
     /// Names of the columns.
@@ -55,17 +55,20 @@ impl Table {
             let cells: Vec<String> = line.iter().map(|cell| cell.replace('|', "\\|")).collect();
             format!("| {} |\n", cells.join(" | "))
         };
-        let rule = format!("|---|{}\n", "---:|".repeat(self.head.len() - 1));
+        let rules = (0..self.head.len()).map(|i| if self.figures(i) { "---:|" } else { "---|" });
+        let rule = format!("|{}\n", rules.collect::<String>());
         row(&self.head) + &rule + &self.rows.iter().map(row).collect::<String>()
     }
 
     /// For the report.
     pub fn html(&self) -> String {
         let row = |line: &Vec<String>, tag: &str| {
-            let cells = line
-                .iter()
-                .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)));
-            format!("<tr>{}</tr>\n", cells.collect::<String>())
+            let cell = |(i, cell): (usize, &String)| match self.figures(i) {
+                true => format!("<{tag}>{}</{tag}>", escape(cell)),
+                false => format!("<{tag} class=\"text\">{}</{tag}>", escape(cell)),
+            };
+            let cells: String = line.iter().enumerate().map(cell).collect();
+            format!("<tr>{cells}</tr>\n")
         };
         let body: String = self.rows.iter().map(|line| row(line, "td")).collect();
         let head = row(&self.head, "th");
@@ -85,6 +88,14 @@ impl Table {
         };
         let line = |line: &Vec<String>| line.iter().map(quoted).collect::<Vec<_>>().join(",");
         self.lines().map(|cells| line(cells) + "\n").collect()
+    }
+
+    /// Is this a column of figures? Then most of its cells begin like one.
+    fn figures(&self, column: usize) -> bool {
+        let begins = |row: &&Vec<String>| {
+            row[column].starts_with(|c: char| c.is_ascii_digit() || "+-<>".contains(c))
+        };
+        self.rows.iter().filter(begins).count() * 2 > self.rows.len()
     }
 
     fn lines(&self) -> impl Iterator<Item = &Vec<String>> {
@@ -150,7 +161,11 @@ mod tests {
         assert_eq!(table.csv(), "name,n\n\"a, \"\"b\"\"\",1\n<c|d>,1000\n");
         assert!(table.markdown().contains("|---|---:|\n"));
         assert!(table.markdown().contains("| <c\\|d> | 1000 |\n"));
-        assert!(table.html().contains("<td>&lt;c|d&gt;</td>"));
+        assert!(
+            table
+                .html()
+                .contains("<td class=\"text\">&lt;c|d&gt;</td><td>1000</td>")
+        );
     }
 
     #[test]
