@@ -167,6 +167,6 @@ unit() {
 
 # must PHASE ROUND SERVER LOAD ...: the same of a server that may not fail.
 must() {
-    unit "$@" || { echo "bench.sh: $3: $4 failed: no figures" >&2; exit 76; }
+    unit "$@" || { echo "bench.sh: $3: $4 failed: no figures" >&2; exit 74; }
 }
 extra=()

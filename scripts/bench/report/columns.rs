@@ -16,10 +16,10 @@ pub fn header(bench: &Bench) -> Vec<(String, String)> {
     }
     let of_rounds = bench.runs.iter().filter(|run| run.phase == "rounds");
     let rounds = of_rounds.map(|run| run.round).max().unwrap_or(0);
-    said.push((
-        "rounds".to_owned(),
-        format!("{rounds}, interleaved; figures are medians over them"),
-    ));
+    if rounds > 0 {
+        let words = format!("{rounds}, interleaved; figures are medians over them");
+        said.push(("rounds".to_owned(), words));
+    }
     said
 }
 
