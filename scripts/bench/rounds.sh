@@ -95,8 +95,8 @@ workers() {
         wanted "$name" "$options" || continue
         case $options in
         *--model\ fork* | *iterative*) ;;
-        *reuseport*) options+=" --start-servers 15" ;;
-        *) options+=" --start-servers 15 --min-spare-servers 1 --max-spare-servers 15" ;;
+        *reuseport*) options+=" --start-servers 15 --max-clients 15" ;;
+        *) options+=" --start-servers 15 --min-spare-servers 1 --max-spare-servers 15 --max-clients 15" ;;
         esac
         : >"$tmp/log"
         # shellcheck disable=SC2086 # the options are words
