@@ -37,10 +37,10 @@ impl Table {
                 .zip(&widths)
                 .enumerate()
                 .map(|(i, (cell, width))| {
-                    if i == 0 {
-                        format!("{cell:<width$}")
-                    } else {
+                    if self.figures(i) {
                         format!("{cell:>width$}")
+                    } else {
+                        format!("{cell:<width$}")
                     }
                 });
             out += cells.collect::<Vec<_>>().join("  ").trim_end();
