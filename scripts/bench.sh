@@ -1,78 +1,134 @@
-#!/bin/sh
-# Runs every process design of echod against echoload and prints a table.
-# Rounds are interleaved, one design after the other, so that what the machine
-# does meanwhile falls on all of them; figures are medians over the rounds.
-# A run in which a byte was wrong or missing ends the script: it has no figures.
-set -eu
+#!/bin/bash
+# Runs every process design of echod, and C programs as yardsticks, against
+# echoload, and prints what each costs; with --peers, other echo servers too.
+# Rounds are interleaved, one server after the other, so that what the machine
+# does meanwhile falls on all of them; figures are medians over the rounds. A
+# run in which a byte was wrong or missing ends the script: it has no figures.
+# Needs no root and touches no sysctl.
+#
+# Files: raw.jsonl (every run), bench.csv, bench.json, bench.md and report.html.
+set -euo pipefail
 
 usage() {
-    echo "usage: scripts/bench.sh [--quick] [-d SECONDS] [-r ROUNDS]" >&2
+    cat >&2 <<'USAGE'
+usage: scripts/bench.sh [OPTION]... [ADDR]
+
+  ADDR            measure this running server (tcp:HOST:PORT) instead of echod's designs
+  --quick         one short round of everything, as a smoke
+  --model M       only these designs: a model (prefork) or a name of the table; repeatable
+  -d SECONDS      how long each run lasts (default 0.3)
+  -r ROUNDS       at most so many rounds (default: as many as --time allows)
+  --time T        how long in all, 90s or 10m (default 10m, with --peers or --targets 20m);
+                  cuts rounds, never designs
+  --peers         other echo servers that are installed, in pairs with echod
+  --targets       the figures that echod is to reach, as a table; includes --peers
+  --held N        clients held for --targets (default 2000)
+  -o DIR          where the files go (default target/bench/DATE)
+USAGE
     exit 64
 }
 
-seconds=1 rounds=5 flight=16 size=64
-while [ $# -gt 0 ]; do
+here=$(cd "$(dirname "$0")" && pwd)
+quick='' models=() seconds='' rounds=1000 dir='' limit='' with_peers='' with_targets='' held=2000 target=''
+while [[ $# -gt 0 ]]; do
     case $1 in
-    --quick) seconds=0.3 rounds=1 ;;
-    -d) [ $# -gt 1 ] || usage; seconds=$2; shift ;;
-    -r) [ $# -gt 1 ] || usage; rounds=$2; shift ;;
-    *) usage ;;
+    --quick | --peers | --targets | -[!-]?*) ;;
+    -*) [[ $# -gt 1 ]] || usage ;;
+    esac
+    case $1 in
+    --quick) quick=yes ;;
+    --peers) with_peers=yes ;;
+    --targets) with_targets=yes ;;
+    --model) models+=("$2"); shift ;;
+    -d) seconds=$2; shift ;;
+    -r) rounds=$2; shift ;;
+    -o) dir=$2; shift ;;
+    --time) limit=$2; shift ;;
+    --held) held=$2; shift ;;
+    -*) usage ;;
+    *) [[ -z $target ]] || usage; target=$1 ;;
     esac
     shift
 done
-case $rounds in '' | 0 | *[!0-9]*) usage ;; esac
+case $limit in
+'') limit=600; [[ -z $with_peers$with_targets ]] || limit=1200 ;;
+*[0-9]m) limit=$((${limit%m} * 60)) || usage ;;
+*) limit=${limit%s} ;;
+esac
+for number in "$rounds" "$held" "$limit"; do
+    [[ $number =~ ^[1-9][0-9]{0,6}$ ]] || usage
+done
+[[ -z $seconds || $seconds =~ ^[0-9]+(\.[0-9]+)?$ ]] || usage
+[[ -z $target || $target =~ ^(tcp:)?[^:]+:[0-9]+$ ]] || usage
+seconds=${seconds:-$([[ -n $quick ]] && echo 0.1 || echo 0.3)}
+[[ -z $quick ]] || rounds=1
+flight=16 size=64 burst=256
 
 # shellcheck source=scripts/lib.sh
-. "$(dirname "$0")/lib.sh"
+. "$here/lib.sh"
+cargo build --release --quiet --example bench-report
+report=$bin/examples/bench-report
+# shellcheck source=scripts/bench/servers.sh
+. scripts/bench/servers.sh
+# shellcheck source=scripts/bench/rounds.sh
+. scripts/bench/rounds.sh
+# shellcheck source=scripts/bench/peers.sh
+. scripts/bench/peers.sh
+# shellcheck source=scripts/bench/targets.sh
+. scripts/bench/targets.sh
 
-# run MODE CONNECTIONS NAME ADDR: adds "NAME|MODE|rate|p50|p99" to the results.
-run() {
-    "$bin/echoload" "$1" "$4" -c "$2" -s "$size" -d "$seconds" >"$tmp/report" || {
-        echo "bench.sh: $3: echoload $1 ended with status $?" >&2
-        cat "$tmp/report" >&2
-        exit 1
-    }
-    awk -v key="$3|$1" '
-        $1 ~ /^(requests|connections)\/s$/ { rate = $2 }
-        $1 == "latency" { p50 = $3; p99 = $6 }
-        END { print key "|" rate "|" p50 "|" p99 }' "$tmp/report" >>"$tmp/results"
+date=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+dir=${dir:-target/bench/${date//:/}}
+mkdir -p "$dir"
+raw=$dir/raw.jsonl
+: >"$raw"
+# The build is none of the time.
+SECONDS=0 end=$limit
+# The report of an interrupted bench is of what was measured until then.
+trap '{ "$report" write "$raw" "$dir" || :; } 2>/dev/null; cleanup; end_groups' EXIT
+end_groups() {
+    local group
+    [[ -n $groups ]] || return 0
+    for group in "$groups"/*/; do remove_group "${group%/}"; done
+    rmdir "$groups" 2>/dev/null || :
 }
+find_groups
 
-echo "$designs" >"$tmp/designs"
-while IFS='|' read -r name rr options; do
-    # shellcheck disable=SC2086 # the options are words
-    start $options
-    echo "$name|$rr|$addr" >>"$tmp/servers"
-done <"$tmp/designs"
-
-echo "$(machine), $size bytes, $flight in flight (iterative rr: 1), $rounds rounds of $seconds s"
-round=0
-while [ "$round" -lt "$rounds" ]; do
-    while IFS='|' read -r name rr addr; do
-        run crr "$flight" "$name" "$addr"
-        run rr "$rr" "$name" "$addr"
-    done <"$tmp/servers"
-    round=$((round + 1))
-done
-
-echo "closed loop: latencies leave out what a stalled server was not asked"
-awk -F'|' -v servers="$tmp/servers" '
-    function median(key, column,   n, i, j, t, v) {
-        n = count[key]
-        for (i = 1; i <= n; i++) v[i] = value[key, i, column] + 0
-        for (i = 2; i <= n; i++)
-            for (j = i; j > 1 && v[j - 1] > v[j]; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
-        low = v[1]; high = v[n]
-        return n % 2 ? v[(n + 1) / 2] : (v[n / 2] + v[n / 2 + 1]) / 2
-    }
-    { key = $1 "|" $2; n = ++count[key]; for (i = 3; i <= 5; i++) value[key, n, i] = $i }
-    END {
-        printf "%-18s %9s %9s %9s %8s %8s %10s %8s %8s\n", "design", "crr/s", "min", "max",
-            "p50 us", "p99 us", "rr/s", "p50 us", "p99 us"
-        while ((getline line < servers) > 0) {
-            split(line, field, "|"); c = field[1] "|crr"; r = field[1] "|rr"
-            rate = median(c, 3); min = low; max = high
-            printf "%-18s %9.0f %9.0f %9.0f %8.0f %8.0f %10.0f %8.0f %8.0f\n", field[1], rate, min, max,
-                median(c, 4), median(c, 5), median(r, 3), median(r, 4), median(r, 5)
-        }
-    }' "$tmp/results"
+header
+if [[ -n $target ]]; then
+    servers=("$target")
+    addr_of[$target]=$target cpu_of[$target]=machine
+    register "$target" peer server "was running"
+elif [[ -n $with_targets ]]; then
+    start_compared
+else
+    start_designs
+fi
+baselines
+if [[ -z $with_targets ]]; then
+    round 1
+    "$report" table "$raw"
+    if [[ -z $target ]]; then
+        workers
+        sweep_pools
+        sweep_held
+    fi
+    [[ -z $with_peers ]] || end=$((SECONDS + (limit - SECONDS) / 2))
+    more_rounds
+    echo
+    "$report" table "$raw"
+    end=$limit
+fi
+if [[ -n $with_peers && -z $with_targets ]]; then
+    plan_pairs 60
+    peers against_peer
+    echo
+    "$report" pairs "$raw"
+fi
+if [[ -n $with_targets ]]; then
+    targets
+    echo
+    "$report" targets "$raw"
+fi
+"$report" write "$raw" "$dir"
+echo "files: $dir/{report.html,bench.md,bench.csv,bench.json,raw.jsonl}"

@@ -45,5 +45,5 @@ for page in man/*.[1-9]; do
     gate_with mandoc mandoc -Tlint -Wwarning "$page"
 done
 gate_with systemd-analyze scripts/unit-score.sh --gate
-gate_with shellcheck shellcheck scripts/*.sh .ci/run
+gate_with shellcheck shellcheck scripts/*.sh scripts/bench/*.sh scripts/peers/*.sh .ci/run
 echo "check.sh: all gates passed"

@@ -52,6 +52,10 @@ struct Cli {
     #[arg(short = 's', long, value_name = "BYTES", value_parser = sizes)]
     size: Option<RangeInclusive<u64>>,
 
+    /// End each message in a newline, for a server that echoes lines
+    #[arg(long)]
+    lines: bool,
+
     /// How long to go on; not with -n, nor for hold; 10s unless given
     #[arg(short = 'd', long, value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
@@ -345,6 +349,7 @@ fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
             Mode::Stream => DEFAULT_STREAM..=DEFAULT_STREAM,
             _ => DEFAULT_SIZE..=DEFAULT_SIZE,
         }),
+        lines: cli.lines,
         threads: cli.threads,
         rate: cli.rate,
         warmup: cli.warmup,
@@ -385,6 +390,11 @@ fn refuse(cli: &Cli, mode: Mode, two: bool) -> Result<()> {
             "hold has nothing to warm up",
         ),
         (streams && cli.rate.is_some(), "-R", "is for rr and crr"),
+        (
+            mode == Mode::Stream && cli.lines,
+            "--lines",
+            "a stream is one message without an end",
+        ),
         (
             mode == Mode::Stream && many,
             "-s",
@@ -506,9 +516,10 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_plan() {
-        let plan = typed("crr unix:@e -c 3 -s 2K-3K -n 9 --timeout 200ms -t 2 -R 50 --warmup 1 --sources 3 --window 9K").unwrap();
+        let plan = typed("crr unix:@e -c 3 -s 2K-3K -n 9 --timeout 200ms -t 2 -R 50 --warmup 1 --sources 3 --window 9K --lines").unwrap();
         assert_eq!((plan.mode, plan.bound), (Mode::Crr, Bound::Count(9)));
         assert_eq!((plan.threads, plan.rate), (2, Some(50.0)));
+        assert!(plan.lines && !typed("h:1").unwrap().lines);
         assert_eq!(
             (plan.warmup, plan.sources, plan.window),
             (Duration::from_secs(1), 3, 9216)
@@ -529,6 +540,7 @@ mod tests {
             "hold udp:h:1",
             "udp:h:1 -s 65508",
             "stream h:1 -R 5",
+            "stream h:1 --lines",
             "hold h:1 -R 5",
             "stream h:1 -s 1-2",
             "h:1 -s 9-8",

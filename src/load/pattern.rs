@@ -11,7 +11,11 @@ use std::ops::RangeInclusive;
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern {
     seed: u64,
+    /// Where a newline stands instead; [`NOWHERE`] in most messages.
+    newline: u64,
 }
+
+const NOWHERE: u64 = u64::MAX;
 
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 const WORD: u64 = 8;
@@ -22,11 +26,29 @@ impl Pattern {
     pub fn new(connection: u64, message: u64) -> Self {
         Pattern {
             seed: mix(mix(connection.wrapping_add(STEP)).wrapping_add(message)),
+            newline: NOWHERE,
+        }
+    }
+
+    /// The same as a line of `size` bytes: the last is a newline.
+    pub fn line(self, size: u64) -> Self {
+        Pattern {
+            newline: size - 1,
+            ..self
         }
     }
 
     /// Writes the bytes that stand at `offset`, which is a multiple of 8.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
+        self.fill_words(offset, out);
+        if let Some(at) = self.newline.checked_sub(offset)
+            && let Some(last) = out.get_mut(at as usize)
+        {
+            *last = b'\n';
+        }
+    }
+
+    fn fill_words(&self, offset: u64, out: &mut [u8]) {
         debug_assert!(offset.is_multiple_of(WORD));
         let (mut index, mut rest) = (offset / WORD, out);
         while !rest.is_empty() {
@@ -95,6 +117,23 @@ const fn mix(mut z: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_ends_in_a_newline_and_differs_nowhere_else() {
+        for size in [1, 7, 8, 9, 64, 20_000] {
+            let plain = bytes(Pattern::new(1, 2), size);
+            let line = bytes(Pattern::new(1, 2).line(size as u64), size);
+            assert_eq!(line.last(), Some(&b'\n'), "{size}");
+            assert_eq!(line[..size - 1], plain[..size - 1], "{size}");
+        }
+        let line = Pattern::new(1, 2).line(20);
+        let (whole, mut scratch) = (bytes(line, 20), [0; 64]);
+        assert_eq!(line.mismatch(13, &whole[13..], &mut scratch), None);
+        assert_eq!(line.mismatch(13, b"", &mut scratch), None);
+        let mut bad = whole;
+        bad[19] = b'x';
+        assert_eq!(line.mismatch(13, &bad[13..], &mut scratch), Some(19));
+    }
 
     fn bytes(pattern: Pattern, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];

@@ -41,6 +41,8 @@ pub struct Plan {
     pub connections: u64,
     /// Bytes in a message, at least 1; in a stream, bytes in one write.
     pub size: RangeInclusive<u64>,
+    /// Messages end in a newline, for servers that echo lines.
+    pub lines: bool,
     /// Threads that share the connections.
     pub threads: u64,
     /// Units a second, at their own times: an open loop. `None` is a closed one.
@@ -143,6 +145,7 @@ pub(crate) mod tests {
             bound: Bound::Time(Duration::from_secs(10)),
             connections: 16,
             size: 64..=64,
+            lines: false,
             threads: 1,
             rate: None,
             warmup: Duration::ZERO,

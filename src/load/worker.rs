@@ -259,6 +259,10 @@ impl<'a> Worker<'a> {
             },
             _ => pattern.pick(&self.plan.size),
         };
+        let pattern = match self.plan.lines {
+            true => pattern.line(size),
+            false => pattern,
+        };
         state.begun = begun;
         match state.start(&mut self.io, pattern, size) {
             Ok(()) => self.turn(slot),
