@@ -74,15 +74,11 @@ const fn one(value: c_int) -> u64 {
     value as u64
 }
 
-/// poll(2) and epoll_wait(2), which newer architectures know by one name only.
+/// poll(2), which newer architectures know by one name only.
 #[cfg(target_arch = "x86_64")]
 const POLL: Call = any(libc::SYS_poll);
 #[cfg(not(target_arch = "x86_64"))]
 const POLL: Call = any(libc::SYS_ppoll);
-#[cfg(target_arch = "x86_64")]
-const EPOLL_WAIT: Call = any(libc::SYS_epoll_wait);
-#[cfg(not(target_arch = "x86_64"))]
-const EPOLL_WAIT: Call = any(libc::SYS_epoll_pwait);
 
 /// The four calls of strict mode.
 const SERVE: [Call; 4] = [
@@ -198,7 +194,7 @@ const PEER_IDENTITY: [(u8, Test); 2] = [
 impl Need {
     fn calls(self) -> Vec<Call> {
         match self {
-            Need::Accept => vec![any(libc::SYS_accept4), EPOLL_WAIT, POLL],
+            Need::Accept => vec![any(libc::SYS_accept4), any(libc::SYS_epoll_pwait), POLL],
             Need::Message => vec![any(libc::SYS_recvmsg), POLL],
             Need::Release => vec![any(libc::SYS_dup3)],
             Need::Alarm => vec![any(libc::SYS_setitimer)],
