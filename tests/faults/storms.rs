@@ -1,16 +1,13 @@
-//! Storms of signals: what a handler may do, and that nothing is lost or locked
-//! while it is done ten thousand times a second.
+//! Storms of signals: nothing is lost or locked by ten thousand a second.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::common::design::{PREFORK, PREFORK_REUSE, pool, side_by_side};
 use crate::common::{
-    Builder, DEADLINE, Daemon, Load, Signal, echo_once, many, need, poll_until, proc, signal,
-    zombies,
+    Builder, DEADLINE, Daemon, Load, Signal, echo_once, many, poll_until, proc, signal, zombies,
 };
 
-/// What the supervisor has handlers for, and what harms nobody.
+/// What the supervisor hears, and what harms nobody.
 const HARMLESS: [Signal; 5] = [
     Signal::SIGHUP,
     Signal::SIGUSR1,
@@ -26,39 +23,20 @@ fn duration() -> Duration {
 }
 
 /// CVE-2024-6387 was a handler that called what may not be called there. Ours
-/// sets a flag: strace sees nothing between a signal and the return from it.
+/// are none: signals are read from a descriptor (signalfd(2)), and what the
+/// kernel shows as caught is the Rust runtime's for a stack that overflows.
 #[test]
-fn row_30_a_handler_makes_no_system_call() {
-    if !need("strace") {
-        return;
+fn row_30_the_supervisor_has_no_handler() {
+    let daemon = Daemon::start(PREFORK.args);
+    let caught = proc::status(daemon.pid(), "SigCgt").expect("alive");
+    let caught = u64::from_str_radix(&caught, 16).expect("a mask");
+    let orders = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT];
+    for which in HARMLESS.into_iter().chain(orders) {
+        let bit = 1 << (which as i32 - 1);
+        assert_eq!(caught & bit, 0, "{which} has a handler");
     }
-    let builder = Builder::new();
-    let trace = builder.path("trace");
-    let daemon = builder.under(["strace", "-o", &trace]).start();
-    let handled = || {
-        let trace = fs::read_to_string(&trace).expect("a trace");
-        let lines: Vec<&str> = trace.lines().collect();
-        let mut handled = 0;
-        for (n, line) in lines.iter().enumerate() {
-            // One that has no handler is shown, too, and no return follows.
-            let has_handler = line.starts_with("--- SIG") && !line.contains("SIGWINCH");
-            let Some(next) = lines.get(n + 1).filter(|_| has_handler) else {
-                continue;
-            };
-            // A second signal may come before the first handler has begun.
-            let fine = next.starts_with("rt_sigreturn") || next.starts_with("--- SIG");
-            assert!(fine, "in a handler: {line}\n{next}");
-            handled += 1;
-        }
-        handled
-    };
-    poll_until(DEADLINE, "many signals", || {
-        for which in HARMLESS {
-            signal(daemon.pid(), which);
-        }
-        assert_eq!(echo_once(daemon.addr(), b"on"), b"on");
-        handled() >= 100
-    });
+    signal(daemon.pid(), Signal::SIGUSR1);
+    daemon.wait_log("log reopened", DEADLINE);
 }
 
 /// At the most talkative level: nothing that logs is locked by a handler.
