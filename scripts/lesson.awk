@@ -8,8 +8,38 @@ BEGIN { FS = "\t" }
 
 function spent(text) { return match(text, /<[0-9.]+>$/) ? substr(text, RSTART + 1, RLENGTH - 2) : 0 }
 
+# The bytes of a string as strace writes it, into byte[1] and on.
+function decode(text, n) {
+    n = 0
+    while (text != "") {
+        if (match(text, /^\\[0-7][0-7]?[0-7]?/)) {
+            byte[++n] = 0
+            for (i = 2; i <= RLENGTH; i++) byte[n] = byte[n] * 8 + substr(text, i, 1)
+        } else if (match(text, /^\\./)) {
+            byte[++n] = index("tnvfr", substr(text, 2, 1)) ? index("tnvfr", substr(text, 2, 1)) + 8 : code[substr(text, 2, 1)]
+        } else {
+            RLENGTH = 1
+            byte[++n] = code[substr(text, 1, 1)]
+        }
+        text = substr(text, RLENGTH + 1)
+    }
+}
+
+# What was read from the signalfd, in the words of a signal: signalfd(2) has its
+# number, two words on why, then whose it was.
+function heard(text) {
+    if (!("A" in code)) for (i = 1; i < 128; i++) code[sprintf("%c", i)] = i
+    sub(/^[^"]*"/, "", text); sub(/"[.]*, [0-9]+\) +=.*/, "", text)
+    decode(text)
+    if (byte[1] == 15) return "SIGTERM"
+    if (byte[1] != 17) return "SIG" byte[1]
+    why = byte[9] == 1 ? "EXITED" : byte[9] == 2 ? "KILLED" : byte[9] == 3 ? "DUMPED" : byte[9] == 6 ? "CONTINUED" : "STOPPED"
+    return "SIGCHLD CLD_" why " si_pid=" byte[13] + 256 * byte[14] + 65536 * byte[15] ","
+}
+
 # The call as C would write it, with names in place of numbers and addresses.
 function plain(text) {
+    if (text ~ /^read\([0-9]+<anon_inode:\[signalfd\]>, "/) return heard(text)
     sub(/ *<[0-9.]+>$/, "", text)
     sub(/^sendmsg\(.*SCM_RIGHTS.*\) += /, "sendmsg(channel, SCM_RIGHTS: connection) = ", text)
     sub(/^recvmsg\(.*SCM_RIGHTS.*\) += /, "recvmsg(channel, SCM_RIGHTS: connection) = ", text)
@@ -242,7 +272,7 @@ call ~ /^futex\(mutex, FUTEX_WAIT.* = 0/ { say(call, "slept in the mutex; now it
 call ~ /^futex\(mutex, FUTEX_WAKE.* = 1/ { say(call, "gives the mutex back" (stopping ? "" : " before it serves") ": another wakes"); next }
 proc != worker { next }
 call ~ /^recvmsg\(channel, SCM_RIGHTS/ { say(call, "a descriptor of the same connection: there are two copies now"); next }
-call ~ /^epoll_wait\(.*EPOLLIN/ && !accepted {
+call ~ /^epoll_p?wait\(.*EPOLLIN/ && !accepted {
     say("epoll_wait(listener, pipe) = 1", woken++ ? "woken too: the client was still in the queue when it looked" : design ~ /fcntl|mutex/ ? "woken: it alone waits here" : "woken: of all who wait, the kernel wakes one")
     next
 }
