@@ -80,6 +80,7 @@ pub struct Scoreboard {
     lines: Shared,
     slots: usize,
     bell: EventFd,
+    nudge: EventFd,
 }
 
 impl Scoreboard {
@@ -94,6 +95,7 @@ impl Scoreboard {
             lines,
             slots,
             bell: EventFd::from_value_and_flags(0, flags)?,
+            nudge: EventFd::from_value_and_flags(0, flags)?,
         })
     }
 
@@ -105,6 +107,21 @@ impl Scoreboard {
     /// Readable when a child has rung.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+
+    /// Readable when a worker that sleeps should look at every listener.
+    pub fn nudge(&self) -> BorrowedFd<'_> {
+        self.nudge.as_fd()
+    }
+
+    /// Child: wakes one worker that sleeps, or the next that would.
+    pub fn nudge_another(&self) {
+        let _ = raw::write(self.nudge.as_fd(), &1u64.to_ne_bytes());
+    }
+
+    /// Child: takes the nudge, before it looks.
+    pub fn take_nudge(&self) {
+        let _ = raw::read(self.nudge.as_fd(), &mut [0; 8]);
     }
 
     /// Supervisor: stops the bell, before it looks at the board.

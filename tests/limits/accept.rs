@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::design::{
-    FORK_WAIT, ITERATIVE, PREFORK, PREFORK_MUTEX, PREFORK_PASS, PRETHREAD, THREAD, pool,
-    side_by_side,
+    FORK_WAIT, ITERATIVE, PREFORK, PREFORK_MUTEX, PREFORK_PASS, PREFORK_REUSEPORT, PRETHREAD,
+    THREAD, pool, side_by_side,
 };
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Load, Signal, echo_once, many, need,
@@ -283,6 +283,21 @@ fn row_9_a_busy_listener_does_not_starve_another() {
             assert!(took < Duration::from_secs(2), "{}: {took:?}", design.name);
         }
         load.stop().assert_all_complete();
+    }
+}
+
+/// With several listeners a worker may take a client that another was woken for,
+/// who then sleeps on: the client of the first must not be forgotten.
+#[test]
+fn row_9_bursts_at_many_listeners_leave_nobody_beside_idle_workers() {
+    for more in [&[][..], &["--max-connections-per-child", "0"]] {
+        let daemon = Builder::new()
+            .args(PREFORK_REUSEPORT.args)
+            .args(more)
+            .start();
+        for _ in 0..12 {
+            many(daemon.addr(), 128, 128, 64).assert_all_complete();
+        }
     }
 }
 

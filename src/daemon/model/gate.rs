@@ -4,8 +4,14 @@
 //! wakes one worker and not all, and of the lifeline: a byte there retires one
 //! worker, end-of-file all of them. A woken worker accepts before it obeys, for
 //! the wake-up it was given has been given to nobody else (`epoll_ctl(2)`).
+//!
+//! With several listeners that is not enough. Who was woken for one may find a
+//! client at another, and take it; whoever was woken for that client finds nothing,
+//! goes back to sleep inside the kernel, and the first client waits for ever
+//! beside idle workers. So who takes a client looks whether there is one at another
+//! listener, and if so nudges one of those that sleep.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,6 +26,10 @@ use crate::sys::epoll::Epoll;
 // Who woke it.
 const LISTENER: u64 = 0;
 const LIFELINE: u64 = 1;
+const NUDGE: u64 = 2;
+
+/// Listeners looked at in one call.
+const AT_ONCE: usize = 16;
 
 /// What the wait brought.
 pub enum Next {
@@ -108,6 +118,9 @@ impl<'a> Gate<'a> {
             epoll.add(listener, LISTENER, true)?;
         }
         epoll.add(self.lifeline, LIFELINE, false)?;
+        if self.has_several() {
+            epoll.add(self.board.nudge(), NUDGE, true)?;
+        }
         self.epoll = Some(epoll);
         Ok(())
     }
@@ -120,7 +133,10 @@ impl<'a> Gate<'a> {
         let mut said = false;
         loop {
             match self.try_in_time() {
-                Tried::Got(next) => return next,
+                Tried::Got(next) => {
+                    self.hand_on(&next);
+                    return next;
+                }
                 Tried::Short => self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
                 // It was not what we were woken for: the wake-up is spent when the
                 // queue is empty, not before.
@@ -136,6 +152,50 @@ impl<'a> Gate<'a> {
                 idle();
             }
             told = self.wait();
+            if self.has_several() {
+                self.board.take_nudge();
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn has_several(&self) -> bool {
+        self.listeners.len() > 1
+    }
+
+    /// Sees to it that somebody looks at the other listeners, if one of them has a
+    /// client: see the module.
+    #[inline(always)]
+    fn hand_on(&self, next: &Next) {
+        if let Next::Connection(_, _, taken) = next
+            && self.has_several()
+            && self.others_have(*taken)
+        {
+            self.board.nudge_another();
+        }
+    }
+
+    /// Does a client wait at another listener than this?
+    #[cold]
+    fn others_have(&self, taken: usize) -> bool {
+        let nothing = |_| PollFd::new(self.lifeline, PollFlags::empty());
+        let others =
+            |(k, listener): (usize, &'a Option<Listener>)| listener.as_ref().filter(|_| k != taken);
+        let mut others = self.listeners.iter().enumerate().filter_map(others);
+        loop {
+            let mut fds: [PollFd<'_>; AT_ONCE] = std::array::from_fn(nothing);
+            let mut n = 0;
+            for listener in others.by_ref().take(AT_ONCE) {
+                fds[n] = PollFd::new(listener.as_fd(), PollFlags::POLLIN);
+                n += 1;
+            }
+            if n == 0 {
+                return false;
+            }
+            let ready = poll(&mut fds[..n], PollTimeout::ZERO).unwrap_or(0);
+            if ready > 0 {
+                return true;
+            }
         }
     }
 
