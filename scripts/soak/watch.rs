@@ -75,10 +75,10 @@ impl Watch {
         // Where connections are passed there is one for each worker that waits.
         let settled = || {
             let (now, _, left) = rest(self.pid);
-            let same = |a: usize, b: usize| a <= b || a.abs_diff(left) == b.abs_diff(workers);
+            let same = |a: usize, b: usize| a <= b || a - b <= left.saturating_sub(workers);
             fds.zip(now).is_none_or(|(fds, now)| same(now, fds))
         };
-        let settled = holds_within(Duration::from_secs(5), settled);
+        let settled = holds_within(Duration::from_secs(15), settled);
         let (fds_now, rss_now, _) = rest(self.pid);
         let gain = |now: Option<u64>, then: Option<u64>| {
             now.zip(then)
