@@ -43,7 +43,7 @@ fn hold(design: &Design, n: u64) -> Row {
     }
     let report = traffic.report(DEADLINE);
     row.tried = n;
-    row.survived = most.min(n);
+    row.survived = report.complete;
     row.see(format!(
         "{} KiB each, both ends and the kernel's part; {:.1?} in all",
         cost / most.max(1),
