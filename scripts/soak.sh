@@ -24,20 +24,11 @@ for word in "$@"; do
     esac
 done
 card=$(mktemp)
-trap 'rm -f "$card" "$card.new"' EXIT
+trap 'rm -f "$card"' EXIT
 status=0
 cargo bench --quiet --bench soak -- "$@" >"$card" || status=$?
 cat "$card"
 if [ "$readme" ] && [ "$status" = 0 ]; then
-    awk -v card="$card" '
-        /<!-- report card: end -->/ { inside = 0 }
-        !inside
-        /<!-- report card: begin/ {
-            inside = 1
-            print ""
-            while ((getline line < card) > 0) print line
-            print ""
-        }' README.md >"$card.new"
-    cat "$card.new" >README.md
+    scripts/readme.sh 'report card' "$card"
 fi
 exit "$status"

@@ -126,9 +126,8 @@ fn refill(design: &Design, plan: &Plan) -> Row {
     took.sort_unstable();
     let at = |part: usize| took[(took.len() - 1) * part / 100];
     row.see(format!("refill p50 {:.1?}, p99 {:.1?}", at(50), at(99)));
-    // Promised are 100 ms, on a machine of its own.
-    if at(99) > Duration::from_secs(1) {
-        row.fail("p99 over 1 s");
+    if at(99) > Duration::from_millis(100) {
+        row.fail("p99 over 100 ms");
     }
     row
 }

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::admission::Admission;
+use super::generation::Generation;
 use super::scoreboard::{Scoreboard, Slot};
 use super::seats::Seats;
 use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
@@ -176,6 +177,20 @@ fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
     let mut keep = needed;
     keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
     process::keep_only(keep.iter().flatten().copied());
+}
+
+/// In a worker that waits to be passed its one connection: closes everything else.
+/// Of the supervisor's there are a channel for each sibling and perhaps clients on
+/// their way, which it must not keep, and too many to close one by one.
+#[inline(always)]
+pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &OwnedFd) {
+    let print = terms.print.unwrap_or(terms.null);
+    let [lifeline, channel] = [generation.lifeline(), channel.as_fd()];
+    let [a, b, c, d, e] =
+        [lifeline, channel, terms.board.bell(), terms.null, print].map(|fd| fd.as_raw_fd());
+    let mut keep = [0, 1, 2, a, b, c, d, e];
+    keep.sort_unstable();
+    process::keep_numbers(&keep);
 }
 
 /// The test hook of debug builds: `ECHOD_FAULT=PLACE:HOW` makes each child fail

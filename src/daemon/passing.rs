@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use super::scoreboard::{Said, Scoreboard, Slot, write_note};
 use super::supervisor::Held;
-use crate::sys::{pass, process};
+use crate::sys::pass;
 
 /// The channels and what is on its way.
 pub struct Passing {
@@ -141,16 +141,6 @@ impl Passing {
                     return Passed::Short(errno);
                 }
             }
-        }
-    }
-
-    /// In a worker just born: closes what is the supervisor's. A copy of a
-    /// connection here would keep its end from the client as long as this
-    /// worker lives.
-    pub fn close_inherited(&self) {
-        let conns = self.copies.values().chain(&self.waiting);
-        for fd in self.ends.iter().flatten().chain(conns.map(|h| &h.conn)) {
-            process::close_inherited(fd.as_fd());
         }
     }
 }

@@ -2,18 +2,17 @@
 //!
 //! Reserve a slot, fork, commit; on failure cancel. `burial` releases it.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use super::child;
 use super::children::{Child, Reserved, Role};
 use super::crew::Crew;
 use super::generation::Generation;
 use super::model::{fork, prefork, thread};
-use super::passing::Passing;
 use super::pool::{Census, Move};
 use super::scoreboard::{Said, Slot};
 use super::supervisor::{Held, Supervisor};
@@ -170,26 +169,24 @@ impl Supervisor {
         let forked = channel.transpose().and_then(|channel| {
             let terms = self.estate.terms(slot);
             let (generation, buffer) = (&self.generation, &mut self.buffer);
-            let passing = self.passing.as_ref();
             let crew = &self.crew;
             if limit == Some(1) && generation.lock().is_none() {
-                // Who serves one client closes all but that one anyway.
                 return process::fork_bare(|| {
-                    close_supervisors(crew, generation, passing);
+                    match &channel {
+                        Some(channel) => child::keep_for_channel(&terms, generation, channel),
+                        None => close_supervisors(crew, generation),
+                    }
                     let door = prefork::door(&terms, generation, channel.as_ref());
                     prefork::serve_one(&terms, door, buffer.bytes())
                 });
             }
-            let notify = self.notify.as_ref().filter(|_| limit != Some(1));
             process::fork(|| {
-                close_supervisors(crew, generation, passing);
-                if let Some(notify) = notify {
-                    process::close_inherited(notify.as_fd());
-                }
+                // Those that serve several keep by number what they need.
                 if terms.seats.is_some() {
                     thread::serve(&terms, generation.lifeline(), model)
                 }
                 if limit == Some(1) {
+                    close_supervisors(crew, generation);
                     let door = prefork::door(&terms, generation, channel.as_ref());
                     prefork::serve_one(&terms, door, buffer.bytes())
                 }
@@ -328,15 +325,12 @@ impl Supervisor {
     }
 }
 
-/// In a new worker: lets go of what would keep others from hearing that the
-/// supervisor is gone.
+/// In a worker for one client, which closes all the rest when it has it: lets go
+/// of what would keep others from hearing that the supervisor is gone.
 #[inline(always)]
-fn close_supervisors(crew: &Crew, generation: &Generation, passing: Option<&Passing>) {
+fn close_supervisors(crew: &Crew, generation: &Generation) {
     crew.close_inherited();
     if let Some(order_end) = generation.order_end() {
         process::close_inherited(order_end);
-    }
-    if let Some(passing) = passing {
-        passing.close_inherited();
     }
 }

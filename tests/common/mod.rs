@@ -16,6 +16,7 @@ pub mod conn;
 pub mod daemon;
 pub mod design;
 pub mod load;
+pub mod plain;
 pub mod proc;
 pub mod roles;
 
@@ -32,6 +33,7 @@ pub use daemon::{Daemon, Finished};
 pub use design::{DESIGNS, Design};
 pub use load::{Load, Outcomes, many};
 pub use nix::sys::signal::Signal;
+pub use plain::PlainServer;
 pub use proc::{children, comm, fd_count, rss_kib, signal, state, zombies};
 
 /// How long anything may take before a test calls it stuck: ample, since other

@@ -1,15 +1,11 @@
 //! Stopping and resizing under load: nobody who was let in is turned out.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::design::{PREFORK, PREFORK_REUSE, pool};
 use crate::common::{
-    Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Load, Outcomes, Signal, many, poll_until,
+    Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Load, Outcomes, PlainServer, Signal, many,
+    poll_until,
 };
 
 /// Idle workers accept or leave, whichever comes first; nobody is told to go
@@ -75,31 +71,13 @@ fn row_55_twenty_stops_under_load_lose_nobody() {
     );
 }
 
-/// A server of a thread a connection that stops by closing its listener, under
-/// the same load; returns how many connections were lost.
+/// A server that stops by closing its listener, under the same load; returns how
+/// many connections were lost.
 fn plain_close() -> u64 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-    let addr = listener.local_addr().expect("bound").to_string();
-    let stop = Arc::<AtomicBool>::default();
-    let told = stop.clone();
-    let server = thread::spawn(move || {
-        for conn in listener.incoming() {
-            if told.load(Ordering::Relaxed) {
-                return; // closes the listener, and with it what is queued
-            }
-            let Ok(mut conn) = conn else { continue };
-            thread::spawn(move || {
-                let mut bytes = Vec::new();
-                let _ = conn.read_to_end(&mut bytes);
-                let _ = conn.write_all(&bytes);
-                let _ = conn.shutdown(Shutdown::Write);
-            });
-        }
-    });
-    let load = Load::start(&format!("tcp:{addr}"), 8, 300);
+    let server = PlainServer::start();
+    let load = Load::start(&server.addr(), 8, 300);
     poll_until(DEADLINE, "the load runs", || load.done() >= 50);
-    stop.store(true, Ordering::Relaxed);
-    server.join().expect("the server ends");
+    server.close();
     load.stop().lost()
 }
 

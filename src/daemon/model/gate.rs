@@ -152,9 +152,6 @@ impl<'a> Gate<'a> {
                 idle();
             }
             told = self.wait();
-            if self.has_several() {
-                self.board.take_nudge();
-            }
         }
     }
 
@@ -258,7 +255,11 @@ impl<'a> Gate<'a> {
         if self.open().is_err() {
             return watch(self.lifeline, PAUSE);
         }
-        self.epoll.is_some_and(|epoll| epoll.wait_for(LIFELINE))
+        let woken = self.epoll.map_or(0, |epoll| epoll.wait());
+        if woken & 1 << NUDGE != 0 {
+            self.board.take_nudge();
+        }
+        woken & 1 << LIFELINE != 0
     }
 
     /// Keeps away for a while; true on word to go.

@@ -31,9 +31,6 @@ pub fn door<'a>(
 ) -> Door<'a> {
     let lifeline = generation.lifeline();
     if let Some(channel) = channel {
-        for listener in terms.listeners.iter().flatten() {
-            process::close_inherited(listener.as_fd());
-        }
         return Door::Passed(Inbox::new(channel.as_fd(), lifeline, terms.board));
     }
     let gate = Gate::new(
