@@ -1,49 +1,38 @@
-//! One connection of the client's side: what was sent, what came back, and
-//! what to do when the socket is ready.
+//! One connection of the client's side: what was sent and what came back.
 //!
-//! Sockets never block and events are edge-triggered: a flag says what may be
-//! tried, and a short read or EAGAIN clears it (epoll(7)). Every byte is
-//! verified as it arrives. Says what went wrong as a [`Fault`]; counts nothing.
+//! Sockets never block: `readiness` says what may be tried, and `pump` tries it,
+//! and verifies every byte as it arrives. Says what went wrong as a [`Fault`];
+//! counts nothing.
 
-use std::fmt::Display;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 use std::vec;
 
 use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::error::{Error, Exit};
+use crate::error::Exit;
 use crate::load::pattern::Pattern;
-use crate::load::plan::{Mode, Plan};
+use crate::load::plan::Mode;
 use crate::load::socket::{Dialled, dial};
 use crate::load::stats::{Fault, Outcome};
 use crate::load::target::{Endpoint, Target};
+
+mod faults;
+mod io;
+mod pump;
+mod readiness;
+
+use faults::fault;
+pub use io::Io;
+pub use pump::Pumped;
+use readiness::Readiness;
 
 /// The most in one read; more than any datagram.
 const READ: usize = 256 << 10;
 /// The most in one write.
 const WRITE: u64 = 256 << 10;
-/// Reads and writes before other connections have their turn.
-const TURNS: usize = 16;
-
-/// What the connections of one thread work with.
-pub struct Io<'a> {
-    /// What is meant.
-    pub plan: &'a Plan,
-    /// When the thread woke, or later.
-    pub now: Instant,
-    /// Bytes sent since the thread last took them.
-    pub sent: u64,
-    /// Bytes received and verified since the thread last took them.
-    pub received: u64,
-    /// Attempts to connect, for [`dial`].
-    pub dialled: u64,
-    out: Vec<u8>,
-    got: Vec<u8>,
-    want: Vec<u8>,
-}
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,21 +45,6 @@ pub enum Phase {
     Finish,
     /// It is over.
     Closed,
-}
-
-/// How far a turn came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pumped {
-    /// Until the next event.
-    Blocked,
-    /// Until the others had a turn.
-    Busy,
-    /// Until a Unix server has room in its queue.
-    Full,
-    /// The whole message is back.
-    Back,
-    /// End of file, where it belongs.
-    Ended,
 }
 
 /// One connection, or the place for one.
@@ -98,26 +72,7 @@ pub struct Slot {
     rest: vec::IntoIter<Endpoint>,
     datagram: bool,
     connecting: bool,
-    readable: bool,
-    writable: bool,
-    hung_up: bool,
-    registered: Option<EpollFlags>,
-}
-
-impl<'a> Io<'a> {
-    /// Memory for the messages of `plan`.
-    pub fn new(plan: &'a Plan) -> Self {
-        Io {
-            plan,
-            now: Instant::now(),
-            sent: 0,
-            received: 0,
-            dialled: 0,
-            out: vec![0; (*plan.size.end()).min(WRITE) as usize + 8],
-            got: vec![0; READ],
-            want: vec![0; READ + 8],
-        }
-    }
+    ready: Readiness,
 }
 
 impl Slot {
@@ -138,10 +93,7 @@ impl Slot {
             rest: Vec::new().into_iter(),
             datagram: target.is_datagram(),
             connecting: false,
-            readable: false,
-            writable: false,
-            hung_up: false,
-            registered: None,
+            ready: Readiness::default(),
         }
     }
 
@@ -197,7 +149,7 @@ impl Slot {
                     self.fd = Some(fd);
                     self.connecting = dialled == Dialled::Begun;
                     self.fresh = !self.connecting;
-                    self.writable = true;
+                    self.ready.writable = true;
                     return Ok(());
                 }
                 Err(errno) => {
@@ -211,129 +163,13 @@ impl Slot {
 
     /// Notes what epoll said.
     pub fn event(&mut self, flags: EpollFlags) {
-        let over = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
-        let ended = over | EpollFlags::EPOLLRDHUP;
-        self.readable |= flags.intersects(EpollFlags::EPOLLIN | ended);
-        self.writable |= flags.intersects(EpollFlags::EPOLLOUT | over);
-        self.hung_up |= flags.intersects(ended);
+        self.ready.event(flags);
     }
 
     /// The events to ask epoll for, if it does not know; true the first time.
     pub fn interest(&mut self) -> Option<(EpollFlags, bool)> {
         self.fd.as_ref()?;
-        let mut want = EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        // Only where a write was refused: a Unix socket reports room each time
-        // its peer reads.
-        if !self.writable {
-            want |= EpollFlags::EPOLLOUT;
-        }
-        let known = self.registered;
-        if known.is_some_and(|known| known.contains(want)) {
-            return None;
-        }
-        self.registered = Some(want);
-        Some((want, known.is_none()))
-    }
-
-    /// Sends and receives until it must wait.
-    ///
-    /// # Errors
-    /// How the unit failed; the connection is then of no more use.
-    pub fn pump(&mut self, io: &mut Io) -> Result<Pumped, Fault> {
-        if self.phase == Phase::Finish {
-            return self.expect_end(io);
-        }
-        if self.fd.is_none() {
-            self.redial(io, Errno::EAGAIN)?;
-            if self.fd.is_none() {
-                return Ok(Pumped::Full);
-            }
-        }
-        let window = match io.plan.mode {
-            Mode::Stream => io.plan.window,
-            _ => u64::MAX,
-        };
-        for _ in 0..TURNS {
-            let room = self.sent < self.size && self.sent - self.back < window;
-            let sends = self.writable && room;
-            if sends {
-                self.send(io)?;
-            }
-            let receives = self.readable && (self.back < self.sent || self.hung_up);
-            if receives {
-                self.receive(io)?;
-            }
-            if self.back == self.size {
-                return Ok(Pumped::Back);
-            }
-            if !sends && !receives {
-                return Ok(Pumped::Blocked);
-            }
-        }
-        Ok(Pumped::Busy)
-    }
-
-    fn send(&mut self, io: &mut Io) -> Result<(), Fault> {
-        let lead = self.sent % 8;
-        let most = (*io.plan.size.end()).min(WRITE);
-        let len = (self.size - self.sent).min(most);
-        let part = &mut io.out[..(lead + len) as usize];
-        self.pattern.fill(self.sent - lead, part);
-        let part = &part[lead as usize..];
-        let fd = self.fd.as_ref().expect("a message is sent on an open one");
-        match send(fd.as_raw_fd(), part, MsgFlags::MSG_NOSIGNAL) {
-            Ok(done) => {
-                // A short write: the buffer is full until epoll says more.
-                self.writable = done == part.len();
-                self.sent += done as u64;
-                io.sent += done as u64;
-                self.deadline = io.now + io.plan.timeout;
-                if self.connecting {
-                    self.connecting = false;
-                    self.fresh = true;
-                }
-            }
-            Err(Errno::EAGAIN) => self.writable = false,
-            Err(Errno::EINTR) => {}
-            Err(errno) if self.connecting => self.redial(io, errno)?,
-            Err(errno) => return Err(self.broken("write", io, errno)),
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, io: &mut Io) -> Result<(), Fault> {
-        let len = match self.read(io)? {
-            None => return Ok(()),
-            Some(0) if !self.datagram => {
-                let size = match io.plan.mode {
-                    Mode::Stream => self.sent,
-                    _ => self.size,
-                };
-                let hint = format!("end of file after {} of {size} bytes", self.back);
-                return Err(self.wrong(io, Outcome::Short, Exit::Io, hint));
-            }
-            Some(len) => len,
-        };
-        if len as u64 > self.sent - self.back {
-            return Err(self.corrupt(io, "more came back than was sent"));
-        }
-        let got = &io.got[..len];
-        if let Some(at) = self.pattern.mismatch(self.back, got, &mut io.want) {
-            let size = self.size;
-            let hint = match io.plan.mode {
-                Mode::Stream => format!("byte {at} differs"),
-                _ => format!("byte {at} of {size} differs"),
-            };
-            return Err(self.corrupt(io, hint));
-        }
-        if self.datagram && (len as u64) < self.size {
-            let hint = format!("a datagram of {len} for {} bytes", self.size);
-            return Err(self.wrong(io, Outcome::Short, Exit::Io, hint));
-        }
-        self.back += len as u64;
-        io.received += len as u64;
-        self.deadline = io.now + io.plan.timeout;
-        Ok(())
+        self.ready.interest()
     }
 
     /// Says that nothing more comes from here.
@@ -350,82 +186,10 @@ impl Slot {
         }
     }
 
-    fn expect_end(&mut self, io: &mut Io) -> Result<Pumped, Fault> {
-        if !self.readable {
-            return Ok(Pumped::Blocked);
-        }
-        match self.read(io)? {
-            None => Ok(Pumped::Blocked),
-            Some(0) => Ok(Pumped::Ended),
-            Some(_) => Err(self.corrupt(io, "more came back than was sent")),
-        }
-    }
-
-    fn read(&mut self, io: &mut Io) -> Result<Option<usize>, Fault> {
-        let fd = self.fd.as_ref().expect("only an open one is read");
-        match recv(fd.as_raw_fd(), &mut io.got, MsgFlags::empty()) {
-            Ok(len) => {
-                // What is short was all there was, see epoll(7); end of file
-                // may still stand behind it, and is announced once.
-                self.readable = (len == READ || self.hung_up) && !self.datagram;
-                Ok(Some(len))
-            }
-            Err(Errno::EAGAIN) => {
-                self.readable = false;
-                Ok(None)
-            }
-            Err(Errno::EINTR) => Ok(None),
-            Err(errno) => Err(self.broken("read", io, errno)),
-        }
-    }
-
     /// Closes it, whatever is on its way.
     pub fn close(&mut self) {
         self.fd = None;
-        self.registered = None;
-        (self.readable, self.writable) = (false, false);
-        (self.connecting, self.hung_up, self.fresh) = (false, false, false);
-    }
-
-    /// What it waits for too long.
-    pub fn late(&self, io: &Io) -> Fault {
-        let op = match self.phase {
-            _ if !self.is_connected() => "connect",
-            Phase::Echo if !self.writable => "write",
-            _ => "read",
-        };
-        fault(op, &io.plan.target, Errno::ETIMEDOUT)
-    }
-
-    fn broken(&self, op: &str, io: &Io, errno: Errno) -> Fault {
-        fault(op, &io.plan.target, errno)
-    }
-
-    fn corrupt(&self, io: &Io, what: impl Display) -> Fault {
-        self.wrong(io, Outcome::Corrupt, Exit::Mismatch, what)
-    }
-
-    fn wrong(&self, io: &Io, outcome: Outcome, exit: Exit, what: impl Display) -> Fault {
-        let subject = format!("read {}", io.plan.target);
-        Fault {
-            outcome,
-            error: Error::usage(subject, what).exit(exit),
-        }
-    }
-}
-
-/// Names a failed call. What this side lacks comes with what to do about it.
-fn fault(op: &str, target: &Target, errno: Errno) -> Fault {
-    let error = Error::os(op, target, errno);
-    let error = match errno {
-        Errno::ETIMEDOUT => error.hint("--timeout allows more"),
-        Errno::EMFILE | Errno::ENFILE => error.hint("raise ulimit -n, or use fewer connections"),
-        Errno::EADDRNOTAVAIL => error.hint("no source port is left, or no such address is here"),
-        Errno::EMSGSIZE => error.hint("no datagram is that long: a smaller -s"),
-        _ => error,
-    };
-    Fault {
-        outcome: Outcome::of(errno),
-        error,
+        self.ready = Readiness::default();
+        (self.connecting, self.fresh) = (false, false);
     }
 }
