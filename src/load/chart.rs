@@ -76,7 +76,7 @@ pub fn time(nanos: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::stats::histogram;
+    use crate::load::latency::histogram;
 
     #[test]
     fn every_value_is_in_one_row() {

@@ -14,11 +14,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::error::{Error, Exit, Result};
 use crate::load::account::{self, Sample};
 use crate::load::board::Board;
+use crate::load::fault::Outcome;
 use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
 use crate::load::run::Run;
 use crate::load::server::Server;
-use crate::load::stats::{Outcome, Progress};
+use crate::load::stats::Progress;
 use crate::load::target::Target;
 use crate::load::worker::{Done, Worker};
 

@@ -47,7 +47,7 @@ pub fn text(nanos: &Histogram<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::stats::histogram;
+    use crate::load::latency::histogram;
 
     #[test]
     fn the_text_is_what_plotters_read() {

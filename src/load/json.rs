@@ -6,10 +6,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
+use crate::load::fault::Outcome;
+use crate::load::latency::QUANTILES;
 use crate::load::plan::Plan;
 use crate::load::ratio::CONFIDENCE;
 use crate::load::run::{Comparison, Run};
-use crate::load::stats::{Outcome, QUANTILES};
 use crate::load::target::Target;
 
 const SCHEMA: &str = "echoload/1";

@@ -1,9 +1,10 @@
 //! echoload: load for any RFC 862 echo server, every byte verified.
 //!
 //! A [`Plan`] says what is meant, [`engine`] runs it in threads of [`worker`],
-//! each an epoll loop over its [`slot`]s, [`stats`] counts outcomes and
-//! latencies, and [`report`] and [`json`] turn them into text. [`mod@compare`] does
-//! that for two servers in turn, and [`ratio`] says which is faster.
+//! each an epoll loop over its [`slot`]s, which end well or in a [`fault`].
+//! [`stats`] counts them and their [`latency`], and [`report`] and [`json`] turn
+//! that into text. [`mod@compare`] does all this for two servers in turn, and
+//! [`ratio`] says which is faster.
 //!
 //! A closed loop sends the next request when the last answer is back, so a
 //! server that stalls is asked less, and the latencies say nothing of the
@@ -17,8 +18,10 @@ pub mod board;
 pub mod chart;
 pub mod compare;
 pub mod engine;
+pub mod fault;
 pub mod hgrm;
 pub mod json;
+pub mod latency;
 pub mod outcomes;
 pub mod pattern;
 pub mod plan;

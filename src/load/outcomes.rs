@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use nix::errno::Errno;
 
 use crate::error::{Error, Exit, Result};
-use crate::load::stats::Outcome;
+use crate::load::fault::Outcome;
 use crate::load::target::Target;
 
 /// An open file of outcomes.

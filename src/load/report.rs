@@ -7,9 +7,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::load::chart::{chart, time};
+use crate::load::fault::Outcome;
+use crate::load::latency::QUANTILES;
 use crate::load::plan::{Bound, Mode, Plan, Rounds};
 use crate::load::run::{Comparison, Run};
-use crate::load::stats::{Outcome, Progress, QUANTILES};
+use crate::load::stats::Progress;
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::error::Exit;
+use crate::load::fault::Outcome;
 use crate::load::plan::{Mode, Plan};
 use crate::load::ratio::{Ratio, median};
-use crate::load::stats::{Outcome, Tally};
+use crate::load::stats::Tally;
 
 /// This share of the rate that was asked for is the rate.
 const ENOUGH: f64 = 0.98;

@@ -13,10 +13,10 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::error::Exit;
+use crate::load::fault::{Fault, Outcome};
 use crate::load::pattern::Pattern;
 use crate::load::plan::Mode;
 use crate::load::socket::{Dialled, dial};
-use crate::load::stats::{Fault, Outcome};
 use crate::load::target::{Endpoint, Target};
 
 mod faults;

@@ -1,85 +1,11 @@
-//! What happened: outcomes counted by kind, latencies in a histogram. Pure.
+//! What happened: outcomes counted by kind, and how long they took. Pure.
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use nix::errno::Errno;
-
 use crate::error::{Error, Exit};
-
-/// How one attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All came back, and nothing else.
-    Complete,
-    /// Nobody listens there, or no way leads there.
-    Refused,
-    /// The server broke the connection.
-    Reset,
-    /// A connect, read or write took longer than `--timeout`.
-    Timeout,
-    /// The server closed before all was back.
-    Short,
-    /// Something came back that was not sent.
-    Corrupt,
-    /// This side could not go on: no descriptor, port or memory was left.
-    Other,
-}
-
-impl Outcome {
-    /// Every kind, in the order of the report.
-    pub const ALL: [Outcome; 7] = [
-        Outcome::Complete,
-        Outcome::Refused,
-        Outcome::Reset,
-        Outcome::Timeout,
-        Outcome::Short,
-        Outcome::Corrupt,
-        Outcome::Other,
-    ];
-
-    /// The word the report uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Outcome::Complete => "complete",
-            Outcome::Refused => "refused",
-            Outcome::Reset => "reset",
-            Outcome::Timeout => "timeout",
-            Outcome::Short => "short",
-            Outcome::Corrupt => "corrupt",
-            Outcome::Other => "other",
-        }
-    }
-
-    /// What an errno of connect, read, write or shutdown says of the server, or
-    /// [`Outcome::Other`] if it says something of this side.
-    pub fn of(errno: Errno) -> Outcome {
-        match errno {
-            Errno::ECONNREFUSED
-            | Errno::ENOENT
-            | Errno::EHOSTUNREACH
-            | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN => Outcome::Refused,
-            Errno::ECONNRESET | Errno::EPIPE | Errno::ECONNABORTED | Errno::ENOTCONN => {
-                Outcome::Reset
-            }
-            // A Unix socket whose queue is full says EAGAIN; see connect(2).
-            Errno::ETIMEDOUT | Errno::EAGAIN | Errno::EINPROGRESS | Errno::EALREADY => {
-                Outcome::Timeout
-            }
-            _ => Outcome::Other,
-        }
-    }
-}
-
-/// An attempt that did not complete.
-#[derive(Clone, Debug)]
-pub struct Fault {
-    /// What the server did, or [`Outcome::Other`].
-    pub outcome: Outcome,
-    /// The same for people.
-    pub error: Error,
-}
+use crate::load::fault::{Fault, Outcome};
+use crate::load::latency::{histogram, record};
+use hdrhistogram::Histogram;
 
 /// What one thread, or all of them, saw.
 #[derive(Clone, Debug)]
@@ -99,35 +25,6 @@ pub struct Tally {
     pub first: Option<Error>,
     /// The first fault of this side: the run ended early.
     pub local: Option<Error>,
-}
-
-/// Significant decimal digits of a latency.
-const DIGITS: u8 = 3;
-/// Nanoseconds above which a latency is not told from another: 13 days.
-const LONGEST: u64 = 1 << 50;
-
-/// The quantiles of every report.
-pub const QUANTILES: [(&str, f64); 6] = [
-    ("p50", 0.5),
-    ("p75", 0.75),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-];
-
-/// A histogram of nanoseconds, empty.
-pub fn histogram() -> Histogram<u64> {
-    Histogram::new(DIGITS).expect("3 digits are in its range")
-}
-
-/// Adds one time to a histogram.
-pub fn record(histogram: &mut Histogram<u64>, took: Duration) {
-    let nanos = u64::try_from(took.as_nanos()).unwrap_or(LONGEST);
-    // Not saturating_record: that clamps to what was seen so far.
-    histogram
-        .record(nanos.clamp(1, LONGEST))
-        .expect("it grows, and LONGEST is in its range");
 }
 
 impl Default for Tally {
@@ -254,6 +151,8 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
 
     fn tally(connected: u64, complete: u64, faults: &[Outcome]) -> Tally {
@@ -289,23 +188,6 @@ mod tests {
             let tally = tally(connected, complete, faults);
             assert_eq!(tally.status(), status, "{faults:?}");
             assert_eq!(tally.failed(), faults.len() as u64);
-        }
-    }
-
-    #[test]
-    fn an_errno_is_the_servers_doing_or_ours() {
-        for (errno, outcome) in [
-            (Errno::ECONNREFUSED, Outcome::Refused),
-            (Errno::ENOENT, Outcome::Refused),
-            (Errno::ECONNRESET, Outcome::Reset),
-            (Errno::EPIPE, Outcome::Reset),
-            (Errno::EAGAIN, Outcome::Timeout),
-            (Errno::ETIMEDOUT, Outcome::Timeout),
-            (Errno::EMFILE, Outcome::Other),
-            (Errno::EADDRNOTAVAIL, Outcome::Other),
-            (Errno::EACCES, Outcome::Other),
-        ] {
-            assert_eq!(Outcome::of(errno), outcome, "{errno}");
         }
     }
 

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use super::{Io, Phase, Slot};
 use crate::error::{Error, Exit};
-use crate::load::stats::{Fault, Outcome};
+use crate::load::fault::{Fault, Outcome};
 use crate::load::target::Target;
 
 impl Slot {

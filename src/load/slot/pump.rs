@@ -8,8 +8,8 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::{Io, Phase, READ, Slot, WRITE};
 use crate::error::Exit;
+use crate::load::fault::{Fault, Outcome};
 use crate::load::plan::Mode;
-use crate::load::stats::{Fault, Outcome};
 
 /// Reads and writes before other connections have their turn.
 const TURNS: usize = 16;

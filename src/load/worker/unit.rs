@@ -5,12 +5,12 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::{SOON, Worker};
+use crate::load::fault::{Fault, Outcome};
 use crate::load::outcomes::Failure;
 use crate::load::pattern::Pattern;
 use crate::load::plan::Mode;
 use crate::load::slot::{Phase, Pumped};
 use crate::load::socket;
-use crate::load::stats::{Fault, Outcome};
 
 /// After a refused connect, so that a dead server is not called in a hot loop.
 const PAUSE: Duration = Duration::from_millis(10);
