@@ -1,4 +1,4 @@
-//! Values that people type and read: durations, rates, ports.
+//! Values that people type and read: durations, sizes, rates, ports.
 
 use std::time::Duration;
 
@@ -31,6 +31,17 @@ pub fn limit(text: &str) -> Result<Option<Duration>> {
         return Ok(None);
     }
     duration(text).map(|d| (!d.is_zero()).then_some(d))
+}
+
+/// `64`, `16K`, `3M`, `1G`: bytes, by units of 1024. `None` if it is no such.
+pub fn bytes(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
+        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// `50/1s`: so many in such a time; `off` is no limit.
@@ -116,6 +127,27 @@ mod tests {
         assert_eq!(limit("10m"), Ok(Some(ms(600_000))));
         assert_eq!(show(Duration::from_micros(830)), "0.8ms");
         assert_eq!(show(ms(61_204)), "61.204s");
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("64", Some(64)),
+            ("16k", Some(16 << 10)),
+            ("3M", Some(3 << 20)),
+            ("1G", Some(1 << 30)),
+            ("17179869183G", Some(u64::MAX - (1 << 30) + 1)),
+            ("17179869184G", None),
+            ("", None),
+            ("K", None),
+            ("1T", None),
+            ("-1", None),
+            ("1.5K", None),
+            ("1\u{212a}", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
     }
 
     #[test]

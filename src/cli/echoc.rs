@@ -311,13 +311,8 @@ fn span(text: &str) -> Result<Duration> {
 }
 
 fn size(text: &str) -> std::result::Result<usize, String> {
-    let (digits, unit) = match text.strip_suffix(['K', 'k']) {
-        Some(digits) => (digits, 1024),
-        None => (text, 1),
-    };
-    let number = digits.parse::<usize>().ok();
-    number
-        .and_then(|number| number.checked_mul(unit))
+    let bytes = values::bytes(text).and_then(|bytes| usize::try_from(bytes).ok());
+    bytes
         .filter(|bytes| (1..=LARGEST).contains(bytes))
         .ok_or_else(|| format!("1 to {LARGEST} bytes, as in 56 or 16K"))
 }

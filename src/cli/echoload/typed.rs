@@ -1,0 +1,182 @@
+//! What echoload was typed: its options, and the values that only it reads.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::values;
+
+/// Load an echo server, and verify every byte that comes back.
+///
+/// Exit status: 0 all verified and nothing failed, 64 usage, 69 never
+/// connected, 74 something failed, 75 the rate was not reached, 76 something
+/// else came back than was sent.
+#[derive(Debug, Parser)]
+#[command(
+    name = "echoload",
+    version,
+    override_usage = "echoload [OPTIONS] [rr|crr|stream|hold] ADDR [ADDR2]"
+)]
+pub(super) struct Cli {
+    /// What each connection does (default rr), the server, and one to compare
+    /// it with: HOST:PORT, tcp:HOST:PORT, udp:HOST:PORT, unix:PATH, unix:@NAME,
+    /// unixgram:PATH
+    #[arg(value_names = ["MODE", "ADDR"], num_args = 1..=3, required = true)]
+    pub(super) what: Vec<String>,
+
+    /// Connections at once
+    #[arg(short = 'c', long, value_name = "N", default_value = "16",
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(super) connections: u64,
+
+    /// Bytes in a message, or a range as in 64-1500; in a stream, bytes in one
+    /// write; 64 unless given, 64K in a stream; K, M and G are 1024-based
+    #[arg(short = 's', long, value_name = "BYTES", value_parser = sizes)]
+    pub(super) size: Option<RangeInclusive<u64>>,
+
+    /// End each message in a newline, for a server that echoes lines
+    #[arg(long)]
+    pub(super) lines: bool,
+
+    /// How long to go on; not with -n, nor for hold; 10s unless given
+    #[arg(short = 'd', long, value_name = "DURATION", value_parser = duration)]
+    pub(super) duration: Option<Duration>,
+
+    /// How many requests (rr), connections (crr) or messages (stream) in all,
+    /// instead of -d
+    #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "duration",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+
+    /// Threads that share the connections
+    #[arg(short = 't', long, value_name = "N", default_value = "1",
+          value_parser = clap::value_parser!(u64).range(1..=1024))]
+    pub(super) threads: u64,
+
+    /// An open loop of so many requests (rr) or connections (crr) a second
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = rate)]
+    pub(super) rate: Option<f64>,
+
+    /// Load before the figures begin
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = span)]
+    pub(super) warmup: Duration,
+
+    /// The longest any connect, read or write may take
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(super) timeout: Duration,
+
+    /// Rounds of each server, with ADDR2, instead of as many as fill -d well
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub(super) rounds: Option<u64>,
+
+    /// Bytes of a stream that may be on their way at once
+    #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size)]
+    pub(super) window: u64,
+
+    /// Addresses, from 127.0.0.1 up, to call an IPv4 server on loopback from
+    #[arg(long, value_name = "N", default_value = "8",
+          value_parser = clap::value_parser!(u64).range(1..=250))]
+    pub(super) sources: u64,
+
+    /// The server's process, for its CPU time, instead of who has its socket
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(super) server_pid: Option<i32>,
+
+    /// Print one JSON object instead of the report
+    #[arg(long)]
+    pub(super) json: bool,
+
+    /// Write the latencies as HdrHistogram's percentile text
+    #[arg(long, value_name = "FILE")]
+    pub(super) hdr: Option<PathBuf>,
+
+    /// Write a line for each request or connection that did not complete
+    #[arg(long, value_name = "FILE")]
+    pub(super) outcomes: Option<PathBuf>,
+
+    /// Tell on standard error how it goes, this often; on a terminal every 1s
+    /// unless given
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) interval: Option<Duration>,
+}
+
+/// The word before the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Word {
+    Rr,
+    Crr,
+    Stream,
+    Hold,
+}
+
+/// Shorter would measure nothing.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Longer is a typing error.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const LARGEST: u64 = 1 << 30;
+
+/// More in a second is a typing error.
+const FASTEST: f64 = 1e8;
+
+fn size(text: &str) -> Result<u64, String> {
+    values::bytes(text)
+        .filter(|bytes| (1..=LARGEST).contains(bytes))
+        .ok_or_else(|| "1 to 1G bytes, as in 64, 16K, 1M".to_owned())
+}
+
+/// `64`, or `64-1500`.
+fn sizes(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let (min, max) = text.split_once('-').unwrap_or((text, text));
+    let (min, max) = (size(min)?, size(max)?);
+    match min <= max {
+        true => Ok(min..=max),
+        false => Err("the smaller size comes first".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok();
+    rate.filter(|rate| (1e-3..=FASTEST).contains(rate))
+        .ok_or_else(|| "a number a second, as in 1000 or 0.5".to_owned())
+}
+
+/// As [`duration`], and 0.
+fn span(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        _ => duration(text),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span = values::duration(text).ok();
+    span.filter(|span| (SHORTEST..=LONGEST).contains(span))
+        .ok_or_else(|| "at least 1ms, as in 200ms, 1.5, 30s, 5m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_are_read_as_everywhere() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("200ms", 200),
+            ("1.5", 1500),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "s", "inf", "NaN", "1e300", "-3"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        for (text, bytes) in [("64", 64), ("1K", 1024), ("3M", 3 << 20), ("1G", 1 << 30)] {
+            assert_eq!(size(text), Ok(bytes));
+        }
+    }
+}
