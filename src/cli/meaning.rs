@@ -1,35 +1,23 @@
-//! From what was typed to what it means: every rule between options is here.
+//! From what was typed to what it means. The rules between options are in
+//! `unusable`, `model`, `access` and `commands`.
 
 use log::LevelFilter;
 
-use super::echod::{
-    AcceptName, FormatName, ModelName, OrphansName, OverflowName, ReapName, SandboxName,
-    ServiceName, Typed,
-};
-use crate::addr::{Addr, ListenSpec};
+use super::echod::{FormatName, OrphansName, OverflowName, SandboxName, ServiceName, Typed};
 use crate::config::{
-    Accept, Config, Identity, LogConfig, LogFormat, LogTarget, Model, Orphans, Overflow,
-    PoolLimits, Reap, SandboxPolicy, ServiceKind, StopTimes, ThreadAccept, Timeouts, UdpLimits,
+    Config, Identity, LogConfig, LogFormat, LogTarget, Model, Orphans, Overflow, SandboxPolicy,
+    ServiceKind, StopTimes, Timeouts, UdpLimits,
 };
-use crate::error::{Error, Result};
-
-/// Options that only `prefork` can use, and all but the last of them `prethread`.
-const ONLY_PREFORK: [&str; 5] = [
-    "accept",
-    "start-servers",
-    "min-spare-servers",
-    "max-spare-servers",
-    "max-connections-per-child",
-];
+use crate::error::Result;
 
 /// Checks the options against one another.
 ///
 /// # Errors
 /// A usage error that names the options that do not go together.
 pub fn config(typed: Typed) -> Result<Config> {
-    refuse_unusable(&typed)?;
+    super::unusable::check(&typed)?;
     super::access::check(&typed)?;
-    let model = model(&typed)?;
+    let model = super::model::model(&typed)?;
     super::commands::check(&typed, model)?;
     let access = super::access::policy(&typed.args);
     let (args, handed) = (typed.args, typed.handed);
@@ -103,218 +91,6 @@ pub fn config(typed: Typed) -> Result<Config> {
     })
 }
 
-/// Options that only datagrams over UDP can use.
-const ONLY_UDP: [&str; 3] = ["udp-rate", "udp-global-rate", "udp-refuse-port"];
-
-fn refuse_unusable(typed: &Typed) -> Result<()> {
-    let args = &typed.args;
-    let model = match args.model {
-        ModelName::Prefork => "prefork",
-        ModelName::Fork => "fork",
-        ModelName::Iterative => "iterative",
-        ModelName::Thread => "thread",
-        ModelName::Prethread => "prethread",
-    };
-    let refuse = |option: &str| {
-        Err(Error::usage(
-            format!("--{option}"),
-            format!("not used by --model {model}"),
-        ))
-    };
-    if typed.given("reap") && args.model != ModelName::Fork {
-        return refuse("reap");
-    }
-    let unusable = match args.model {
-        ModelName::Prefork => &[],
-        ModelName::Prethread => &ONLY_PREFORK[4..],
-        _ => &ONLY_PREFORK[..],
-    };
-    if let Some(option) = unusable.iter().find(|option| typed.given(option)) {
-        return refuse(option);
-    }
-    if args.model == ModelName::Iterative && typed.given("max-clients") {
-        return Err(Error::usage(
-            "--max-clients",
-            "--model iterative serves one at a time",
-        ));
-    }
-    let is_udp = |spec: &ListenSpec| matches!(spec.addr, Addr::Udp { .. });
-    if !args.listen.iter().any(is_udp)
-        && let Some(option) = ONLY_UDP.into_iter().find(|option| typed.given(option))
-    {
-        return Err(Error::usage(
-            format!("--{option} without --listen udp:ADDR"),
-            "there are no datagrams to limit",
-        ));
-    }
-    let together = |a: &str, b: &str, why: &str| {
-        Err(Error::usage(format!("--{a} with --{b}"), why.to_owned()))
-    };
-    if args.daemon && typed.given("log-target") && args.log_target == "stderr" {
-        return together(
-            "daemon",
-            "log-target stderr",
-            "a daemon has no standard error: syslog or a path",
-        );
-    }
-    if args.daemon && args.print {
-        return together("daemon", "print", "a daemon has no standard output");
-    }
-    if args.print && (args.ready_fd == Some(1)) {
-        return together("print", "ready-fd 1", "standard output cannot be both");
-    }
-    if args.inetd {
-        let unusable = [
-            "listen",
-            "model",
-            "reap",
-            "max-clients",
-            "backlog",
-            "overflow",
-            "max-per-source",
-            "connection-rate",
-            "exempt",
-            "daemon",
-            "pidfile",
-            "ready-fd",
-            "print",
-            "log-target",
-            "log-format",
-            "verbose",
-            "quiet",
-        ];
-        let unusable = unusable.into_iter().chain(ONLY_PREFORK);
-        if let Some(option) = unusable.into_iter().find(|option| typed.given(option)) {
-            return together("inetd", option, "there is one connection, already accepted");
-        }
-    }
-    Ok(())
-}
-
-fn model(typed: &Typed) -> Result<Model> {
-    let args = &typed.args;
-    at_least_one("max-clients", args.max_clients)?;
-    if args.max_clients > MAX_SLOTS {
-        return Err(Error::usage(
-            format!("--max-clients {}", args.max_clients),
-            format!("at most {MAX_SLOTS}"),
-        ));
-    }
-    Ok(match args.model {
-        ModelName::Iterative => Model::Iterative,
-        ModelName::Fork => Model::Fork(match args.reap {
-            ReapName::Wait => Reap::Wait,
-            ReapName::Ignore => Reap::Ignore,
-            ReapName::DoubleFork => Reap::DoubleFork,
-        }),
-        ModelName::Prefork => Model::Prefork {
-            pool: pool(typed)?,
-            per_child: Some(args.max_connections_per_child).filter(|&n| n > 0),
-            accept: accept(typed)?,
-        },
-        ModelName::Thread => Model::Thread,
-        ModelName::Prethread => Model::Prethread {
-            pool: pool(typed)?,
-            accept: thread_accept(super::access::accept(typed))?,
-        },
-    })
-}
-
-fn thread_accept(how: AcceptName) -> Result<ThreadAccept> {
-    let refuse = |name: &str| {
-        Err(Error::usage(
-            format!("--accept {name}"),
-            "not used by --model prethread",
-        ))
-    };
-    match how {
-        AcceptName::Shared => Ok(ThreadAccept::Shared),
-        AcceptName::Mutex => Ok(ThreadAccept::Mutex),
-        AcceptName::Pass => Ok(ThreadAccept::Pass),
-        AcceptName::Fcntl => refuse("fcntl"),
-        AcceptName::Reuseport => refuse("reuseport"),
-    }
-}
-
-fn accept(typed: &Typed) -> Result<Accept> {
-    let args = &typed.args;
-    Ok(match super::access::accept(typed) {
-        AcceptName::Shared => Accept::Shared,
-        AcceptName::Fcntl => Accept::Fcntl,
-        AcceptName::Mutex => Accept::Mutex,
-        AcceptName::Pass => Accept::Pass,
-        AcceptName::Reuseport if typed.handed > 0 => {
-            return Err(Error::usage(
-                "--accept reuseport with LISTEN_FDS",
-                "a socket that was handed over is one, and cannot become several",
-            ));
-        }
-        AcceptName::Reuseport => {
-            let other = |spec: &&ListenSpec| matches!(spec.addr, Addr::Unix(_));
-            if let Some(spec) = args.listen.iter().find(other) {
-                return Err(Error::usage(
-                    format!("--accept reuseport with --listen {spec}"),
-                    "only TCP sockets can share a port",
-                ));
-            }
-            Accept::Reuseport(args.start_servers.min(args.max_clients))
-        }
-    })
-}
-
-/// The kernel's own limit of processes, PID_MAX_LIMIT.
-const MAX_SLOTS: usize = 1 << 22;
-
-/// Defaults fit themselves to what was given; what was given must fit together.
-fn pool(typed: &Typed) -> Result<PoolLimits> {
-    let args = &typed.args;
-    for (name, n) in [
-        ("start-servers", args.start_servers),
-        ("min-spare-servers", args.min_spare_servers),
-        ("max-spare-servers", args.max_spare_servers),
-    ] {
-        if typed.given(name) {
-            at_least_one(name, n)?;
-            if n > args.max_clients {
-                return Err(Error::usage(
-                    format!("--{name} {n}"),
-                    format!("more than --max-clients {}", args.max_clients),
-                ));
-            }
-        }
-    }
-    let (given_min, given_max) = (
-        typed.given("min-spare-servers"),
-        typed.given("max-spare-servers"),
-    );
-    if given_min && given_max && args.min_spare_servers > args.max_spare_servers {
-        return Err(Error::usage(
-            format!("--min-spare-servers {}", args.min_spare_servers),
-            format!("more than --max-spare-servers {}", args.max_spare_servers),
-        ));
-    }
-    let max = args.max_clients;
-    let mut min_spare = args.min_spare_servers.min(max);
-    let mut max_spare = args.max_spare_servers.min(max);
-    if given_max {
-        min_spare = min_spare.min(max_spare);
-    } else {
-        max_spare = max_spare.max(min_spare);
-    }
-    Ok(PoolLimits {
-        start: args.start_servers.min(max),
-        min_spare,
-        max_spare,
-    })
-}
-
-fn at_least_one(name: &str, n: usize) -> Result<()> {
-    if n == 0 {
-        return Err(Error::usage(format!("--{name} 0"), "must be at least 1"));
-    }
-    Ok(())
-}
-
 fn level(verbose: u8, quiet: u8) -> LevelFilter {
     match (verbose, quiet) {
         (_, 2..) => LevelFilter::Error,
@@ -326,11 +102,12 @@ fn level(verbose: u8, quiet: u8) -> LevelFilter {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use crate::cli::echod::parse;
-    use crate::config::{Config, Model, PoolLimits};
+    use crate::config::{Config, Model};
 
-    fn parsed(line: &str) -> Result<Config, String> {
+    /// What a command line means, or its status and message.
+    pub(in crate::cli) fn parsed(line: &str) -> Result<Config, String> {
         let argv = std::iter::once("echod")
             .chain(line.split_whitespace())
             .map(Into::into);
@@ -338,13 +115,6 @@ mod tests {
             Ok(help) => help,
             Err(error) => format!("{}: {error}", error.status() as u8),
         })
-    }
-
-    fn pool(line: &str) -> PoolLimits {
-        match parsed(line).unwrap().model {
-            Model::Prefork { pool, .. } | Model::Prethread { pool, .. } => pool,
-            model => panic!("{model:?}"),
-        }
     }
 
     #[test]
@@ -469,21 +239,6 @@ mod tests {
             let error = beside(line, &[handed]).expect_err(line);
             assert!(error.contains(expected), "{error}");
         }
-    }
-
-    #[test]
-    fn defaults_fit_what_was_given() {
-        let limits = |start, min_spare, max_spare| PoolLimits {
-            start,
-            min_spare,
-            max_spare,
-        };
-        assert_eq!(pool(""), limits(8, 8, 32));
-        assert_eq!(pool("-c 4"), limits(4, 4, 4));
-        assert_eq!(pool("--max-spare-servers 3"), limits(8, 3, 3));
-        assert_eq!(pool("--min-spare-servers 64"), limits(8, 64, 64));
-        assert_eq!(pool("--start-servers 100"), limits(100, 8, 32));
-        assert_eq!(pool("-m prethread --accept pass -c 4"), limits(4, 4, 4));
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub mod echoc;
 pub mod echod;
 pub mod echoload;
 mod meaning;
+mod model;
+mod unusable;
 
 use crate::error::{Error, Exit};
 
