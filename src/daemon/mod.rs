@@ -8,6 +8,7 @@ pub mod account;
 mod activation;
 pub mod admission;
 pub mod backoff;
+mod banner;
 pub mod births;
 mod burial;
 pub mod channels;
@@ -22,6 +23,7 @@ pub mod ending;
 pub mod generation;
 mod handover;
 mod inetd;
+mod inherited;
 mod intake;
 pub mod limits;
 pub mod model;
@@ -42,6 +44,7 @@ mod report;
 pub mod scoreboard;
 pub mod seats;
 pub mod self_check;
+mod sockets;
 mod sources;
 pub mod startup;
 pub mod state;
@@ -55,24 +58,21 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use log::{info, warn};
+use log::warn;
 use nix::unistd::Pid;
 
-use self::activation::Activation;
 use self::admission::Admission;
 use self::crew::Crew;
 use self::detach::Ready;
+use self::inherited::Inherited;
 use self::pidfile::PidFile;
-use self::ready::ReadyFd;
+use self::sockets::Sockets;
 use self::supervisor::{Estate, Supervisor};
-use crate::addr::ListenSpec;
 use crate::cli;
-use crate::config::{Accept, Config, LogConfig, LogTarget, SandboxPolicy, ServiceKind};
+use crate::config::{Config, LogConfig, LogTarget, SandboxPolicy, ServiceKind};
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
-use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
 use crate::service::{Plain, Service};
-use crate::sys::sandbox::Sandbox;
 use crate::sys::signal::Signals;
 use crate::sys::{fd, process};
 
@@ -103,7 +103,7 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
         }
         Err(Err(error)) => return Ready::foreground().failed(&error),
     };
-    let inherited = match inherit(&mut config, activation, manager) {
+    let inherited = match inherited::inherit(&mut config, activation, manager) {
         Ok(inherited) => inherited,
         Err(error) => return Ready::foreground().failed(&error),
     };
@@ -121,51 +121,6 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
     } else {
         serve(config, plain, inherited, Ready::foreground())
     }
-}
-
-/// What whoever started us gave us, beside the command line.
-struct Inherited {
-    ready_fd: Option<ReadyFd>,
-    sockets: Vec<Handed>,
-    manager: notify::Asked,
-    notice: Option<String>,
-}
-
-/// Makes the process what we take it to be, whoever started it, and of what it
-/// inherited keeps what is meant for it.
-fn inherit(
-    config: &mut Config,
-    activation: Activation,
-    manager: notify::Asked,
-) -> Result<Inherited> {
-    paths::anchor(config)?;
-    let sockets = match config.inetd {
-        // The connection is descriptor 0, and all there is. These are closed now:
-        // what comes next closes them by number.
-        true => {
-            drop(activation.sockets);
-            Vec::new()
-        }
-        false => activation.sockets?,
-    };
-    let mut keep: Vec<_> = sockets.iter().map(Handed::number).collect();
-    if let Some(number) = config.ready_fd {
-        let refuse = |why| Err(Error::usage(format!("--ready-fd {number}"), why));
-        if keep.contains(&number) {
-            return refuse("this is a socket of LISTEN_FDS; name another descriptor");
-        }
-        if !fd::is_open(number) {
-            return refuse("descriptor is not open");
-        }
-        keep.push(number);
-    }
-    startup::sanitize(&keep)?;
-    Ok(Inherited {
-        ready_fd: config.ready_fd.map(ReadyFd::adopt).transpose()?,
-        sockets,
-        manager,
-        notice: activation.notice,
-    })
 }
 
 fn serve(config: Config, plain: Plain, mut inherited: Inherited, ready: Ready) -> Exit {
@@ -218,7 +173,7 @@ fn start(
         warn!("no /dev/null here: a closed pipe stands in for it");
     }
     let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
-    let opened = open_sockets(&config, inherited.sockets).and_then(|sockets| {
+    let opened = sockets::open(&config, inherited.sockets).and_then(|sockets| {
         let left = match privileges::apply(&plan, config.sandbox == SandboxPolicy::Off) {
             Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
@@ -261,81 +216,6 @@ fn open_log(config: &Config) -> Result<LogHandle> {
     Ok(log)
 }
 
-/// What was opened to serve at.
-#[derive(Default)]
-struct Sockets {
-    listeners: Vec<Listener>,
-    datagrams: Vec<DatagramSocket>,
-    /// Their names, in the order asked for.
-    names: Vec<String>,
-    /// What the first of them, which were handed over, are called by who did so.
-    labels: Vec<String>,
-}
-
-impl Sockets {
-    fn open(&mut self, spec: &ListenSpec, options: &ListenOptions) -> Result<()> {
-        if spec.addr.is_datagram() {
-            let opened = net::open_datagram(spec)?;
-            self.names
-                .extend(opened.iter().map(|s| s.name().to_owned()));
-            self.datagrams.extend(opened);
-        } else {
-            let opened = net::open(spec, options)?;
-            let mut names: Vec<_> = opened.iter().map(|l| l.name().to_owned()).collect();
-            names.dedup(); // sockets that share an address have one name
-            self.names.extend(names);
-            self.listeners.extend(opened);
-        }
-        Ok(())
-    }
-
-    fn take_over(&mut self, handed: Handed, options: &ListenOptions) -> Result<()> {
-        self.labels.push(handed.label().to_owned());
-        match handed.open(options)? {
-            Opened::Stream(listener) => {
-                self.names.push(listener.name().to_owned());
-                self.listeners.push(listener);
-            }
-            Opened::Datagram(socket) => {
-                self.names.push(socket.name().to_owned());
-                self.datagrams.push(socket);
-            }
-        }
-        Ok(())
-    }
-
-    fn unlink(&self) {
-        for listener in &self.listeners {
-            let _ = listener.unlink();
-        }
-        for socket in &self.datagrams {
-            let _ = socket.unlink();
-        }
-    }
-}
-
-fn open_sockets(config: &Config, handed: Vec<Handed>) -> Result<Sockets> {
-    let options = ListenOptions {
-        backlog: config.backlog,
-        timeouts: config.timeouts,
-        sockets: match config.model.accept() {
-            Accept::Reuseport(sockets) => sockets,
-            _ => 1,
-        },
-    };
-    let mut sockets = Sockets::default();
-    for handed in handed {
-        sockets.take_over(handed, &options)?;
-    }
-    for spec in config.listen.iter().skip(config.handed) {
-        if let Err(error) = sockets.open(spec, &options) {
-            sockets.unlink();
-            return Err(error);
-        }
-    }
-    Ok(sockets)
-}
-
 type Left = Box<(Error, Sockets)>;
 
 fn supervisor(
@@ -368,7 +248,7 @@ fn supervisor(
         Ok(services) => services,
         Err(error) => return Err(Box::new((error, sockets))),
     };
-    say_what_starts(&config, plan, &sockets, &sandbox);
+    banner::say_what_starts(&config, plan, &sockets, &sandbox);
     // What may still fail needs memory or descriptors: our own few.
     let alone = |error| Box::new((error, Sockets::default()));
     let runs = |attribute: Option<&str>| config.served(attribute) == ServiceKind::Command;
@@ -389,69 +269,4 @@ fn supervisor(
         config,
     };
     Supervisor::new(estate, crew, signals).map_err(alone)
-}
-
-fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, sandbox: &Sandbox) {
-    process::set_name(process::SUPERVISOR);
-    let streams = match sockets.listeners.is_empty() {
-        true => "datagrams only".to_owned(),
-        false => format!(
-            "{}, at most {} clients",
-            config.model.name(),
-            config.max_clients
-        ),
-    };
-    info!(
-        "echod {} ({}): {streams}, sandbox {}{}",
-        env!("CARGO_PKG_VERSION"),
-        build(),
-        sandbox.name(),
-        landlock(config, sandbox),
-    );
-    if let Some(notice) = plan.notice() {
-        info!("{notice}");
-    }
-    if !sandbox.has_seccomp() && config.sandbox != SandboxPolicy::Off {
-        warn!("no sandbox: this kernel offers no seccomp");
-    }
-    if let Some(shortage) = limits::shortage(config) {
-        warn!("{shortage}");
-    }
-    for (i, name) in sockets.names.iter().enumerate() {
-        match sockets.labels.get(i) {
-            Some(label) => info!("listening on {name}, handed over as {label}"),
-            None => info!("listening on {name}"),
-        }
-    }
-    if let Some(access) = config.access.describe() {
-        info!("{access}");
-    }
-    if let Some(allowed) = offer::say(config) {
-        info!("{allowed}");
-    }
-    if let Some(hint) = ready::hint(&sockets.names) {
-        info!("{hint}");
-    }
-}
-
-/// What workers that live on have besides, where there are any.
-fn landlock(config: &Config, sandbox: &Sandbox) -> String {
-    let lives_on = |spec: &ListenSpec| spec.addr.is_datagram() || config.model.reuses();
-    if config.sandbox == SandboxPolicy::Off || !config.listen.iter().any(lives_on) {
-        return String::new();
-    }
-    match sandbox.landlock_abi() {
-        Some(abi) => format!(", Landlock ABI {abi}"),
-        None => ", no Landlock".to_owned(),
-    }
-}
-
-/// Which build this is: it shows in every figure.
-fn build() -> &'static str {
-    match (cfg!(target_feature = "crt-static"), cfg!(debug_assertions)) {
-        (true, false) => "static, release",
-        (true, true) => "static, debug",
-        (false, false) => "dynamic, release",
-        (false, true) => "dynamic, debug",
-    }
 }

@@ -1,0 +1,63 @@
+//! What whoever started us gave us beside the command line: descriptors, and
+//! the words of a service manager.
+
+use super::activation::Activation;
+use super::notify::Asked;
+use super::ready::ReadyFd;
+use super::{paths, startup};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::net::Handed;
+use crate::sys::fd;
+
+/// What whoever started us gave us, beside the command line.
+pub(super) struct Inherited {
+    /// Whom to tell that we serve.
+    pub(super) ready_fd: Option<ReadyFd>,
+    /// Open sockets to serve at.
+    pub(super) sockets: Vec<Handed>,
+    /// What a service manager asked to be told.
+    pub(super) manager: Asked,
+    /// What is odd about any of that, for the log.
+    pub(super) notice: Option<String>,
+}
+
+/// Makes the process what we take it to be, whoever started it, and of what it
+/// inherited keeps what is meant for it.
+///
+/// # Errors
+/// A descriptor that was named is not there, or means two things.
+pub(super) fn inherit(
+    config: &mut Config,
+    activation: Activation,
+    manager: Asked,
+) -> Result<Inherited> {
+    paths::anchor(config)?;
+    let sockets = match config.inetd {
+        // The connection is descriptor 0, and all there is. These are closed now:
+        // what comes next closes them by number.
+        true => {
+            drop(activation.sockets);
+            Vec::new()
+        }
+        false => activation.sockets?,
+    };
+    let mut keep: Vec<_> = sockets.iter().map(Handed::number).collect();
+    if let Some(number) = config.ready_fd {
+        let refuse = |why| Err(Error::usage(format!("--ready-fd {number}"), why));
+        if keep.contains(&number) {
+            return refuse("this is a socket of LISTEN_FDS; name another descriptor");
+        }
+        if !fd::is_open(number) {
+            return refuse("descriptor is not open");
+        }
+        keep.push(number);
+    }
+    startup::sanitize(&keep)?;
+    Ok(Inherited {
+        ready_fd: config.ready_fd.map(ReadyFd::adopt).transpose()?,
+        sockets,
+        manager,
+        notice: activation.notice,
+    })
+}
