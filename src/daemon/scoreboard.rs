@@ -2,14 +2,13 @@
 //!
 //! A slot is one cache line with one writer, its child; 63 of them and their
 //! bitmaps share a page, the only one of the board that a child touches and so
-//! pays a page fault for. To the supervisor it
-//! is gossip (CVE-2019-0211): numbers for the log, never an index, a length, a
-//! pid or a pointer; slots and limits follow what the kernel reported. Three
-//! bitmaps say where to look, so that nobody scans thousands of slots: `taken`
-//! (a waiting worker has a client now), `ended` (a child's last store) and
-//! `again` (a worker waits for its next client).
+//! pays a page fault for. What it holds of a connection is an `entry`, as in
+//! [`super::seats`]. To the supervisor it is gossip (CVE-2019-0211): numbers for
+//! the log, never an index, a length, a pid or a pointer; slots and limits follow
+//! what the kernel reported. Three bitmaps say where to look, so that nobody
+//! scans thousands of slots: `taken` (a waiting worker has a client now), `ended`
+//! (a child's last store) and `again` (a worker waits for its next client).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,27 +20,26 @@ use crate::net::connection::{End, Meter};
 use crate::sys::raw;
 use crate::sys::shm::{Line, Shared};
 
+pub(super) mod entry;
+mod note;
+mod waiting;
+
+pub use entry::Report;
+use entry::STATE;
+pub(super) use entry::{pack, unpack};
+pub use note::{Note, read_note, write_note};
+
 /// Index of a slot.
 pub type Slot = usize;
 
-// The words of a slot's line.
-const STATE: usize = 0;
-const END: usize = 1;
-const RECEIVED: usize = 2;
-const SENT: usize = 3;
-const ADDR_HIGH: usize = 4;
-const ADDR_LOW: usize = 5;
-const WHERE: usize = 6;
-const PID: usize = 7;
+// A slot's line is an entry, and its own word this one.
+const PID: usize = entry::OWN;
 
 // The words of a block's first line. Every child may write them.
 const TAKEN: usize = 0;
 const ENDED: usize = 1;
 const AGAIN: usize = 2;
-// In the first block alone.
-const WAITING: usize = 3;
-const RING_BELOW: usize = 4;
-const RING_ABOVE: usize = 5;
+// In the first block alone, beside those of `waiting`.
 const TROUBLE: usize = 6;
 
 /// Slots in a block: with the line of its bitmaps, one page of 4096 bytes.
@@ -56,23 +54,6 @@ pub enum Said {
     Idle,
     /// It serves one.
     Serving,
-}
-
-/// What a child says of the connection it serves, or served last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Where its client came from.
-    pub peer: Peer,
-    /// By which listener.
-    pub listener: usize,
-    /// Bytes received.
-    pub received: u64,
-    /// Bytes sent.
-    pub sent: u64,
-    /// How it ended; `None` if the child did not live to say.
-    pub end: Option<End>,
-    /// Who serves it: for the log, where the kernel does not tell us.
-    pub pid: u64,
 }
 
 /// The shared memory and the bell beside it.
@@ -150,13 +131,7 @@ impl Scoreboard {
     #[inline(always)]
     pub fn serving(&self, slot: Slot, peer: Peer, listener: usize) {
         let line = &self.line(slot).0;
-        let (high, low, port) = pack(peer);
-        line[RECEIVED].store(0, Ordering::Relaxed);
-        line[SENT].store(0, Ordering::Relaxed);
-        line[END].store(0, Ordering::Relaxed);
-        line[ADDR_HIGH].store(high, Ordering::Relaxed);
-        line[ADDR_LOW].store(low, Ordering::Relaxed);
-        line[WHERE].store((listener as u64) << 32 | port, Ordering::Relaxed);
+        entry::begin(line, peer, listener);
         line[STATE].store(2, Ordering::Release);
     }
 
@@ -168,57 +143,6 @@ impl Scoreboard {
         let (word, bit) = self.bit(TAKEN, slot);
         word.fetch_or(bit, Ordering::Release);
         self.ring();
-    }
-
-    /// Child that serves many: as [`Scoreboard::taken`], but the bell is rung
-    /// only when fewer wait than the supervisor wants. The count goes down
-    /// before the state changes, and up after it: a worker killed between the two
-    /// leaves it too low, which costs a ring, and never too high.
-    pub fn taken_by_many(&self, slot: Slot, peer: Peer, listener: usize) {
-        let waiting = self
-            .shared(WAITING)
-            .fetch_sub(1, Ordering::AcqRel)
-            .wrapping_sub(1);
-        self.serving(slot, peer, listener);
-        if (waiting as i64) < self.shared(RING_BELOW).load(Ordering::Relaxed) as i64 {
-            self.ring();
-        }
-    }
-
-    /// Child that serves many: waits again.
-    pub fn idle_again(&self, slot: Slot) {
-        self.idle(slot);
-        let waiting = self
-            .shared(WAITING)
-            .fetch_add(1, Ordering::AcqRel)
-            .wrapping_add(1);
-        if waiting as i64 > self.shared(RING_ABOVE).load(Ordering::Relaxed) as i64 {
-            self.ring();
-        }
-    }
-
-    /// Child that serves many and is passed its connections: waits again, which
-    /// the supervisor must know before it passes another.
-    pub fn idle_for_another(&self, slot: Slot) {
-        self.idle(slot);
-        let (word, bit) = self.bit(AGAIN, slot);
-        word.fetch_or(bit, Ordering::Release);
-        self.ring();
-    }
-
-    /// Supervisor: a worker that serves many was forked (1), or died waiting (-1).
-    pub fn count_waiting(&self, change: i64) {
-        self.shared(WAITING)
-            .fetch_add(change as u64, Ordering::AcqRel);
-    }
-
-    /// Supervisor: workers that serve many ring when fewer than `below` or more
-    /// than `above` wait.
-    pub fn ring_outside(&self, below: usize, above: usize) {
-        self.shared(RING_BELOW)
-            .store(below as u64, Ordering::Relaxed);
-        self.shared(RING_ABOVE)
-            .store(above as u64, Ordering::Relaxed);
     }
 
     /// Child: accept(2) fails for want of something; said once per try.
@@ -241,7 +165,7 @@ impl Scoreboard {
     /// Child: the connection of `slot` is over. The process may live on.
     #[inline(always)]
     pub fn end(&self, slot: Slot, end: End) {
-        self.line(slot).0[END].store(end.encode(), Ordering::Relaxed);
+        entry::end(&self.line(slot).0, end);
     }
 
     /// Child: its last store.
@@ -261,11 +185,7 @@ impl Scoreboard {
     /// The counters of `slot`, for its child to write.
     #[inline(always)]
     pub fn meter(&self, slot: Slot) -> Meter<'_> {
-        let line = &self.line(slot).0;
-        Meter {
-            received: &line[RECEIVED],
-            sent: &line[SENT],
-        }
+        entry::meter(&self.line(slot).0)
     }
 
     /// Supervisor: what the child of `slot` says it is doing.
@@ -279,14 +199,10 @@ impl Scoreboard {
 
     /// Supervisor: what the child of `slot` says of its connection.
     pub fn report(&self, slot: Slot) -> Report {
-        let word = |i: usize| self.line(slot).0[i].load(Ordering::Relaxed);
+        let line = &self.line(slot).0;
         Report {
-            peer: unpack(word(ADDR_HIGH), word(ADDR_LOW), word(WHERE) & 0xffff_ffff),
-            listener: (word(WHERE) >> 32) as usize,
-            received: word(RECEIVED),
-            sent: word(SENT),
-            end: End::decode(word(END)),
-            pid: word(PID),
+            pid: line[PID].load(Ordering::Relaxed),
+            ..entry::report(line)
         }
     }
 
@@ -364,65 +280,6 @@ impl Scoreboard {
         let header = &self.lines[slot / BLOCK * (BLOCK + 1)];
         (&header.0[map], 1 << (slot % BLOCK))
     }
-}
-
-/// A client and its listener as bytes, for a message to a worker.
-pub type Note = [u8; 24];
-
-/// See [`Note`].
-pub fn write_note(peer: Peer, listener: usize) -> Note {
-    let (high, low, port) = pack(peer);
-    let mut note = [0; 24];
-    for (part, word) in note
-        .chunks_exact_mut(8)
-        .zip([high, low, (listener as u64) << 32 | port])
-    {
-        part.copy_from_slice(&word.to_ne_bytes());
-    }
-    note
-}
-
-/// See [`Note`].
-pub fn read_note(note: Note) -> (Peer, usize) {
-    let word = |i: usize| {
-        let mut bytes = [0; 8];
-        bytes.copy_from_slice(&note[i * 8..i * 8 + 8]);
-        u64::from_ne_bytes(bytes)
-    };
-    let peer = unpack(word(0), word(1), word(2) & 0xffff_ffff);
-    (peer, (word(2) >> 32) as usize)
-}
-
-/// Address as an IPv6 number, port and family: bit 16 of the last for IPv4,
-/// bit 17 for IPv6, neither for Unix.
-#[inline(always)]
-pub(super) fn pack(peer: Peer) -> (u64, u64, u64) {
-    let Peer::Inet(addr) = peer else {
-        return (0, 0, 0);
-    };
-    let (ip, family) = match addr.ip() {
-        IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 1 << 16),
-        IpAddr::V6(ip) => (ip, 1 << 17),
-    };
-    let bits = ip.to_bits();
-    (
-        (bits >> 64) as u64,
-        bits as u64,
-        u64::from(addr.port()) | family,
-    )
-}
-
-pub(super) fn unpack(high: u64, low: u64, port: u64) -> Peer {
-    let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
-    let ip = match port >> 16 {
-        1 => IpAddr::V4(
-            ip.to_ipv4_mapped()
-                .unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
-        ),
-        2 => IpAddr::V6(ip),
-        _ => return Peer::Unix,
-    };
-    Peer::Inet(SocketAddr::new(ip, port as u16))
 }
 
 #[cfg(test)]

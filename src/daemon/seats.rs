@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::scoreboard::{Report, Slot, pack, unpack};
+use super::scoreboard::Slot;
+use super::scoreboard::entry::{self, Report, STATE, Words};
 use crate::addr::Peer;
 use crate::net::connection::{End, Meter};
 use crate::sys::shm::{Line, Shared};
@@ -31,15 +32,8 @@ const ASKED: usize = 1;
 const FULL: usize = 2;
 const SHORT: usize = 3;
 
-// The words of a seat's line.
-const STATE: usize = 0;
-const END: usize = 1;
-const RECEIVED: usize = 2;
-const SENT: usize = 3;
-const ADDR_HIGH: usize = 4;
-const ADDR_LOW: usize = 5;
-const WHERE: usize = 6;
-const SINCE: usize = 7;
+// A seat's line is an entry, and its own word this one.
+const SINCE: usize = entry::OWN;
 
 /// Who waits for a seat; also the bit that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,13 +149,7 @@ impl Seats {
     /// Its owner serves `peer` in this seat from now on.
     pub fn serving(&self, seat: &Seat, peer: Peer, listener: usize) {
         let line = self.line(seat.0);
-        let (high, low, port) = pack(peer);
-        for word in [RECEIVED, SENT, END] {
-            line[word].store(0, Ordering::Relaxed);
-        }
-        line[ADDR_HIGH].store(high, Ordering::Relaxed);
-        line[ADDR_LOW].store(low, Ordering::Relaxed);
-        line[WHERE].store((listener as u64) << 32 | port, Ordering::Relaxed);
+        entry::begin(line, peer, listener);
         let since = self.epoch.elapsed().as_micros() as u64;
         line[SINCE].store(since, Ordering::Relaxed);
         line[STATE].store(1, Ordering::Release);
@@ -170,17 +158,14 @@ impl Seats {
     /// The connection is over; its owner has its line to write and may then use
     /// the seat for another.
     pub fn end(&self, seat: &Seat, end: End) {
-        self.line(seat.0)[END].store(end.encode(), Ordering::Relaxed);
-        self.line(seat.0)[STATE].store(0, Ordering::Release);
+        let line = self.line(seat.0);
+        entry::end(line, end);
+        line[STATE].store(0, Ordering::Release);
     }
 
     /// The counters, for the owner to write.
     pub fn meter(&self, seat: &Seat) -> Meter<'_> {
-        let line = self.line(seat.0);
-        Meter {
-            received: &line[RECEIVED],
-            sent: &line[SENT],
-        }
+        entry::meter(self.line(seat.0))
     }
 
     /// What the owner said of the connection.
@@ -189,15 +174,7 @@ impl Seats {
     }
 
     fn report_of(&self, seat: usize) -> Report {
-        let word = |i: usize| self.line(seat)[i].load(Ordering::Relaxed);
-        Report {
-            peer: unpack(word(ADDR_HIGH), word(ADDR_LOW), word(WHERE) & 0xffff_ffff),
-            listener: (word(WHERE) >> 32) as usize,
-            received: word(RECEIVED),
-            sent: word(SENT),
-            end: End::decode(word(END)),
-            pid: 0,
-        }
+        entry::report(self.line(seat))
     }
 
     /// Seats with a client in them.
@@ -280,7 +257,7 @@ impl Seats {
         &self.lines[1 + seat / 8].0[seat % 8]
     }
 
-    fn line(&self, seat: usize) -> &[AtomicU64; 8] {
+    fn line(&self, seat: usize) -> &Words {
         let Line(words) = &self.lines[1 + owner_lines(self.seats) + seat];
         words
     }
@@ -291,100 +268,4 @@ fn owner_lines(seats: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn left_by(seats: &Seats, owner: Slot) -> Vec<Report> {
-        let mut left = Vec::new();
-        seats.vacate(owner, |one| left.push(one.report));
-        left
-    }
-
-    #[test]
-    fn there_are_so_many_seats_and_no_more() {
-        let seats = Seats::new(17).unwrap();
-        let mut from = 5;
-        let mut taken: Vec<_> = (0..17)
-            .map(|n| seats.claim(n % 2, &mut from).expect("free"))
-            .collect();
-        assert!(seats.claim(0, &mut from).is_none());
-        let _ = seats.release(taken.pop().unwrap());
-        assert!(seats.claim(3, &mut from).is_some());
-        assert!(seats.claim(3, &mut from).is_none());
-        assert_eq!(seats.occupied(), 0, "taken, not used");
-    }
-
-    #[test]
-    fn many_threads_never_share_a_seat() {
-        let seats = Seats::new(3).unwrap();
-        let used = [const { AtomicU64::new(0) }; 3];
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    let mut from = 0;
-                    for _ in 0..20_000 {
-                        let Some(seat) = seats.claim(1, &mut from) else {
-                            continue;
-                        };
-                        let index = seat.0;
-                        assert_eq!(used[index].fetch_add(1, Ordering::SeqCst), 0);
-                        used[index].fetch_sub(1, Ordering::SeqCst);
-                        let _ = seats.release(seat);
-                    }
-                });
-            }
-        });
-    }
-
-    #[test]
-    fn the_dead_leave_their_clients_and_their_seats() {
-        let seats = Seats::new(3).unwrap();
-        let mut from = 0;
-        let peer = Peer::Inet("127.0.0.1:52114".parse().unwrap());
-        let busy = seats.claim(7, &mut from).unwrap();
-        seats.serving(&busy, peer, 2);
-        seats.meter(&busy).received.store(9, Ordering::Relaxed);
-        let over = seats.claim(7, &mut from).unwrap();
-        seats.serving(&over, Peer::Unix, 0);
-        seats.end(&over, End::Eof);
-        assert_eq!(seats.report(&over).end, Some(End::Eof));
-        let other = seats.claim(8, &mut from).unwrap();
-        seats.serving(&other, Peer::Unix, 1);
-        assert_eq!(seats.occupied(), 2);
-
-        let left = left_by(&seats, 7);
-        assert_eq!(left.len(), 1, "the one whose end was said has its line");
-        assert_eq!((left[0].peer, left[0].listener), (peer, 2));
-        assert_eq!((left[0].received, left[0].end), (9, None));
-        assert_eq!(seats.occupied(), 1);
-        assert!(seats.claim(1, &mut from).is_some() && seats.claim(1, &mut from).is_some());
-        assert!(left_by(&seats, 7).is_empty());
-    }
-
-    #[test]
-    fn who_waits_is_told_once() {
-        let seats = Seats::new(1).unwrap();
-        let mut from = 0;
-        let only = seats.claim(0, &mut from).unwrap();
-        for who in [Waiter::Worker, Waiter::Supervisor] {
-            assert!(seats.claim_or_wait(1, &mut from, who).is_none());
-        }
-        assert!(seats.release(only), "the supervisor waits");
-        assert_eq!(seats.room.read(), Ok(1));
-        let again = seats.claim(0, &mut from).unwrap();
-        assert!(!seats.release(again), "nobody waits any more");
-        assert_eq!(seats.room.read(), Err(Errno::EAGAIN));
-    }
-
-    #[test]
-    fn news_are_told_once_and_only_if_asked_for() {
-        let seats = Seats::new(1).unwrap();
-        assert!(!seats.say_full() && !seats.take_full());
-        seats.ask(true);
-        assert!(seats.say_full() && !seats.say_full());
-        assert!(seats.take_full() && !seats.take_full());
-        seats.say_short(Errno::EAGAIN);
-        assert_eq!(seats.take_short(), Some(Errno::EAGAIN));
-        assert_eq!(seats.take_short(), None);
-    }
-}
+mod tests;

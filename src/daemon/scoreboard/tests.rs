@@ -27,14 +27,6 @@ fn a_report_says_what_the_child_stored() {
 }
 
 #[test]
-fn a_note_is_read_as_it_was_written() {
-    let inet = Peer::Inet("[2001:db8::1]:65535".parse().unwrap());
-    for (peer, listener) in [(inet, 0), (Peer::Unix, 700)] {
-        assert_eq!(read_note(write_note(peer, listener)), (peer, listener));
-    }
-}
-
-#[test]
 fn bitmaps_name_slots_and_forget_them() {
     let board = Scoreboard::new(1100).unwrap();
     let taken = |board: &Scoreboard| {
