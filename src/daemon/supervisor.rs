@@ -2,25 +2,24 @@
 //!
 //! It owns the sockets, the pool, the limits and the log, and never reads a
 //! client's byte. Each turn of the loop: do what is due, wait, note what came.
-//! Signals are read from a descriptor like the rest (`sys::signal`). Forking is
-//! in `workforce`, the dead are in `burial`, clients it accepts itself in
-//! `intake`, orders in `orders`, the stop in `stop`.
+//! Signals are read from a descriptor like the rest (`sys::signal`). What it waits
+//! for is in `sleep`, what children are born with in `estate`. Forking is in
+//! `workforce`, the dead are in `burial`, clients it accepts itself in `intake`,
+//! orders in `orders`, the stop in `stop`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use log::debug;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
-use super::admission::Admission;
 use super::backoff::{Backoff, Episode};
 use super::births::Births;
 use super::channels::Channels;
-use super::child::Terms;
 use super::children::Children;
 use super::crew::Crew;
 use super::ending::Gone;
+use super::estate::Estate;
 use super::generation::Generation;
 use super::notify::{Notify, Word};
 use super::overflows::Overflows;
@@ -28,18 +27,13 @@ use super::passing::Passing;
 use super::pool::Pool;
 use super::reaper::{Dead, Reaper};
 use super::refusals::RefusalLog;
-use super::scoreboard::{Scoreboard, Slot};
-use super::seats::Seats;
+use super::sleep::{BOARD, CHANNELS, LISTENERS, SIGNALS};
 use super::sources::Sources;
 use super::state::Phase;
 use super::workforce::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
 use crate::addr::Peer;
-use crate::config::{Accept, Config, Model, Overflow, PoolLimits, Reap};
+use crate::config::{Accept, Model, PoolLimits, Reap};
 use crate::error::{Error, Exit, Result};
-use crate::logging::LogHandle;
-use crate::net::Listener;
-use crate::service::Menu;
-use crate::sys::sandbox::Sandbox;
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals};
 use crate::sys::stack;
@@ -48,65 +42,6 @@ use crate::sys::wait::Wait;
 /// Bytes echoed at a time. Measured: 256 KiB streams 1.2 to 1.4 times as fast as
 /// 64 KiB, and a child pays only for the pages it touches.
 pub const BUFFER: usize = 256 * 1024;
-
-// Places in the wait.
-const SIGNALS: usize = 0;
-const BOARD: usize = 1;
-const CHANNELS: usize = 2;
-const LISTENERS: usize = 3;
-
-/// What children are born with, unchanged while the supervisor lives (but for
-/// listeners that close).
-pub struct Estate {
-    /// What was asked for.
-    pub config: Config,
-    /// Everything that is served at, in the order asked for: for `--ready-fd`.
-    pub addresses: Vec<String>,
-    /// Open listeners; their index is their name in the scoreboard.
-    pub listeners: Vec<Option<Listener>>,
-    /// What children tell.
-    pub board: Scoreboard,
-    /// Clients that may be served at once, where a process serves many.
-    pub seats: Option<Seats>,
-    /// Who is let in.
-    pub admission: Admission,
-    /// What they serve, at which listener.
-    pub services: Menu,
-    /// How they are locked in.
-    pub sandbox: Sandbox,
-    /// Open on /dev/null.
-    pub null: OwnedFd,
-    /// The log, for what its descriptors are.
-    pub log: LogHandle,
-    /// Standard output, made before the first fork: its lazy buffer would cost
-    /// each child a page.
-    pub stdout: std::io::Stdout,
-    /// Our own pid.
-    pub pid: Pid,
-}
-
-impl Estate {
-    /// What the child of `slot` takes along.
-    pub fn terms(&self, slot: Slot) -> Terms<'_> {
-        Terms {
-            listeners: &self.listeners,
-            board: &self.board,
-            slot,
-            services: &self.services,
-            sandbox: &self.sandbox,
-            policy: self.config.sandbox,
-            timeouts: self.config.timeouts,
-            orphans: self.config.orphans,
-            seats: self.seats.as_ref(),
-            admission: &self.admission,
-            overflow: self.config.overflow,
-            print: self.config.print.then(|| self.stdout.as_fd()),
-            supervisor: self.pid,
-            null: self.null.as_fd(),
-            log: &self.log,
-        }
-    }
-}
 
 /// A client that was accepted and waits for a process.
 pub(super) struct Held {
@@ -154,7 +89,7 @@ pub struct Supervisor {
     /// The service manager, if there is one.
     pub(super) notify: Option<Notify>,
     dead: Dead,
-    wait: Wait,
+    pub(super) wait: Wait,
 }
 
 impl Supervisor {
@@ -327,66 +262,6 @@ impl Supervisor {
         }
         while let Some((slot, gone)) = self.dead.pop() {
             self.bury(slot, gone, now);
-        }
-    }
-
-    /// Sleeps; true if a descriptor woke us, false for the time.
-    fn sleep(&mut self, now: Instant) -> bool {
-        // Asked once: that it is just over must not be missed by whoever would
-        // have to wake us.
-        let pause = self.pause();
-        let listening = pause.is_none() && self.listens(now);
-        self.wait.clear();
-        self.wait.add(Some(self.signals.bell()));
-        self.wait.add(Some(self.estate.board.bell()));
-        self.wait.add(self.channels.as_ref().map(Channels::bell));
-        for listener in &self.estate.listeners {
-            self.wait
-                .add(listener.as_ref().filter(|_| listening).map(AsFd::as_fd));
-        }
-        let timeout = self
-            .wakes_at(now)
-            .into_iter()
-            .chain(pause.map(|pause| now + pause))
-            .min()
-            .map(|at| at.saturating_duration_since(now));
-        self.wait.sleep(timeout)
-    }
-
-    fn wakes_at(&self, now: Instant) -> Option<Instant> {
-        [
-            self.phase.wakes_at(),
-            self.fork_wait.wakes_at(now),
-            self.births.wakes_at(now),
-            self.accept_wait.wakes_at(now),
-            self.reaper.wakes_at(),
-            self.troubles.fork.wakes_at(),
-            self.troubles.sick.wakes_at(),
-            self.troubles.accept.wakes_at(),
-            self.troubles.full.wakes_at(),
-            self.overflows.wakes_at().filter(|_| self.phase.welcomes()),
-            self.crew.wakes_at(self.generation.number, now),
-            self.notify.as_ref().and_then(Notify::wakes_at),
-            self.refusal_log.as_ref().and_then(RefusalLog::wakes_at),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    /// Should readable listeners wake us?
-    fn listens(&self, now: Instant) -> bool {
-        if !self.phase.serves() || self.accept_wait.waits(now) || self.held.is_some() {
-            return false;
-        }
-        let full = self.children.full();
-        let turns_away = full && self.estate.config.overflow != Overflow::Queue;
-        match self.pool {
-            None => !full || turns_away,
-            Some(_) => match &self.passing {
-                Some(passing) => !passing.has_waiting() && (passing.has_free() || turns_away),
-                None => turns_away && self.idle() == 0,
-            },
         }
     }
 }

@@ -1,0 +1,68 @@
+//! What children are born with, and what each of them takes along.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::unistd::Pid;
+
+use super::admission::Admission;
+use super::child::Terms;
+use super::scoreboard::{Scoreboard, Slot};
+use super::seats::Seats;
+use crate::config::Config;
+use crate::logging::LogHandle;
+use crate::net::Listener;
+use crate::service::Menu;
+use crate::sys::sandbox::Sandbox;
+
+/// What children are born with, unchanged while the supervisor lives (but for
+/// listeners that close).
+pub struct Estate {
+    /// What was asked for.
+    pub config: Config,
+    /// Everything that is served at, in the order asked for: for `--ready-fd`.
+    pub addresses: Vec<String>,
+    /// Open listeners; their index is their name in the scoreboard.
+    pub listeners: Vec<Option<Listener>>,
+    /// What children tell.
+    pub board: Scoreboard,
+    /// Clients that may be served at once, where a process serves many.
+    pub seats: Option<Seats>,
+    /// Who is let in.
+    pub admission: Admission,
+    /// What they serve, at which listener.
+    pub services: Menu,
+    /// How they are locked in.
+    pub sandbox: Sandbox,
+    /// Open on /dev/null.
+    pub null: OwnedFd,
+    /// The log, for what its descriptors are.
+    pub log: LogHandle,
+    /// Standard output, made before the first fork: its lazy buffer would cost
+    /// each child a page.
+    pub stdout: std::io::Stdout,
+    /// Our own pid.
+    pub pid: Pid,
+}
+
+impl Estate {
+    /// What the child of `slot` takes along.
+    pub fn terms(&self, slot: Slot) -> Terms<'_> {
+        Terms {
+            listeners: &self.listeners,
+            board: &self.board,
+            slot,
+            services: &self.services,
+            sandbox: &self.sandbox,
+            policy: self.config.sandbox,
+            timeouts: self.config.timeouts,
+            orphans: self.config.orphans,
+            seats: self.seats.as_ref(),
+            admission: &self.admission,
+            overflow: self.config.overflow,
+            print: self.config.print.then(|| self.stdout.as_fd()),
+            supervisor: self.pid,
+            null: self.null.as_fd(),
+            log: &self.log,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The supervisor's sleep: for how long, and what wakes it.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::channels::Channels;
+use super::notify::Notify;
+use super::refusals::RefusalLog;
+use super::supervisor::Supervisor;
+use crate::config::Overflow;
+
+// Places in the wait.
+pub(super) const SIGNALS: usize = 0;
+pub(super) const BOARD: usize = 1;
+pub(super) const CHANNELS: usize = 2;
+pub(super) const LISTENERS: usize = 3;
+
+impl Supervisor {
+    /// Sleeps; true if a descriptor woke us, false for the time.
+    pub(super) fn sleep(&mut self, now: Instant) -> bool {
+        // Asked once: that it is just over must not be missed by whoever would
+        // have to wake us.
+        let pause = self.pause();
+        let listening = pause.is_none() && self.listens(now);
+        self.wait.clear();
+        self.wait.add(Some(self.signals.bell()));
+        self.wait.add(Some(self.estate.board.bell()));
+        self.wait.add(self.channels.as_ref().map(Channels::bell));
+        for listener in &self.estate.listeners {
+            self.wait
+                .add(listener.as_ref().filter(|_| listening).map(AsFd::as_fd));
+        }
+        let timeout = self
+            .wakes_at(now)
+            .into_iter()
+            .chain(pause.map(|pause| now + pause))
+            .min()
+            .map(|at| at.saturating_duration_since(now));
+        self.wait.sleep(timeout)
+    }
+
+    fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        [
+            self.phase.wakes_at(),
+            self.fork_wait.wakes_at(now),
+            self.births.wakes_at(now),
+            self.accept_wait.wakes_at(now),
+            self.reaper.wakes_at(),
+            self.troubles.fork.wakes_at(),
+            self.troubles.sick.wakes_at(),
+            self.troubles.accept.wakes_at(),
+            self.troubles.full.wakes_at(),
+            self.overflows.wakes_at().filter(|_| self.phase.welcomes()),
+            self.crew.wakes_at(self.generation.number, now),
+            self.notify.as_ref().and_then(Notify::wakes_at),
+            self.refusal_log.as_ref().and_then(RefusalLog::wakes_at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Should readable listeners wake us?
+    fn listens(&self, now: Instant) -> bool {
+        if !self.phase.serves() || self.accept_wait.waits(now) || self.held.is_some() {
+            return false;
+        }
+        let full = self.children.full();
+        let turns_away = full && self.estate.config.overflow != Overflow::Queue;
+        match self.pool {
+            None => !full || turns_away,
+            Some(_) => match &self.passing {
+                Some(passing) => !passing.has_waiting() && (passing.has_free() || turns_away),
+                None => turns_away && self.idle() == 0,
+            },
+        }
+    }
+}
