@@ -1,32 +1,30 @@
 //! Ping: an echo every so often, its round trip time, and what was lost.
 //!
-//! One loop: settle, wait, receive, send. What is out and what is lost is
-//! decided in [`super::probes`]; the wire is [`super::wire`]. A connection that
-//! is lost is made again for the next echo, and that it cannot be made is the
-//! loss of that echo.
+//! One loop: settle, wait, receive (`answers`), send. What is out and what is
+//! lost is decided in [`super::probes`], and told in `losses`; the wire is
+//! [`super::wire`]. A connection that is lost is made again for the next echo,
+//! and that it cannot be made is the loss of that echo.
 
-use std::fmt;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
-use nix::errno::Errno;
 use nix::poll::PollFd;
 
 use super::dial::Dialer;
 use super::outage::Outages;
 use super::payload::Payload;
-use super::probes::{Probes, Verdict};
+use super::probes::Probes;
 use super::retry::{Attempts, Retry};
 use super::server::Server;
 use super::stats::Tally;
 use super::wait::{Waiter, Woken};
-use super::wire::{Gone, Wire};
+use super::wire::Wire;
 use super::{notice, session_number};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
 
+mod answers;
+mod losses;
 mod report;
-
-use report::Millis;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -52,10 +50,6 @@ pub struct Plan {
     /// A connection for each echo, measured.
     pub connect: bool,
 }
-
-/// After a refusal, however short the interval: a server that is down is not
-/// called in a hot loop.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// How it came out, as ping(8) has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,130 +255,6 @@ impl Ping<'_> {
             self.tally.connect.record(took);
         }
         self.wire = Some(Wire::new(link, !self.streams(), self.plan.size));
-        Ok(())
-    }
-
-    /// The echo that needed a connection is lost.
-    fn no_connection(&mut self, error: Error) -> Result<()> {
-        let never = self.tally.received == 0 && self.tally.lost == 0;
-        match error.errno() {
-            // A signal: the echo is due again if the run goes on.
-            Some(Errno::EINTR) => return Ok(()),
-            None if never => return Err(error),
-            _ if error.status() != Exit::Unavailable => return Err(error),
-            _ => {}
-        }
-        self.probes.send(self.now());
-        self.tally.sent += 1;
-        self.next = self.next.max(self.now() + PAUSE);
-        let lost = self.probes.lose_all();
-        self.lose(lost, format_args!(": {error}"))
-    }
-
-    fn receive(&mut self) -> Result<()> {
-        loop {
-            let Some(wire) = &mut self.wire else {
-                return Ok(());
-            };
-            let received = wire.flush().and_then(|()| wire.receive());
-            match received {
-                Ok(None) => return Ok(()),
-                Ok(Some(message)) => self.message(&message)?,
-                Err(gone) => self.gone(gone)?,
-            }
-        }
-    }
-
-    fn message(&mut self, message: &[u8]) -> Result<()> {
-        let now = self.now();
-        let Some(seq) = self.payload.number(message, self.probes.sent()) else {
-            return self.corrupted(message.len());
-        };
-        let (rtt, note) = match self.probes.back(seq, now) {
-            Verdict::Answer { rtt, overtook } => {
-                self.tally.received += 1;
-                self.tally.reordered += u64::from(overtook);
-                self.tally.rtt.record(rtt);
-                (Some(rtt), if overtook { " (out of order)" } else { "" })
-            }
-            Verdict::Late { rtt } => {
-                self.tally.late += 1;
-                (Some(rtt), " (late, counted as lost)")
-            }
-            Verdict::Duplicate => {
-                self.tally.duplicates += 1;
-                (None, " (DUP!)")
-            }
-        };
-        self.dialer.answered();
-        let set_up = self.set_up.map(Millis);
-        let set_up = set_up.map_or(String::new(), |took| format!(" connect={took}"));
-        let time = rtt.map_or(String::new(), |rtt| format!(" time={}", Millis(rtt)));
-        let peer = self.wire.as_ref().map_or("", |wire| wire.link().peer());
-        let line = format!(
-            "{} bytes from {peer}: seq={seq}{set_up}{time}{note}",
-            message.len()
-        );
-        if self.plan.connect {
-            self.wire = None;
-        }
-        self.print(line, false)
-    }
-
-    /// Something came that no echo of ours is. On a stream it stood in the
-    /// place of one.
-    fn corrupted(&mut self, len: usize) -> Result<()> {
-        self.tally.corrupted += 1;
-        self.print(format_args!("{len} bytes that are no echo of ours"), false)?;
-        if self.streams() {
-            let lost = self.probes.lose_oldest();
-            self.lose(lost, ": the content differs")?;
-            self.hang_up("the connection is given up")?;
-        }
-        Ok(())
-    }
-
-    fn gone(&mut self, gone: Gone) -> Result<()> {
-        if self.streams() {
-            return self.hang_up(gone);
-        }
-        self.wire = None;
-        if self.dialer.refused() && self.dial().is_ok() {
-            return self.send_again();
-        }
-        self.next = self.next.max(self.now() + PAUSE);
-        // The refusal is of one datagram, most likely the first.
-        let lost = self.probes.lose_oldest();
-        self.lose(lost, format_args!(": {gone}"))
-    }
-
-    /// What one address of a datagram server refused, another may answer.
-    fn send_again(&mut self) -> Result<()> {
-        for seq in self.probes.numbers_out() {
-            let message = self.payload.bytes(seq);
-            if let Some(wire) = &mut self.wire {
-                // A refusal shows again when we receive.
-                let _ = wire.send(&message);
-            }
-        }
-        Ok(())
-    }
-
-    /// The connection is over, and what is out with it.
-    fn hang_up(&mut self, why: impl fmt::Display) -> Result<()> {
-        self.wire = None;
-        self.next = self.next.max(self.now() + PAUSE);
-        let lost = self.probes.lose_all();
-        self.lose(lost, format_args!(": {why}"))
-    }
-
-    fn lose(&mut self, lost: Vec<u64>, why: impl fmt::Display) -> Result<()> {
-        self.tally.lost += lost.len() as u64;
-        let why = why.to_string();
-        let space = if why.starts_with(':') { "" } else { " " };
-        for seq in lost {
-            self.print(format_args!("no echo: seq={seq}{space}{why}"), false)?;
-        }
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::PollFlags;
 use nix::unistd::{read, write};
 
 use super::buffer::Buffer;
@@ -20,6 +20,8 @@ use super::ledger::{Difference, Ledger};
 use super::output::Output;
 use super::wait::{Waiter, Woken};
 use crate::error::{Error, Exit, Result};
+
+mod ready;
 
 /// What a terminal shows when it waits for a line.
 const PROMPT: &[u8] = b"> ";
@@ -172,15 +174,6 @@ impl Pipe {
         })
     }
 
-    /// A server that never ends its side is waited for no longer than that.
-    fn overdue(&self, line: &Line) -> bool {
-        self.manner.verify
-            && self.ledger.missing() == 0
-            && line
-                .half_closed
-                .is_some_and(|at| at.elapsed() >= self.manner.patience)
-    }
-
     /// A server may close when it has all it knows will come; the input may
     /// have ended too, unread.
     fn ends_now(&mut self) -> Result<bool> {
@@ -192,49 +185,6 @@ impl Pipe {
             }
         }
         Ok(self.input_ended())
-    }
-
-    fn wait(&self, link: &Link, line: &Line, waiter: &Waiter) -> Result<Ready> {
-        let stdin = io::stdin();
-        let mut fds = Vec::with_capacity(3);
-        let input = !self.input_ended && self.to_server.is_empty() && line.deaf.is_none();
-        if input {
-            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
-        }
-        let output = !self.to_output.is_empty();
-        if output {
-            fds.push(PollFd::new(self.output.as_fd(), PollFlags::POLLOUT));
-        }
-        // Without an event asked for, a broken connection would still wake us,
-        // again and again: poll(2).
-        let mut wanted = PollFlags::empty();
-        wanted.set(PollFlags::POLLIN, !output && line.ended.is_none());
-        let sendable = !self.to_server.is_empty() && line.deaf.is_none() && line.ended.is_none();
-        wanted.set(PollFlags::POLLOUT, sendable);
-        if !wanted.is_empty() {
-            fds.push(PollFd::new(link.as_fd(), wanted));
-        }
-        let all_back = self.manner.verify && self.ledger.missing() == 0;
-        let until = line.half_closed.filter(|_| all_back && !output);
-        waiter.wait(&mut fds, until.map(|at| at + self.manner.patience))?;
-        let mut events = fds
-            .iter()
-            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        let mut next = |present: bool| {
-            present
-                .then(|| events.next())
-                .flatten()
-                .unwrap_or(PollFlags::empty())
-        };
-        let (input, output, link) = (next(input), next(output), next(!wanted.is_empty()));
-        let broken = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-        let arrived = PollFlags::POLLIN | broken;
-        Ok(Ready {
-            input: !input.is_empty(),
-            output: !output.is_empty(),
-            arrived: wanted.contains(PollFlags::POLLIN) && link.intersects(arrived),
-            sendable: sendable && link.intersects(PollFlags::POLLOUT | broken),
-        })
     }
 
     fn read_input(&mut self) -> Result<()> {
@@ -340,11 +290,4 @@ impl Pipe {
             self.at_margin = false;
         }
     }
-}
-
-struct Ready {
-    input: bool,
-    output: bool,
-    arrived: bool,
-    sendable: bool,
 }
