@@ -1,5 +1,7 @@
 //! What each command line means.
 
+use clap::Parser;
+
 use super::*;
 
 fn typed(line: &str, terminal: bool) -> Result<Mode, String> {
