@@ -1,6 +1,7 @@
 //! Who is served: which options go together.
 
-use super::echod::{AcceptName, Args, ModelName, Typed};
+use super::echod::{Args, Typed};
+use super::names::{AcceptName, ModelName};
 use crate::access::{Policy, Rules};
 use crate::addr::{Addr, ListenSpec};
 use crate::error::{Error, Result};

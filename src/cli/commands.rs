@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::echod::{ModelName, ServiceName, Typed};
+use super::echod::Typed;
+use super::names::{ModelName, ServiceName};
 use crate::addr::ListenSpec;
 use crate::allowed::MOST;
 use crate::config::Model;

@@ -3,7 +3,8 @@
 
 use log::LevelFilter;
 
-use super::echod::{FormatName, OrphansName, OverflowName, SandboxName, ServiceName, Typed};
+use super::echod::Typed;
+use super::names::{FormatName, OrphansName, OverflowName, SandboxName, ServiceName};
 use crate::config::{
     Config, Identity, LogConfig, LogFormat, LogTarget, Model, Orphans, Overflow, SandboxPolicy,
     ServiceKind, StopTimes, Timeouts, UdpLimits,

@@ -8,6 +8,7 @@ pub mod echod;
 pub mod echoload;
 mod meaning;
 mod model;
+pub mod names;
 mod unusable;
 
 use crate::error::{Error, Exit};

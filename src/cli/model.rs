@@ -1,6 +1,7 @@
 //! The process design: which it is, and how large its pool.
 
-use super::echod::{AcceptName, ModelName, ReapName, Typed};
+use super::echod::Typed;
+use super::names::{AcceptName, ModelName, ReapName};
 use crate::addr::{Addr, ListenSpec};
 use crate::config::{Accept, Model, PoolLimits, Reap, ThreadAccept};
 use crate::error::{Error, Result};

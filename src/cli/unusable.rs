@@ -1,6 +1,7 @@
 //! Options that the rest of the command line leaves without use.
 
-use super::echod::{ModelName, Typed};
+use super::echod::Typed;
+use super::names::ModelName;
 use crate::addr::{Addr, ListenSpec};
 use crate::error::{Error, Result};
 
