@@ -10,6 +10,10 @@ use crate::access;
 use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
 
+mod model;
+
+pub use model::{Accept, Model, PoolLimits, Reap, ThreadAccept};
+
 /// Everything echod was asked to be.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -97,143 +101,6 @@ impl Config {
             false => self.listen.iter().any(|spec| self.runs_commands_at(spec)),
         }
     }
-}
-
-/// The process designs of UNP vol. 1, chapter 30, side by side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Model {
-    /// One worker serves in its accept loop: the baseline.
-    Iterative,
-    /// The supervisor accepts and forks a child for each connection.
-    Fork(Reap),
-    /// Workers forked in advance each call accept.
-    Prefork {
-        /// Spare-server limits.
-        pool: PoolLimits,
-        /// Connections a worker serves before it is replaced; `None` is no limit.
-        per_child: Option<u64>,
-        /// How they come by a connection.
-        accept: Accept,
-    },
-    /// One worker process accepts and starts a thread for each connection.
-    Thread,
-    /// One worker process with a pool of threads.
-    Prethread {
-        /// Spare-thread limits.
-        pool: PoolLimits,
-        /// Which of its threads calls accept.
-        accept: ThreadAccept,
-    },
-}
-
-/// Who calls accept in a pool of threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ThreadAccept {
-    /// Every idle thread (serv09 of the tutorials): the kernel wakes one.
-    Shared,
-    /// The idle thread that holds the mutex (UNP row 7).
-    Mutex,
-    /// The main thread, which hands the connection over (UNP row 8).
-    Pass,
-}
-
-/// How the workers of a pool come by a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accept {
-    /// All wait for the same sockets, the kernel wakes one (UNP row 2).
-    Shared,
-    /// One at a time waits, the others queue for a record lock (row 3).
-    Fcntl,
-    /// The same with a robust mutex in shared memory (row 4).
-    Mutex,
-    /// The supervisor accepts and passes the descriptor (row 5).
-    Pass,
-    /// So many sockets for each address, each with a queue of its own.
-    Reuseport(usize),
-}
-
-impl Model {
-    /// As it is typed.
-    pub fn name(self) -> &'static str {
-        match self {
-            Model::Iterative => "iterative",
-            Model::Fork(Reap::Wait) => "fork, reap wait",
-            Model::Fork(Reap::Ignore) => "fork, reap ignore",
-            Model::Fork(Reap::DoubleFork) => "fork, reap double-fork",
-            Model::Prefork {
-                per_child: Some(1),
-                accept,
-                ..
-            } => match accept {
-                Accept::Shared => "prefork, a process per connection",
-                Accept::Fcntl => "prefork, accept fcntl, a process per connection",
-                Accept::Mutex => "prefork, accept mutex, a process per connection",
-                Accept::Pass => "prefork, accept pass, a process per connection",
-                Accept::Reuseport(_) => "prefork, accept reuseport, a process per connection",
-            },
-            Model::Prefork { accept, .. } => match accept {
-                Accept::Shared => "prefork, workers reused",
-                Accept::Fcntl => "prefork, accept fcntl, workers reused",
-                Accept::Mutex => "prefork, accept mutex, workers reused",
-                Accept::Pass => "prefork, accept pass, workers reused",
-                Accept::Reuseport(_) => "prefork, accept reuseport, workers reused",
-            },
-            Model::Thread => "thread, a thread per connection",
-            Model::Prethread { accept, .. } => match accept {
-                ThreadAccept::Shared => "prethread, threads that each accept",
-                ThreadAccept::Mutex => "prethread, accept mutex",
-                ThreadAccept::Pass => "prethread, accept pass",
-            },
-        }
-    }
-
-    /// How processes come by a connection; the other designs have one way each.
-    pub fn accept(self) -> Accept {
-        match self {
-            Model::Prefork { accept, .. } => accept,
-            Model::Iterative | Model::Fork(_) | Model::Thread | Model::Prethread { .. } => {
-                Accept::Shared
-            }
-        }
-    }
-}
-
-impl Model {
-    /// Does a worker go on to another connection?
-    pub fn reuses(self) -> bool {
-        match self {
-            Model::Prefork { per_child, .. } => per_child != Some(1),
-            Model::Fork(_) => false,
-            Model::Iterative | Model::Thread | Model::Prethread { .. } => true,
-        }
-    }
-
-    /// Does one process serve many connections at once, by threads?
-    pub fn is_threaded(self) -> bool {
-        matches!(self, Model::Thread | Model::Prethread { .. })
-    }
-}
-
-/// How the `fork` design gets rid of its dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reap {
-    /// SIGCHLD and waitpid(2).
-    Wait,
-    /// SIGCHLD ignored: the kernel reaps, nobody learns how a child ended.
-    Ignore,
-    /// The child forks again and leaves: init reaps the grandchild.
-    DoubleFork,
-}
-
-/// Spare-server limits, in Apache's sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolLimits {
-    /// Workers forked at start.
-    pub start: usize,
-    /// Fewer idle workers than this, and more are forked.
-    pub min_spare: usize,
-    /// More idle workers than this, and some retire.
-    pub max_spare: usize,
 }
 
 /// What happens to a client beyond `max_clients`.
