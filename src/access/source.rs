@@ -1,0 +1,73 @@
+//! What counts as one source for `--max-per-source`: a network of so many bits.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::error::{Error, Result};
+
+/// `--max-per-source`: so many at once from each network of this size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerSource {
+    /// Connections at once.
+    pub most: u32,
+    /// Bits of an IPv4 address that make a source.
+    pub v4: u8,
+    /// Bits of an IPv6 address that do.
+    pub v6: u8,
+}
+
+/// A source, as the bits of its network: an IPv4 one written as IPv6, which
+/// no other has since [`Client::inet`] writes those as IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source(pub u128);
+
+impl PerSource {
+    /// The one that this address belongs to.
+    pub(super) fn source(self, ip: IpAddr) -> Source {
+        let (ip, length) = match ip.to_canonical() {
+            IpAddr::V4(ip) => (ip.to_ipv6_mapped(), 96 + self.v4),
+            IpAddr::V6(ip) => (ip, self.v6),
+        };
+        let rest = u128::MAX.checked_shr(length.into()).unwrap_or(0);
+        Source(ip.to_bits() & !rest)
+    }
+
+    /// The network of a source.
+    pub fn network(self, source: Source) -> impl fmt::Display {
+        match Ipv6Addr::from_bits(source.0).to_canonical() {
+            IpAddr::V4(ip) => format!("{ip}/{}", self.v4),
+            IpAddr::V6(ip) => format!("{ip}/{}", self.v6),
+        }
+    }
+}
+
+/// `64` or `64/24:56`: so many per source of so many bits; `off` is no limit.
+///
+/// # Errors
+/// A usage error with an example.
+pub fn per_source(text: &str) -> Result<Option<PerSource>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let (most, lengths) = match text.split_once('/') {
+        Some((most, lengths)) => (most, lengths.split_once(':')),
+        None => (text, Some(("32", "64"))),
+    };
+    let number = |text: &str, most: u32| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number.filter(|n| (1..=most).contains(n))
+    };
+    let limit = lengths.and_then(|(v4, v6)| {
+        Some(PerSource {
+            most: number(most, u32::MAX)?,
+            v4: number(v4, 32)? as u8,
+            v6: number(v6, 128)? as u8,
+        })
+    });
+    let bad = || {
+        let why = "not a number such as 64, with prefix lengths such as 64/24:56, or off";
+        Error::usage(format!("'{text}'"), why)
+    };
+    limit.map(Some).ok_or_else(bad)
+}
