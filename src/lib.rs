@@ -10,7 +10,7 @@
 //!
 //! 1. [`daemon`]: the straight line from a command line to an exit status.
 //! 2. [`daemon::supervisor`]: one thread, one loop. Do what is due, wait, note
-//!    what came.
+//!    what came. [`daemon::estate`] is what its children are born with.
 //! 3. [`daemon::state`]: running, stopping, gone, as a pure table. `daemon::stop`
 //!    does what it says.
 //! 4. `daemon::workforce`: reserve a slot, fork, commit; `daemon::burial`: release
@@ -31,7 +31,9 @@
 //! manager hands over and is told), `daemon::model::errand` (commands by datagram),
 //! [`net`] (a listener that is drained without loss), [`daemon::self_check`] (what
 //! every process is, read back from the kernel), [`daemon::confine`] and
-//! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`).
+//! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`),
+//! [`cli`] (from what was typed to what it means), [`client`] and [`load`] (the
+//! other two programs).
 //!
 //! # Layers
 //!

@@ -17,7 +17,7 @@ pub struct PerSource {
 }
 
 /// A source, as the bits of its network: an IPv4 one written as IPv6, which
-/// no other has since [`Client::inet`] writes those as IPv4.
+/// no other has since [`Client::inet`](super::Client::inet) writes those as IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub u128);
 

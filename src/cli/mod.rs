@@ -1,5 +1,9 @@
-//! What was typed: the command lines, by clap. What it means is
-//! [`crate::config`].
+//! What was typed: the command lines, by clap; and what it means.
+//!
+//! For echod, [`echod`] and [`names`] hold what can be typed, and `meaning` makes
+//! a [`crate::config`] of it; the rules between options are in `unusable`,
+//! `model`, `access` and `commands`. [`echoc`] and [`echoload`] each have a
+//! `typed` and a `meaning`, and are the programs too.
 
 mod access;
 mod commands;
