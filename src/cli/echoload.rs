@@ -18,10 +18,10 @@ use signal_hook::flag;
 
 use crate::error::{Error, Exit, Result};
 use crate::load::outcomes::Outcomes;
-use crate::load::report::{self, Report, Versus};
+use crate::load::progress::{self, Progress};
+use crate::load::report::{Report, Versus};
 use crate::load::run::Run;
 use crate::load::server::Server;
-use crate::load::stats::Progress;
 use crate::load::{self, Around, Plan, Rounds, Target, hgrm, json};
 
 mod meaning;
@@ -146,9 +146,9 @@ fn servers(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Vec<(Targe
 
 /// How it goes: a line for each interval, and below them, on a terminal, a bar.
 fn watch(plan: &Plan, at: Duration, every: Duration, news: &Progress, terminal: bool) {
-    let line = report::interval(plan, at, every, news);
+    let line = progress::interval(plan, at, every, news);
     let text = match terminal {
-        true => format!("{CLEAR}{line}\n{}", report::bar(plan, at)),
+        true => format!("{CLEAR}{line}\n{}", progress::bar(plan, at)),
         false => format!("{line}\n"),
     };
     let _ = io::stderr().write_all(text.as_bytes());

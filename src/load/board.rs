@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
-use crate::load::stats::Progress;
+use crate::load::progress::Progress;
 
 /// Shared by all threads of a run.
 pub struct Board<'a> {

@@ -17,9 +17,9 @@ use crate::load::board::Board;
 use crate::load::fault::Outcome;
 use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
+use crate::load::progress::Progress;
 use crate::load::run::Run;
 use crate::load::server::Server;
-use crate::load::stats::Progress;
 use crate::load::target::Target;
 use crate::load::worker::{Done, Worker};
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Plan`] says what is meant, [`engine`] runs it in threads of [`worker`],
 //! each an epoll loop over its [`slot`]s, which end well or in a [`fault`].
-//! [`stats`] counts them and their [`latency`], and [`report`] and [`json`] turn
-//! that into text. [`mod@compare`] does all this for two servers in turn, and
+//! [`stats`] counts them and their [`latency`], [`progress`] tells of them while
+//! the run goes on, and [`report`] and [`json`] when it is over. [`mod@compare`] does all this for two servers in turn, and
 //! [`ratio`] says which is faster.
 //!
 //! A closed loop sends the next request when the last answer is back, so a
@@ -25,6 +25,7 @@ pub mod latency;
 pub mod outcomes;
 pub mod pattern;
 pub mod plan;
+pub mod progress;
 pub mod ratio;
 pub mod report;
 pub mod run;

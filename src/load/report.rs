@@ -9,9 +9,8 @@ use hdrhistogram::Histogram;
 use crate::load::chart::{chart, time};
 use crate::load::fault::Outcome;
 use crate::load::latency::QUANTILES;
-use crate::load::plan::{Bound, Mode, Plan, Rounds};
+use crate::load::plan::{Plan, Rounds};
 use crate::load::run::{Comparison, Run};
-use crate::load::stats::Progress;
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {
@@ -185,51 +184,10 @@ impl fmt::Display for Versus<'_> {
     }
 }
 
-/// One line of how it goes: what happened in the last `every`, at `at`.
-pub fn interval(plan: &Plan, at: Duration, every: Duration, news: &Progress) -> String {
-    let rate = news.complete as f64 / every.as_secs_f64().max(1e-9);
-    let mut line = format!(
-        "{:7.1} s {rate:10.1} {}/s",
-        at.as_secs_f64(),
-        plan.mode.units()
-    );
-    if !news.latency.is_empty() {
-        let quantile = |quantile| time(news.latency.value_at_quantile(quantile) as f64);
-        let (p50, p99) = (quantile(0.5), quantile(0.99));
-        let _ = write!(
-            line,
-            "  p50 {p50}  p99 {p99}  max {}",
-            time(news.latency.max() as f64)
-        );
-    }
-    if news.failed > 0 {
-        let _ = write!(line, "  {} FAILED", news.failed);
-    }
-    if at < plan.warmup {
-        line += "  (warm-up)";
-    }
-    line
-}
-
-/// A bar of how much of the time is over: `[#####     ]  50 %`. Empty where
-/// the end is not known.
-pub fn bar(plan: &Plan, at: Duration) -> String {
-    const WIDTH: usize = 30;
-    let Bound::Time(time) = plan.bound else {
-        return String::new();
-    };
-    if plan.mode == Mode::Hold {
-        return String::new();
-    }
-    let whole = (plan.warmup + time).as_secs_f64().max(1e-9);
-    let share = (at.as_secs_f64() / whole).min(1.0);
-    let full = "#".repeat((share * WIDTH as f64) as usize);
-    format!("[{full:WIDTH$}] {:3.0} %", share * 100.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::plan::Mode;
     use crate::load::plan::tests::plan;
 
     fn run(requests: u64, held: Option<u64>) -> Run {
@@ -300,26 +258,6 @@ mod tests {
         assert!(
             text.contains("WARNING: a thread of echoload never waited"),
             "{text}"
-        );
-    }
-
-    #[test]
-    fn how_it_goes_is_a_line_and_a_bar() {
-        let plan = plan(Mode::Rr);
-        let mut news = Progress::default();
-        (0..50).for_each(|_| news.complete(Duration::from_micros(100)));
-        let second = Duration::from_secs(1);
-        let line = interval(&plan, 5 * second, second, &news);
-        assert!(
-            line.starts_with("    5.0 s       50.0 requests/s  p50 100 us"),
-            "{line}"
-        );
-        assert!(!line.contains("FAILED"), "{line}");
-        news.failed = 3;
-        assert!(interval(&plan, second, second, &news).ends_with("  3 FAILED"));
-        assert_eq!(
-            bar(&plan, 5 * second),
-            format!("[{:30}]  50 %", "#".repeat(15))
         );
     }
 }

@@ -112,43 +112,6 @@ impl Tally {
     }
 }
 
-/// What happened since somebody last looked.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// Complete units, those of the warm-up too.
-    pub complete: u64,
-    /// Units that failed.
-    pub failed: u64,
-    /// Nanoseconds of complete units.
-    pub latency: Histogram<u64>,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Progress {
-            complete: 0,
-            failed: 0,
-            latency: histogram(),
-        }
-    }
-}
-
-impl Progress {
-    /// One unit completed, after `took`.
-    pub fn complete(&mut self, took: Duration) {
-        self.complete += 1;
-        record(&mut self.latency, took);
-    }
-
-    /// Adds what another thread saw.
-    pub fn merge(&mut self, other: Progress) {
-        self.complete += other.complete;
-        self.failed += other.failed;
-        let added = self.latency.add(&other.latency);
-        added.expect("both grow without bound");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;

@@ -14,8 +14,9 @@ use nix::sys::epoll::EpollEvent;
 use crate::error::Result;
 use crate::load::board::Board;
 use crate::load::plan::{Mode, Plan};
+use crate::load::progress::Progress;
 use crate::load::slot::{Io, Phase, Slot};
-use crate::load::stats::{Progress, Tally};
+use crate::load::stats::Tally;
 use crate::load::timetable::Timetable;
 use crate::load::usage::thread_time;
 
