@@ -219,7 +219,7 @@ fn start(
     }
     let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
     let opened = open_sockets(&config, inherited.sockets).and_then(|sockets| {
-        let left = match privileges::apply(&plan, config.sandbox == SandboxPolicy::Off) {
+        let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
             Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
         };
