@@ -251,7 +251,7 @@ fn as_datagram_worker(index: &str) -> ExitCode {
     nix::sys::prctl::set_no_new_privs().expect("prctl");
     let limits = Worker {
         descriptors: 3,
-        memory: u64::MAX,
+        memory: Some(u64::MAX),
         writes_files: false,
     };
     let sandbox = Sandbox::probe(&[]).expect("fork");

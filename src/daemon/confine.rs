@@ -22,6 +22,9 @@ const MEMORY: u64 = 64 << 20;
 /// Descriptors opened after [`let_go`]: an epoll, and one being accepted.
 const YET_TO_COME: u64 = 2;
 
+/// What a worker with threads opens beyond those: a pipe and two bells.
+const OF_THREADS: u64 = 4;
+
 /// What workers that serve several connections will ask of the kernel.
 pub(super) fn needs(config: &Config) -> Vec<Need> {
     use crate::config::Accept::{Fcntl, Mutex, Pass, Reuseport, Shared};
@@ -87,8 +90,17 @@ pub fn let_go<'a>(
     let highest = keep.last().map_or(0, |fd| u64::from(fd.unsigned_abs()));
     Worker {
         descriptors: highest + 1 + YET_TO_COME,
-        memory: MEMORY + terms.board.bytes() as u64,
+        memory: Some(MEMORY + terms.board.bytes() as u64),
         writes_files: logs || terms.print.is_some(),
+    }
+}
+
+/// Of the same, with as many clients at a time as there are `seats`.
+pub fn with_threads(limits: Worker, seats: usize) -> Worker {
+    Worker {
+        descriptors: limits.descriptors + OF_THREADS + seats as u64,
+        memory: None,
+        ..limits
     }
 }
 
@@ -96,7 +108,7 @@ pub fn let_go<'a>(
 pub fn limits(terms: &Terms<'_>, highest: RawFd) -> Worker {
     Worker {
         descriptors: u64::from(highest.unsigned_abs()) + 1,
-        memory: MEMORY + terms.board.bytes() as u64,
+        memory: Some(MEMORY + terms.board.bytes() as u64),
         writes_files: terms.print.is_some(),
     }
 }

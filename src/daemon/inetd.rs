@@ -59,7 +59,7 @@ pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
         &account::System::new(),
     )?;
     offer::refuse_root(config, &plan)?;
-    privileges::apply(&plan, config.sandbox == SandboxPolicy::Off)?;
+    privileges::apply(&plan, privileges::Open::new(config))?;
     let sandbox = super::confine::sandbox(config)?;
     let buffer = Buffer::new(BUFFER).map_err(|e| Error::os("mmap", "", e))?;
     locked_in(config, plain, &sandbox, conn, buffer)

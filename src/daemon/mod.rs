@@ -72,7 +72,7 @@ use self::pidfile::PidFile;
 use self::sockets::Sockets;
 use self::supervisor::Supervisor;
 use crate::cli;
-use crate::config::{Config, LogConfig, LogTarget, SandboxPolicy, ServiceKind};
+use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
 use crate::service::{Plain, Service};
@@ -177,7 +177,7 @@ fn start(
     }
     let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
     let opened = sockets::open(&config, inherited.sockets).and_then(|sockets| {
-        let left = match privileges::apply(&plan, config.sandbox == SandboxPolicy::Off) {
+        let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
             Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
         };

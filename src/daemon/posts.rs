@@ -72,7 +72,7 @@ impl Supervisor {
     /// Stops if nothing is left to serve at; says whether it did.
     pub(super) fn left_alone(&mut self) -> bool {
         let listeners = self.estate.listeners.iter().flatten().count();
-        let alone = listeners == 0 && self.crew.is_gone() && self.phase.serves();
+        let alone = listeners == 0 && self.crew.is_gone() && self.phase.welcomes();
         if alone {
             error!("no listener is left");
             self.exit = Exit::Os;

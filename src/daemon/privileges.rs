@@ -15,9 +15,9 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid, setgroups, setresgi
 
 use super::account::{Account, Lookup, nobody, resolve, resolve_group, resolve_user, split};
 use super::self_check::{self, Expected};
-use crate::config::Identity;
+use crate::config::{Config, Identity, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
-use crate::sys::{caps, rlimits};
+use crate::sys::{caps, memory, rlimits};
 
 /// Both ways out of a refused change.
 const WAYS_OUT: &str = "--user names another user, --allow-root keeps root";
@@ -139,18 +139,38 @@ fn check_is_us(typed: &str, current: Current, lookup: &impl Lookup) -> Result<()
     .exit(Exit::NoPermission))
 }
 
+/// What is left open on purpose.
+#[derive(Clone, Copy, Debug)]
+pub struct Open {
+    /// `--sandbox off`: the process stays dumpable, so that strace, gdb and
+    /// /proc/PID/fd work for the same user.
+    traceable: bool,
+    /// Memory may become executable: there too, and for the programs of a command
+    /// service, which inherit what we refuse and may compile as they run.
+    executable: bool,
+}
+
+impl Open {
+    /// What this configuration needs open.
+    pub fn new(config: &Config) -> Self {
+        let traceable = config.sandbox == SandboxPolicy::Off;
+        Open {
+            traceable,
+            executable: traceable || config.runs_commands(),
+        }
+    }
+}
+
 /// Carries the plan out: chroot, limits, bounding set, groups, gid, uid,
 /// capabilities, in the one order in which each step is still allowed, then reads
 /// back what became of it ([`self_check`]).
 ///
-/// `traceable` (`--sandbox off`) leaves the process dumpable, so that strace,
-/// gdb and /proc/PID/fd work for the same user. PR_SET_PDEATHSIG does not
-/// survive this call: set it afterwards.
+/// PR_SET_PDEATHSIG does not survive this call: set it afterwards.
 ///
 /// # Errors
 /// 77 for whatever the kernel refuses, or for root that could be had again;
 /// 78 for a `--chroot` that is no directory; 71 for a limit.
-pub fn apply(plan: &Plan, traceable: bool) -> Result<()> {
+pub fn apply(plan: &Plan, open: Open) -> Result<()> {
     if let Some(dir) = &plan.chroot {
         let refused = |op| {
             move |errno| {
@@ -169,7 +189,7 @@ pub fn apply(plan: &Plan, traceable: bool) -> Result<()> {
         // chroot(2) leaves the working directory outside.
         chdir("/").map_err(refused("chdir"))?;
     }
-    rlimits::take_from_all(traceable).map_err(|errno| Error::os("setrlimit", "", errno))?;
+    rlimits::take_from_all(open.traceable).map_err(|errno| Error::os("setrlimit", "", errno))?;
     let root = plan.keeps_root(Current::now());
     // First: the changes below take the capabilities that these two need.
     let unbound = !root && caps::drop_bounding().map_err(refused_caps("prctl"))?;
@@ -184,15 +204,19 @@ pub fn apply(plan: &Plan, traceable: bool) -> Result<()> {
         caps::drop_all().map_err(refused_caps("capset"))?;
     }
     // After the change of uid, which resets dumpable either way.
-    set_dumpable(traceable).map_err(|errno| Error::os("prctl", "PR_SET_DUMPABLE", errno))?;
+    set_dumpable(open.traceable).map_err(|errno| Error::os("prctl", "PR_SET_DUMPABLE", errno))?;
     set_no_new_privs().map_err(|errno| Error::os("prctl", "PR_SET_NO_NEW_PRIVS", errno))?;
+    if !open.executable {
+        memory::refuse_exec_gain();
+    }
+    memory::refuse_huge_pages();
     let ids = plan.account.as_ref();
     self_check::check(&Expected {
         ids: ids.map(|account| (account.uid.as_raw(), account.gid.as_raw())),
         root,
         groupless: groupless.is_ok(),
         unbound,
-        traceable,
+        traceable: open.traceable,
     })
 }
 

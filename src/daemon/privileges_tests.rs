@@ -142,7 +142,11 @@ fn dropper_role() {
         allow_root: false,
     };
     let plan = plan(&identity, Current::now(), &System::new()).expect("a plan");
-    if let Err(error) = apply(&plan, traceable == "traceable") {
+    let open = Open {
+        traceable: traceable == "traceable",
+        executable: traceable == "traceable",
+    };
+    if let Err(error) = apply(&plan, open) {
         rerun::say(format!("{} {error}", error.status() as u8));
         return;
     }
@@ -158,6 +162,7 @@ fn dropper_role() {
         "CapBnd:",
         "CapAmb:",
         "NoNewPrivs:",
+        "THP_enabled:",
     ] {
         let line = status.lines().find(|l| l.starts_with(key)).expect(key);
         rerun::say(line.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -167,6 +172,9 @@ fn dropper_role() {
     rerun::say(format!("no core {none}"));
     let dumpable = nix::sys::prctl::get_dumpable().expect("prctl");
     rerun::say(format!("dumpable {dumpable}"));
+    // None: a kernel before 6.3.
+    let as_asked = memory::refuses_exec_gain() != Some(open.executable);
+    rerun::say(format!("exec gain as asked {as_asked}"));
 }
 
 const ROLE: &str = "daemon::privileges::tests::dropper_role";
@@ -183,7 +191,7 @@ fn row_94_root_is_gone_for_good() {
         ("4242:4243 not", 4242, 4243, false),
     ] {
         let mut role = rerun::start(ROLE, argument);
-        let said: Vec<_> = (0..11).map(|_| role.hear()).collect();
+        let said: Vec<_> = (0..13).map(|_| role.hear()).collect();
         let expected = [
             format!("Uid: {uid} {uid} {uid} {uid}"),
             format!("Gid: {gid} {gid} {gid} {gid}"),
@@ -194,8 +202,10 @@ fn row_94_root_is_gone_for_good() {
             "CapBnd: 0000000000000000".to_owned(),
             "CapAmb: 0000000000000000".to_owned(),
             "NoNewPrivs: 1".to_owned(),
+            "THP_enabled: 0".to_owned(),
             "no core true".to_owned(),
             format!("dumpable {dumpable}"),
+            "exec gain as asked true".to_owned(),
         ];
         assert_eq!(said, expected, "{argument}");
         role.end();

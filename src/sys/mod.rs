@@ -12,6 +12,7 @@ pub mod fd;
 pub mod landlock;
 pub mod lifeline;
 pub mod lock;
+pub mod memory;
 pub mod mmsg;
 pub mod mutex;
 pub mod nss;

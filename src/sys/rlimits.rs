@@ -33,8 +33,11 @@ pub fn take_from_all(cores: bool) -> Result<(), Errno> {
 pub struct Worker {
     /// One more than the highest descriptor it will have.
     pub descriptors: u64,
-    /// Bytes of address space.
-    pub memory: u64,
+    /// Bytes of address space, where it has no threads: their stacks, and the
+    /// arenas that a C library sets aside for them, are address space that no
+    /// count of ours would be right for, and each is a process to
+    /// RLIMIT_NPROC.
+    pub memory: Option<u64>,
     /// Does it write to files: a log, or `--print`?
     pub writes_files: bool,
 }
@@ -46,9 +49,11 @@ impl Worker {
     /// # Errors
     /// setrlimit(2)'s.
     pub fn apply(&self) -> Result<(), Errno> {
-        lower(Resource::RLIMIT_NPROC, 0)?;
         lower(Resource::RLIMIT_NOFILE, self.descriptors)?;
-        lower(Resource::RLIMIT_AS, self.memory)?;
+        if let Some(memory) = self.memory {
+            lower(Resource::RLIMIT_NPROC, 0)?;
+            lower(Resource::RLIMIT_AS, memory)?;
+        }
         if self.writes_files {
             return Ok(());
         }

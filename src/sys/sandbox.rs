@@ -104,7 +104,7 @@ impl Sandbox {
     /// # Errors
     /// seccomp(2)'s or setrlimit(2)'s.
     pub fn enter_for_many(&self, limits: rlimits::Worker) -> Result<(), Errno> {
-        self.enter(Some(limits), false, |filter| &filter.many)
+        self.enter(limits, false, |filter| &filter.many)
     }
 
     /// In a datagram worker, before its first datagram.
@@ -116,28 +116,26 @@ impl Sandbox {
         limits: rlimits::Worker,
         answers_abstract_names: bool,
     ) -> Result<(), Errno> {
-        self.enter(Some(limits), answers_abstract_names, |filter| {
-            &filter.datagrams
-        })
+        self.enter(limits, answers_abstract_names, |filter| &filter.datagrams)
     }
 
     /// In a worker that will serve with threads, before its first: they inherit
-    /// all of it. Limits of processes and memory would limit its threads.
+    /// all of it.
     ///
     /// # Errors
-    /// seccomp(2)'s.
-    pub fn enter_for_threads(&self) -> Result<(), Errno> {
+    /// As above.
+    pub fn enter_for_threads(&self, limits: rlimits::Worker) -> Result<(), Errno> {
         let filter = self.lasting.as_ref().and_then(|l| l.filter.as_ref());
         if let Some(filter) = filter {
             apply(&filter.no_clone3)?;
         }
         process::prepare_for_threads();
-        self.enter(None, false, |filter| &filter.threads)
+        self.enter(limits, false, |filter| &filter.threads)
     }
 
     fn enter(
         &self,
-        limits: Option<rlimits::Worker>,
+        limits: rlimits::Worker,
         answers_abstract_names: bool,
         choose: impl Fn(&Filter) -> &BpfProgram,
     ) -> Result<(), Errno> {
@@ -148,9 +146,7 @@ impl Sandbox {
             // Best effort under any policy: the filter is what `strict` asks for.
             let _ = landlock.enter(answers_abstract_names);
         }
-        if let Some(limits) = limits {
-            limits.apply()?;
-        }
+        limits.apply()?;
         match &lasting.filter {
             Some(filter) => apply(choose(filter)),
             None => Ok(()),

@@ -19,6 +19,7 @@ fn assert_harmless(pid: i32, design: &str) {
         assert_eq!(value(key), NO_CAPS, "{key}, {who}");
     }
     assert_eq!(value("NoNewPrivs"), "1", "{who}");
+    assert_eq!(value("THP_enabled"), "0", "{who}");
     if is_root() {
         assert_eq!(value("CapBnd"), NO_CAPS, "{who}");
         assert_eq!(value("Groups"), "", "{who}");
@@ -55,17 +56,20 @@ fn row_96_every_process_of_every_design_is_harmless() {
             // One that is being forked is the supervisor's copy.
             assert_harmless(pid, design.name);
         }
-        let lives_on = |pid: i32| {
-            let datagrams = proc::comm(pid) == "echod-udp";
-            datagrams || pid == serving && design.reuses
-        };
+        let threads = THREADED.iter().any(|one| one.name == design.name);
+        let datagrams = |pid: i32| proc::comm(pid) == "echod-udp";
+        let lives_on = |pid: i32| datagrams(pid) || pid == serving && (design.reuses || threads);
         for pid in everybody().filter(|&pid| lives_on(pid)) {
-            for (name, most) in [
-                ("Max processes", 0),
+            let limits = [
                 ("Max file size", 0),
-                ("Max open files", 64),
+                ("Max open files", if threads { 64 + 512 } else { 64 }),
+                ("Max processes", 0),
                 ("Max address space", 256 << 20),
-            ] {
+            ];
+            // Threads are processes to the third, and their stacks are of no use
+            // to the fourth.
+            let of_all = if threads && !datagrams(pid) { 2 } else { 4 };
+            for (name, most) in limits.into_iter().take(of_all) {
                 let is = limit(pid, name);
                 let hard = is.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
                 let who = proc::comm(pid);
@@ -73,7 +77,6 @@ fn row_96_every_process_of_every_design_is_harmless() {
             }
             assert_eq!(proc::status(pid, "Seccomp").as_deref(), Some("2"));
         }
-        let threads = THREADED.iter().any(|one| one.name == design.name);
         let mode = proc::status(serving, "Seccomp").unwrap_or_default();
         let expected = if threads || design.reuses { "2" } else { "1" };
         // 2 as well where the tests run under somebody's filter.

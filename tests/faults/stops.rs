@@ -1,11 +1,12 @@
 //! Stopping and resizing under load: nobody who was let in is turned out.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::design::{PREFORK, PREFORK_REUSE, pool};
+use crate::common::design::{FORK_WAIT, PREFORK, PREFORK_REUSE, pool};
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Load, Outcomes, PlainServer, Signal, many,
-    poll_until,
+    need, poll_until, proc,
 };
 
 /// Idle workers accept or leave, whichever comes first; nobody is told to go
@@ -124,4 +125,40 @@ fn row_55_a_successor_takes_over_the_address() {
     assert_eq!(first.wait_exit(DEADLINE).code(), Some(0));
     let second = Daemon::start(&["-l", &addr]);
     many(second.addr(), 50, 4, 100).assert_all_complete();
+}
+
+/// A listener that takes no filter (Multipath TCP) is closed at once. That none
+/// is left then is the stop's doing and no failure: who is served stays served,
+/// whoever leaves meanwhile.
+#[test]
+fn row_55_a_listener_closed_early_cuts_nobody_who_is_served() {
+    if !need("strace") {
+        return;
+    }
+    let settle = ["--stop-settle", "2s"];
+    let daemon = Builder::new().args(FORK_WAIT.args).args(settle).start();
+    let (first, _) = daemon.connect_served();
+    let (mut second, _) = daemon.connect_served();
+    let mut strace = Command::new("strace")
+        .args(["-o", "/dev/null", "-e", "trace=setsockopt", "-e"])
+        .arg("inject=setsockopt:error=ENOPROTOOPT")
+        .args(["-p", &daemon.pid().to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace");
+    poll_until(DEADLINE, "strace is attached", || {
+        proc::status(daemon.pid(), "TracerPid").is_some_and(|pid| pid != "0")
+    });
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_log("closed at once", DEADLINE);
+    let peer = first.peer_name();
+    drop(first);
+    daemon.conn_line(&peer);
+    second.ping(b"still here");
+    second.shutdown_write().expect("shutdown");
+    assert_eq!(second.rest(), b"");
+    let status = daemon.wait_exit(DEADLINE);
+    strace.wait().expect("strace");
+    assert_eq!(status.code(), Some(0), "{}", daemon.log());
+    assert_eq!(daemon.log_count("no listener is left"), 0);
 }

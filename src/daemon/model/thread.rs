@@ -62,7 +62,8 @@ fn work(
     model: Model,
 ) -> Result<Leave, Errno> {
     let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
-    confine::let_go(terms, listeners, [lifeline, seats.room()]);
+    let limits = confine::let_go(terms, listeners, [lifeline, seats.room()]);
+    let limits = confine::with_threads(limits, seats.count());
     let crew = Crew::new(terms, seats)?;
     // The threads' lifeline: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -76,7 +77,7 @@ fn work(
     if waits_at_the_gate(model) {
         gate.open()?;
     }
-    let entered = terms.sandbox.enter_for_threads().is_ok();
+    let entered = terms.sandbox.enter_for_threads(limits).is_ok();
     if !entered && terms.policy == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }

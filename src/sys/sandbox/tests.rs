@@ -59,8 +59,13 @@ fn a_worker_with_threads_starts_threads_and_no_process() {
         eprintln!("skipped: no seccomp here");
         return;
     }
+    let limits = rlimits::Worker {
+        descriptors: 64,
+        memory: None,
+        writes_files: false,
+    };
     let threads = ended(|| {
-        if sandbox.enter_for_threads().is_err() {
+        if sandbox.enter_for_threads(limits).is_err() {
             return 1;
         }
         let sum: i32 = (0..20)
@@ -70,7 +75,7 @@ fn a_worker_with_threads_starts_threads_and_no_process() {
     });
     assert!(matches!(threads, WaitStatus::Exited(_, 0)), "{threads:?}");
     let forked = ended(|| {
-        let _ = sandbox.enter_for_threads();
+        let _ = sandbox.enter_for_threads(limits);
         i32::from(process::fork(|| 0).is_ok())
     });
     assert!(
