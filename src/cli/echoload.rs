@@ -2,6 +2,7 @@
 //!
 //! The only part of echoload that prints. Knows no socket.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::ops::RangeInclusive;
@@ -144,25 +145,39 @@ const FASTEST: f64 = 1e8;
 
 /// The program: parses, runs, prints, and says how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let status = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            let _ = error.print();
-            return status.into();
-        }
+    let done = match typed(std::env::args_os()) {
+        Ok((cli, plan, rounds)) => run(&cli, &plan, rounds.as_ref()),
+        Err(Ok(help)) => print(&help).map(|()| Exit::Ok),
+        Err(Err(error)) => Err(error),
     };
-    match plan(&cli).and_then(|(plan, rounds)| run(&cli, &plan, rounds.as_ref())) {
+    match done {
         Ok(status) => status.into(),
         Err(error) => {
             complain(&error);
             error.status().into()
         }
     }
+}
+
+/// Command line to plan; `Err(Ok(text))` is help to print.
+///
+/// # Errors
+/// The text of --help or --version, or one usage error.
+pub fn parse(
+    argv: impl IntoIterator<Item = OsString>,
+) -> std::result::Result<Plan, std::result::Result<String, Error>> {
+    typed(argv).map(|(_, plan, _)| plan)
+}
+
+/// All of it: the options, the plan and, of two servers, the other.
+type Typed = (Cli, Plan, Option<Rounds>);
+
+fn typed(
+    argv: impl IntoIterator<Item = OsString>,
+) -> std::result::Result<Typed, std::result::Result<String, Error>> {
+    let cli = Cli::try_parse_from(argv).map_err(|error| super::explain(&error))?;
+    let (plan, rounds) = plan(&cli).map_err(Err)?;
+    Ok((cli, plan, rounds))
 }
 
 fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {
@@ -491,9 +506,10 @@ mod tests {
 
     fn typed(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("echoload").chain(line.split_whitespace());
-        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let both = plan(&cli).map_err(|error| error.to_string())?;
-        Ok(both.0)
+        parse(words.map(OsString::from)).map_err(|said| match said {
+            Ok(text) => text,
+            Err(error) => error.to_string(),
+        })
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! `state`, `workforce`, `child` and the designs in `model`.
 
 pub mod account;
-mod activation;
+pub mod activation;
 pub mod admission;
 pub mod backoff;
 pub mod births;
@@ -25,7 +25,7 @@ mod inetd;
 mod intake;
 pub mod limits;
 pub mod model;
-mod notify;
+pub mod notify;
 mod offer;
 mod orders;
 mod overflows;
