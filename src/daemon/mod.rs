@@ -14,6 +14,7 @@ pub mod channels;
 pub mod child;
 pub mod children;
 pub mod confine;
+mod crashes;
 mod crew;
 pub mod detach;
 mod doorkeeper;
