@@ -116,7 +116,11 @@ const ROWS: &[Row] = &[
         "an address that is taken, absent or forbidden",
         ADDRESSES,
     ),
-    (27, "hundreds of children die at once", DEATHS),
+    (
+        27,
+        "hundreds of children die at once",
+        &["tests/faults/deaths.rs", "tests/faults/doubles.rs"],
+    ),
     (28, "a child is dead before its pid is known", BIRTHS),
     (29, "a signal between the look and the sleep", RACES),
     (30, "what a signal handler does", STORMS),
