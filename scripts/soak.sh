@@ -8,6 +8,7 @@
 #   scripts/soak.sh --quick        a minute: a smoke
 #   scripts/soak.sh --all          every scenario at its full size: over an hour
 #   scripts/soak.sh S1 S3 --time 5m --seed 862
+#   scripts/soak.sh S1 S3 --peers  and what other servers lose of the same
 #   scripts/soak.sh --readme       also writes the card into README.md
 #
 # The scenarios are scripts/soak/*.rs.

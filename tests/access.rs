@@ -1,8 +1,10 @@
 //! Who is let in: `--allow` and `--deny`, `--max-per-source`,
-//! `--connection-rate` (FAULTS rows 79, 80, 88), in every design that can.
+//! `--connection-rate` (FAULTS rows 54, 79, 80, 88), in every design that can.
 //!
 //! Clients come from other addresses of 127.0.0.0/8 than the daemon's.
 
+#[path = "access/crashes.rs"]
+mod crashes;
 #[path = "access/rate.rs"]
 mod rate;
 #[path = "access/rules.rs"]

@@ -4,6 +4,8 @@
 name="Apache, reuse" needs=apache2 class=reuse per_child=0
 config="mpm_prefork + mod_echo, MaxConnectionsPerChild 0, 32 workers, ListenBacklog 4096"
 lines=yes
+# Its graceful stop, for scripts/soak.sh --peers.
+stop_signal=WINCH
 
 usable() {
     local modules=/usr/lib/apache2/modules

@@ -3,6 +3,8 @@
 name="Net::Server PreFork" needs=perl class=reuse
 config="min_servers 32, max_servers 512, max_requests 1000000, no serialize, no lookups, sysread and syswrite"
 personality=PreFork
+# Its graceful stop, for scripts/soak.sh --peers.
+stop_signal=QUIT
 
 usable() {
     perl -MNet::Server::PreFork -e 1 2>/dev/null || { echo "libnet-server-perl is not installed"; return 1; }

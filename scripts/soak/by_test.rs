@@ -53,7 +53,7 @@ pub fn pid_games(_: &Plan) -> Vec<Row> {
 }
 
 /// S15: 10,000 malformed inputs for each parser, a fiftieth of that for the whole
-/// program.
+/// program; in a full soak the fuzzer too, a minute a parser.
 pub fn bad_input(plan: &Plan) -> Vec<Row> {
     let cases = if plan.time.as_secs() < 10 {
         "1000"
@@ -61,13 +61,45 @@ pub fn bad_input(plan: &Plan) -> Vec<Row> {
         "10000"
     };
     let what = format!("{cases} malformed inputs a parser, a fiftieth of that whole programs");
-    vec![tests(
-        "S15",
-        &what,
-        "bad_input",
-        "",
-        &[("PROPTEST_CASES", cases)],
-    )]
+    let env = [("PROPTEST_CASES", cases)];
+    let mut rows = vec![tests("S15", &what, "bad_input", "", &env)];
+    if plan.all {
+        rows.push(fuzz(plan.seed));
+    }
+    rows
+}
+
+/// What scripts/fuzz.sh finds, a line for each parser; nothing where its tool is not
+/// there.
+fn fuzz(seed: u64) -> Row {
+    let mut row = Row::new("S15", "inputs made up by cargo-fuzz, a minute a parser");
+    // 0 is "any" to libFuzzer.
+    let args = ["--time", "60s", "--seed", &seed.max(1).to_string()];
+    let out = match Command::new("scripts/fuzz.sh").args(args).output() {
+        Ok(out) => out,
+        Err(error) => {
+            row.fail(format!("scripts/fuzz.sh: {error}"));
+            return row;
+        }
+    };
+    let text = String::from_utf8_lossy(&out.stdout);
+    let inputs = |line: &str| {
+        line.split_once(" inputs in ")?
+            .0
+            .rsplit(' ')
+            .next()?
+            .parse()
+            .ok()
+    };
+    let counts: Vec<u64> = text.lines().filter_map(inputs).collect();
+    row.tried = counts.iter().sum();
+    row.survived = row.tried;
+    match out.status.code() {
+        Some(0) => row.see(format!("{} parsers, nothing found", counts.len())),
+        Some(77) => row.see("skipped: cargo-fuzz is not installed"),
+        _ => row.fail("something was found: scripts/fuzz.sh"),
+    }
+    row
 }
 
 /// One row of the tests of a file whose names hold `filter`.

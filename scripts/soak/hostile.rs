@@ -1,7 +1,8 @@
 //! S8: clients that never read, never speak, reset in mid-sentence, shout
 //! urgently or hand over descriptors, and good clients beside them.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,7 +19,9 @@ use crate::plan::{Dice, Plan};
 use crate::traffic::{Report, Traffic};
 use crate::watch::Watch;
 
-/// Three designs, the same crowd.
+/// Three designs, the same crowd. Those that hold on cost the good clients nothing.
+/// The rude do not wait to be served, so the queue fills with connections that are
+/// over, and the good wait behind them: first come, first served.
 pub fn crowd(plan: &Plan) -> Vec<Row> {
     let designs = [&PREFORK, &PREFORK_REUSE, &FORK_WAIT];
     let time = if plan.all {
@@ -49,18 +52,21 @@ fn beside(design: &Design, n: usize, time: Duration, seed: u64) -> Row {
         .args(["--max-clients", &limit])
         .env("RUST_LOG", "error")
         .start();
-    let half = time / 2;
-    let alone = good(&daemon, half);
+    let part = time / 3;
+    let alone = good(&daemon, part);
     let watch = Watch::start(&daemon);
     let silent: Vec<Client> = (0..n).map(|_| Client::connect(daemon.addr())).collect();
     let deaf: Vec<TcpStream> = (0..n).map(|_| deaf(daemon.addr())).collect();
+    let crowd = good(&daemon, part);
     let stop = AtomicBool::new(false);
     let addr = daemon.addr();
-    let (report, rude) = thread::scope(|scope| {
+    let (storm, rude, queue) = thread::scope(|scope| {
         let rude = scope.spawn(|| rude(addr, &stop, seed));
-        let report = good(&daemon, half);
+        let queue = scope.spawn(|| longest_queue(addr, &stop));
+        let storm = good(&daemon, part);
         stop.store(true, Ordering::Relaxed);
-        (report, rude.join().expect("the rude clients"))
+        let rude = rude.join().expect("the rude clients");
+        (storm, rude, queue.join().expect("the look at the queue"))
     });
     row.tried = (2 * n) as u64 + rude;
     row.survived = if daemon.try_exit().is_none() {
@@ -68,12 +74,19 @@ fn beside(design: &Design, n: usize, time: Duration, seed: u64) -> Row {
     } else {
         0
     };
-    alone.enter(&mut row, &[]);
-    report.enter(&mut row, &[]);
+    for report in [&alone, &crowd, &storm] {
+        report.enter(&mut row, &[]);
+    }
+    let [alone, crowd, storm] = [alone, crowd, storm].map(|report| report.p99_us / 1e3);
     row.see(format!(
-        "p99 of the good {:.0} us, alone {:.0} us (not judged: the crowd shares their cores)",
-        report.p99_us, alone.p99_us
+        "p99 of the good {crowd:.1} ms beside those that hold on, alone {alone:.1} ms; \
+         {storm:.1} ms behind those that do not wait to be served, up to {queue} of them \
+         in the queue"
     ));
+    // Who came first is served first, so the storm's depends on how fast it comes.
+    if crowd > (10.0 * alone).max(100.0) {
+        row.fail("the good wait for those that hold on");
+    }
     drop((silent, deaf));
     poll_until(DEADLINE, "the crowd has left", || {
         daemon.role("echod-conn").is_empty()
@@ -87,6 +100,27 @@ fn good(daemon: &Daemon, time: Duration) -> Report {
     let seconds = format!("{:.2}", time.as_secs_f64().max(0.5));
     let traffic = Traffic::start(&["crr", daemon.addr(), "-c", "8", "-d", &seconds]);
     traffic.report(time + DEADLINE)
+}
+
+/// How many were waiting to be accepted at most: the receive queue of the
+/// listener, proc(5).
+fn longest_queue(addr: &str, stop: &AtomicBool) -> u64 {
+    let port = format!(":{:04X}", tcp_addr(addr).port());
+    let waiting = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let listens = fields.get(1)?.ends_with(&port) && fields.get(3) == Some(&"0A");
+        let (_, queue) = fields.get(4).filter(|_| listens)?.split_once(':')?;
+        u64::from_str_radix(queue, 16).ok()
+    };
+    let mut longest = 0;
+    while !stop.load(Ordering::Relaxed) {
+        // Listeners come first: the rest, perhaps 100,000 lines, is not read.
+        let table = File::open("/proc/net/tcp").map(BufReader::new);
+        let mut lines = table.into_iter().flat_map(BufRead::lines).flatten();
+        longest = longest.max(lines.find_map(|line| waiting(&line)).unwrap_or_default());
+        thread::sleep(Duration::from_millis(20));
+    }
+    longest
 }
 
 /// Sends until nobody takes any more, and reads nothing.

@@ -8,12 +8,14 @@ use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Signal, echo_once, holds_within,
     poll_until, proc, signal,
 };
+use crate::foster::Foster;
+use crate::peers;
 use crate::plan::{Dice, Plan};
 use crate::traffic::{Traffic, amount, deaths};
 use crate::watch::{Watch, children};
 
 /// Between two kills.
-const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 
 /// A second at least is needed to see anything.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -22,19 +24,25 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// and a random worker killed every 50 ms. Every loss must be the client of a
 /// killed process, whatever came back an exact prefix of what was sent.
 pub fn workers(plan: &Plan) -> Vec<Row> {
-    let each = plan.time / (DESIGNS.len() as u32 + 1);
+    let beside = if plan.peers { peers::PEERS.len() } else { 0 };
+    let each = plan.time / (DESIGNS.len() + beside + 1) as u32;
     let mut dice = Dice::new(plan.seed);
     let mut rows: Vec<Row> = DESIGNS
         .iter()
         .map(|design| kill_soak(design, plan.all, each.max(SHORTEST), &mut dice))
         .collect();
     rows.push(refill(&PREFORK, plan));
+    if plan.peers {
+        rows.extend(peers::kill_soaks(plan, each.max(SHORTEST)));
+    }
     rows
 }
 
 fn kill_soak(design: &Design, all: bool, time: Duration, dice: &mut Dice) -> Row {
     let mut row = Row::new("S1", format!("workers killed, {}", design.name));
     let daemon = Daemon::start(design.args);
+    // Nobody's children otherwise, and hard to find in time.
+    let foster = (design.name == "fork_double").then(|| Foster::of(&daemon));
     warm_up(&daemon, design);
     let watch = Watch::start(&daemon);
     let (addr, parallel) = (daemon.addr(), if design.one_at_a_time { "4" } else { "64" });
@@ -45,7 +53,11 @@ fn kill_soak(design: &Design, all: bool, time: Duration, dice: &mut Dice) -> Row
     while traffic.runs() {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
         next += PAUSE;
-        let family = members(&daemon, design);
+        let mut family = match &foster {
+            None => children(daemon.pid()),
+            Some(foster) => foster.children(),
+        };
+        family.retain(|&pid| !proc::is_dead(pid));
         let Some(&pid) = dice.pick(&family) else {
             continue;
         };
@@ -63,18 +75,6 @@ fn kill_soak(design: &Design, all: bool, time: Duration, dice: &mut Dice) -> Row
     watch.finish(&mut row);
     report.enter(&mut row, &deaths(&daemon));
     row
-}
-
-/// Everything but the supervisor: with double-fork most are not its children.
-fn members(daemon: &Daemon, design: &Design) -> Vec<i32> {
-    if design.name != "fork_double" {
-        // Quicker: by the time of the kill most must not be gone.
-        return children(daemon.pid());
-    }
-    let all = daemon.members().into_iter();
-    all.map(|p| p.pid)
-        .filter(|&pid| pid != daemon.pid())
-        .collect()
 }
 
 /// The pool and the log's buffers come to rest.

@@ -11,11 +11,13 @@ mod card;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 mod explain;
+mod foster;
 mod hold;
 mod hostile;
 mod kills;
 mod logs;
 mod long;
+mod peers;
 mod plan;
 mod reloads;
 mod squeeze;

@@ -23,6 +23,9 @@ struct Args {
     /// Time in all, shared out among the scenarios
     #[arg(long, value_name = "DURATION", default_value = "10m", conflicts_with_all = ["all", "quick"], value_parser = humantime::parse_duration)]
     time: Duration,
+    /// S1 and S3 on other servers too, those of scripts/peers that are installed
+    #[arg(long)]
+    peers: bool,
     /// What every random choice follows from
     #[arg(long, value_name = "N", default_value_t = 862)]
     seed: u64,
@@ -37,6 +40,8 @@ pub struct Plan {
     scenarios: Vec<String>,
     /// Full counts, bounded by nothing else.
     pub all: bool,
+    /// Other servers too.
+    pub peers: bool,
     /// Time for all of it.
     pub time: Duration,
     pub seed: u64,
@@ -57,6 +62,7 @@ impl Plan {
         Plan {
             scenarios: args.scenarios,
             all: args.all,
+            peers: args.peers,
             time,
             seed: args.seed,
         }

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::card::Row;
 use crate::common::{Builder, Client, DEADLINE, DESIGNS, Design, PlainServer, Signal};
+use crate::peers;
 use crate::plan::{Dice, Plan};
 use crate::traffic::{Report, Traffic};
 
 /// The load beside every stop.
-const LOAD: [&str; 4] = ["-c", "16", "-d", "0.4"];
+pub const LOAD: [&str; 4] = ["-c", "16", "-d", "0.4"];
 
 /// 100 stops over all designs, and 20 plain closes.
 pub fn stops(plan: &Plan) -> Vec<Row> {
@@ -31,7 +32,11 @@ pub fn stops(plan: &Plan) -> Vec<Row> {
         }
         row.tried += 1;
     }
-    vec![row, plain_closes(plan)]
+    let mut rows = vec![row, plain_closes(plan)];
+    if plan.peers {
+        rows.extend(peers::stops(plan));
+    }
+    rows
 }
 
 /// One stop; false if the load was over before it.

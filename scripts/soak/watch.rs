@@ -1,13 +1,13 @@
 //! A supervisor watched from outside: its zombies, descriptors and memory.
 
 use std::collections::HashSet;
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::card::Row;
+pub use crate::common::proc::quick_children as children;
 use crate::common::proc::{self, Stat};
 use crate::common::{Daemon, holds_within};
 
@@ -17,15 +17,6 @@ const SAMPLE: Duration = Duration::from_millis(100);
 /// How far a supervisor's resident memory may seem to grow: the kernel adds it
 /// up lazily, and a burst's list stays allocated. In KiB.
 const RSS_NOISE: i64 = 512;
-
-/// The direct children of a process, without a look at every other process
-/// where the kernel lists them (proc(5), CONFIG_PROC_CHILDREN).
-pub fn children(pid: i32) -> Vec<i32> {
-    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        Ok(list) => list.split_whitespace().flat_map(str::parse).collect(),
-        Err(_) => proc::children(pid),
-    }
-}
 
 /// Looks at a supervisor every 100 ms until it is asked for what it saw.
 #[derive(Debug)]

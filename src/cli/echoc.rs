@@ -28,16 +28,7 @@ pub fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    let cli = match Cli::try_parse_from(&args) {
-        Ok(cli) => cli,
-        Err(error) => {
-            return match explain(&error) {
-                Ok(text) => shown(&text),
-                Err(error) => misused(&error, &args),
-            };
-        }
-    };
-    match mode(&cli, io::stdin().is_terminal()) {
+    match parse(&args, io::stdin().is_terminal()) {
         Ok(Mode::Talk(mut talk)) => {
             // Not into a file that takes the echo.
             talk.prompt &= io::stdout().is_terminal();
@@ -45,8 +36,22 @@ pub fn main() -> ExitCode {
         }
         Ok(Mode::Ping(plan)) => pinged(ping::run(&plan)),
         Ok(Mode::Check { plan, quiet }) => checked(check::run(&plan), quiet),
-        Err(error) => misused(&error, &args),
+        Err(Ok(text)) => shown(&text),
+        Err(Err(error)) => misused(&error, &args),
     }
+}
+
+/// Command line to what was asked for, by somebody at a `terminal` or not;
+/// `Err(Ok(text))` is help to print.
+///
+/// # Errors
+/// The text of --help or --version, or one usage error.
+pub fn parse(
+    args: &[String],
+    terminal: bool,
+) -> std::result::Result<Mode, std::result::Result<String, Error>> {
+    let cli = Cli::try_parse_from(args).map_err(|error| explain(&error))?;
+    mode(&cli, terminal).map_err(Err)
 }
 
 fn shown(help: &str) -> ExitCode {

@@ -3,6 +3,7 @@
 //!
 //! The only part of echoload that prints. Knows no socket.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -34,25 +35,39 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The program: parses, runs, prints, and says how it went.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let status = if error.use_stderr() {
-                Exit::Usage
-            } else {
-                Exit::Ok
-            };
-            let _ = error.print();
-            return status.into();
-        }
+    let done = match typed(std::env::args_os()) {
+        Ok((cli, plan, rounds)) => run(&cli, &plan, rounds.as_ref()),
+        Err(Ok(help)) => print(&help).map(|()| Exit::Ok),
+        Err(Err(error)) => Err(error),
     };
-    match meaning::plan(&cli).and_then(|(plan, rounds)| run(&cli, &plan, rounds.as_ref())) {
+    match done {
         Ok(status) => status.into(),
         Err(error) => {
             complain(&error);
             error.status().into()
         }
     }
+}
+
+/// Command line to plan; `Err(Ok(text))` is help to print.
+///
+/// # Errors
+/// The text of --help or --version, or one usage error.
+pub fn parse(
+    argv: impl IntoIterator<Item = OsString>,
+) -> std::result::Result<Plan, std::result::Result<String, Error>> {
+    typed(argv).map(|(_, plan, _)| plan)
+}
+
+/// All of it: the options, the plan and, of two servers, the other.
+type Typed = (Cli, Plan, Option<Rounds>);
+
+fn typed(
+    argv: impl IntoIterator<Item = OsString>,
+) -> std::result::Result<Typed, std::result::Result<String, Error>> {
+    let cli = Cli::try_parse_from(argv).map_err(|error| super::explain(&error))?;
+    let (plan, rounds) = meaning::plan(&cli).map_err(Err)?;
+    Ok((cli, plan, rounds))
 }
 
 fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {

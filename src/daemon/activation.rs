@@ -77,7 +77,8 @@ fn adopt(number: RawFd, name: Option<&String>) -> Result<Handed> {
 
 /// What the variables ask for.
 #[derive(Debug, PartialEq, Eq)]
-enum Wanted {
+pub enum Wanted {
+    /// Nobody hands over anything.
     Nothing,
     /// Something, but not of us.
     Ignored(String),
@@ -85,9 +86,11 @@ enum Wanted {
     Sockets(RawFd, Option<Vec<String>>),
 }
 
+/// What LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES say to the process `own`.
+///
 /// # Errors
 /// 78 for what cannot be read: it came from a unit file, not from a command line.
-fn wanted(
+pub fn wanted(
     pid: Option<OsString>,
     fds: Option<OsString>,
     names: Option<OsString>,

@@ -53,7 +53,7 @@ impl Supervisor {
         let Some(child) = self.children.release(slot) else {
             return;
         };
-        self.vacate(slot);
+        let source = self.vacate(slot);
         if let Some(channels) = &mut self.channels {
             channels.close(slot);
         }
@@ -74,6 +74,7 @@ impl Supervisor {
         }
         if serving || child.role == Role::Busy {
             self.bury_busy(slot, &child, gone, now);
+            self.note_crash(source, gone, now);
         } else {
             self.bury_idle(slot, &child, gone, said, now);
         }

@@ -4,6 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use log::error;
+
+use super::crashes::{COUNTS_FOR, is_crash};
+use super::ending::Gone;
 use super::refusals::Why;
 use super::scoreboard::Slot;
 use super::supervisor::{Held, Supervisor};
@@ -56,10 +60,25 @@ impl Supervisor {
         }
     }
 
-    /// It does not any more.
-    pub(super) fn vacate(&mut self, slot: Slot) {
-        if let Some(sources) = &mut self.sources {
-            sources.vacate(slot);
+    /// It does not any more; whose client it served, if that counted.
+    pub(super) fn vacate(&mut self, slot: Slot) -> Option<Source> {
+        self.sources.as_mut()?.vacate(slot)
+    }
+
+    /// A child that served a client from there is gone: a crash keeps its place.
+    pub(super) fn note_crash(&mut self, source: Option<Source>, gone: Gone, now: Instant) {
+        let Gone::Killed(signal) = gone else { return };
+        let limit = self.estate.admission.policy().per_source;
+        let (Some(sources), Some(source), Some(limit)) = (&mut self.sources, source, limit) else {
+            return;
+        };
+        if is_crash(signal) && sources.crashed(source, now) == limit.most as usize {
+            error!(
+                "{} crashes from {} in {} minutes: refusing it until fewer count",
+                limit.most,
+                limit.network(source),
+                COUNTS_FOR.as_secs() / 60,
+            );
         }
     }
 
@@ -83,20 +102,20 @@ impl Supervisor {
         let Some(most) = limit.map(|limit| limit.most as usize) else {
             return false;
         };
-        if self.connections(source) < most {
+        if self.connections(source, now) < most {
             return false;
         }
         if self.phase.serves() {
             self.catch_up(now);
         }
-        self.connections(source) >= most
+        self.connections(source, now) >= most
     }
 
-    /// Connections of a source: those that children of ours serve, those that
-    /// wait for one, and those of threads.
-    fn connections(&self, source: Source) -> usize {
+    /// Connections of a source: those that children of ours serve or crashed of,
+    /// those that wait for one, and those of threads.
+    fn connections(&self, source: Source, now: Instant) -> usize {
         let is = |peer: Peer| self.source(peer) == Some(source);
-        let served = self.sources.as_ref().map_or(0, |s| s.count(source));
+        let served = self.sources.as_ref().map_or(0, |s| s.count(source, now));
         let passed = self.passing.iter().flat_map(|p| p.waiting());
         let waiting = passed.chain(&self.held).filter(|held| is(held.peer));
         let seats = self.estate.seats.as_ref();

@@ -5,7 +5,7 @@
 //! `state`, `workforce`, `child` and the designs in `model`.
 
 pub mod account;
-mod activation;
+pub mod activation;
 pub mod admission;
 pub mod backoff;
 mod banner;
@@ -15,6 +15,7 @@ pub mod channels;
 pub mod child;
 pub mod children;
 pub mod confine;
+mod crashes;
 mod crew;
 pub mod detach;
 mod doorkeeper;
@@ -28,7 +29,7 @@ mod inherited;
 mod intake;
 pub mod limits;
 pub mod model;
-mod notify;
+pub mod notify;
 mod offer;
 mod orders;
 mod overflows;

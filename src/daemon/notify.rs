@@ -88,7 +88,10 @@ impl Asked {
 
 /// How often it wants a sign of life, at least; `None` if it is off, or for another
 /// process.
-fn watchdog(
+///
+/// # Errors
+/// 78, naming the variable that cannot be read.
+pub fn watchdog(
     usec: Option<OsString>,
     pid: Option<OsString>,
     own: u32,

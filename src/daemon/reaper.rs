@@ -5,7 +5,9 @@
 //! empty does not end while they keep dying. Asking about one pid costs 0.6 us.
 //! So the scoreboard's `ended` bits say whom to ask about, and the walk is made
 //! only for deaths that nobody announced: at once if SIGCHLD came and no
-//! announced child was found dead, else at most every 50 ms.
+//! announced child was found dead, else at most every 50 ms. Double-forked, the
+//! children that serve are not in the list at all, and of those that are each one is
+//! about to die, unannounced: there the walk is short, and always made.
 
 use std::time::{Duration, Instant};
 
@@ -55,8 +57,12 @@ impl Reaper {
 
     /// When a sweep is due that was put off.
     pub fn wakes_at(&self) -> Option<Instant> {
+        let rest = match self.how {
+            Reap::DoubleFork => Duration::ZERO,
+            _ => SWEEP,
+        };
         self.sweep_due
-            .then(|| self.swept.map_or_else(Instant::now, |at| at + SWEEP))
+            .then(|| self.swept.map_or_else(Instant::now, |at| at + rest))
     }
 
     /// Finds the dead and adds them to `dead`; their slots are still held.
@@ -77,7 +83,8 @@ impl Reaper {
         }
         self.sweep_due |= signalled;
         let rested = self.swept.is_none_or(|at| now >= at + SWEEP);
-        if rested || (dead.is_empty() && children.alive() < MANY) {
+        let short = self.how == Reap::DoubleFork || children.alive() < MANY;
+        if rested || (dead.is_empty() && short) {
             self.swept = Some(now);
             self.sweep_due = self.sweep(children, dead);
         }

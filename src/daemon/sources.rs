@@ -7,9 +7,14 @@
 //! A slot is vacated when the kernel says that its child is gone. Only a worker
 //! that is passed one client after another says itself when it is free again:
 //! one that was taken over can keep its client uncounted.
+//!
+//! A child that crashed keeps the place of its client for a while: `crashes`.
+
+use std::time::Instant;
 
 use nix::errno::Errno;
 
+use super::crashes::Crashes;
 use super::scoreboard::Slot;
 use crate::access::Source;
 use crate::sys::shm::Private;
@@ -21,6 +26,7 @@ const NOBODY: Source = Source(u128::MAX);
 pub struct Sources {
     of: Private<Source>,
     high: usize,
+    crashes: Crashes,
 }
 
 impl Sources {
@@ -32,6 +38,7 @@ impl Sources {
         Ok(Sources {
             of: Private::new(slots, NOBODY)?,
             high: 0,
+            crashes: Crashes::new()?,
         })
     }
 
@@ -42,15 +49,24 @@ impl Sources {
         self.high = self.high.max(slot + 1);
     }
 
-    /// It does not any more.
-    pub fn vacate(&mut self, slot: Slot) {
-        self.of[slot] = NOBODY;
+    /// It does not any more; whose client it served, if that counted.
+    pub fn vacate(&mut self, slot: Slot) -> Option<Source> {
+        let source = std::mem::replace(&mut self.of[slot], NOBODY);
+        (source != NOBODY).then_some(source)
     }
 
-    /// How many children serve clients from there.
-    pub fn count(&self, source: Source) -> usize {
+    /// A child crashed that served a client from there: how many such crashes count
+    /// now.
+    pub fn crashed(&mut self, source: Source, now: Instant) -> usize {
+        self.crashes.add(source, now);
+        self.crashes.count(source, now)
+    }
+
+    /// How many children serve clients from there, or crashed lately while they did.
+    pub fn count(&self, source: Source, now: Instant) -> usize {
         let taken = &self.of[..self.high];
-        taken.iter().filter(|&&other| other == source).count()
+        let serving = taken.iter().filter(|&&other| other == source).count();
+        serving + self.crashes.count(source, now)
     }
 }
 
@@ -65,12 +81,18 @@ mod tests {
         for (slot, source) in [(0, Some(a)), (1, Some(b)), (2, Some(a)), (3, None)] {
             sources.occupy(slot, source);
         }
-        assert_eq!((sources.count(a), sources.count(b)), (2, 1));
-        sources.vacate(0);
-        sources.vacate(0);
-        sources.vacate(3);
-        assert_eq!((sources.count(a), sources.count(b)), (1, 1));
+        let now = Instant::now();
+        let counts = |sources: &Sources| [a, b].map(|source| sources.count(source, now));
+        assert_eq!(counts(&sources), [2, 1]);
+        assert_eq!(sources.vacate(0), Some(a));
+        assert_eq!(sources.vacate(0), None);
+        assert_eq!(sources.vacate(3), None);
+        assert_eq!(counts(&sources), [1, 1]);
         sources.occupy(2, Some(b));
-        assert_eq!((sources.count(a), sources.count(b)), (0, 2));
+        assert_eq!(counts(&sources), [0, 2]);
+        // A crash keeps its place.
+        assert_eq!(sources.vacate(2), Some(b));
+        assert_eq!(sources.crashed(b, now), 1);
+        assert_eq!(counts(&sources), [0, 2]);
     }
 }

@@ -95,7 +95,7 @@ fn row_88_each_family_has_its_own_sources() {
 
 /// The process that serves this client, by a method of its own: one at a time
 /// connects, so it is the one that was not there before.
-fn serving(daemon: &Daemon, source: &str, before: &[i32]) -> (Client, i32) {
+pub fn serving(daemon: &Daemon, source: &str, before: &[i32]) -> (Client, i32) {
     let client = served_again(source, daemon);
     let found = super::common::poll_some(DEADLINE, "the serving process", || {
         daemon.serving_pid_for(&client).or_else(|| {

@@ -116,7 +116,11 @@ const ROWS: &[Row] = &[
         "an address that is taken, absent or forbidden",
         ADDRESSES,
     ),
-    (27, "hundreds of children die at once", DEATHS),
+    (
+        27,
+        "hundreds of children die at once",
+        &["tests/faults/deaths.rs", "tests/faults/doubles.rs"],
+    ),
     (28, "a child is dead before its pid is known", BIRTHS),
     (29, "a signal between the look and the sleep", RACES),
     (30, "what a signal handler does", STORMS),
@@ -171,6 +175,11 @@ const ROWS: &[Row] = &[
     (51, "workers report while nobody listens", STOPPED),
     (52, "the supervisor hangs", MANAGER),
     (53, "a child that SIGKILL does not end", STOPPED),
+    (
+        54,
+        "guessing by crashes, since siblings share their layout",
+        &["tests/access/crashes.rs"],
+    ),
     (55, "a stop under load", STOPS),
     (56, "a stop with clients that never leave", STOPS),
     (57, "a socket file at the stop", ADDRESSES),
@@ -233,11 +242,6 @@ const ROWS: &[Row] = &[
 /// THE place for what is not shown: number, what goes wrong, and why not.
 const NOT_HERE: &[(u32, &str, &str)] = &[
     (
-        54,
-        "guessing by crashes, since siblings share their layout",
-        CRASHES,
-    ),
-    (
         58,
         "reload with a broken configuration",
         "there is no configuration file yet",
@@ -261,8 +265,6 @@ const NOT_HERE: &[(u32, &str, &str)] = &[
     (74, "out of memory, and the kernel chooses", MEMORY),
 ];
 
-const CRASHES: &str = "each crash is logged with its client (row 40), but nobody counts them by \
-    client, and a client that causes them is not kept out";
 const MEMORY: &str = "a child inherits the supervisor's oom_score_adj, and the supervisor is the \
     larger: the kernel may well choose it";
 

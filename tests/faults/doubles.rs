@@ -4,7 +4,7 @@
 use crate::common::client::is_timeout;
 use crate::common::design::FORK_DOUBLE;
 use crate::common::{
-    Builder, Client, DEADLINE, Signal, children, holds_within, need, poll_some, poll_until, proc,
+    Builder, Client, DEADLINE, Load, Signal, holds_within, need, poll_some, poll_until, proc,
     signal, zombies,
 };
 use crate::deaths::{A_WHILE, expect_answer, send};
@@ -27,7 +27,8 @@ fn row_19_the_intermediate_killed_before_its_fork() {
     for round in 0..3 {
         let mut doomed = send(daemon.addr(), round);
         let between = poll_some(DEADLINE, "the intermediate", || {
-            let mut born = children(daemon.pid()).into_iter();
+            // It lives as long as its clone(2) is held back.
+            let mut born = proc::quick_children(daemon.pid()).into_iter();
             born.rfind(|&pid| !proc::is_dead(pid))
         });
         let mut next = send(daemon.addr(), 100 + round);
@@ -89,5 +90,36 @@ fn row_19_a_failed_second_fork_serves_and_keeps_the_limit() {
         assert_eq!(held.len(), 2);
     }
     drop(held);
+    poll_until(DEADLINE, "no zombie", || zombies(daemon.pid()).is_empty());
+}
+
+/// Processes between are many and short-lived: they are buried as they come,
+/// however many clients are being served meanwhile.
+#[test]
+fn row_27_processes_between_do_not_pile_up_beside_many_clients() {
+    const HELD: usize = 300;
+    let daemon = Builder::new()
+        .args(FORK_DOUBLE.args)
+        .args(["--max-clients", "400"])
+        .start();
+    let mut held: Vec<Client> = (0..HELD).map(|_| Client::connect(daemon.addr())).collect();
+    for client in &mut held {
+        client.ping(b"served");
+    }
+    let load = Load::start(daemon.addr(), 16, 1);
+    let mut most = 0;
+    poll_until(DEADLINE * 3, "3,000 more are served", || {
+        let children = proc::quick_children(daemon.pid()).into_iter();
+        let dead = children.filter(|&pid| proc::state(pid) == Some('Z'));
+        most = dead.count().max(most);
+        load.done() >= 3000
+    });
+    load.stop().assert_all_complete();
+    // A few per turn of the supervisor's loop; where they were looked for at times
+    // only, hundreds.
+    assert!(most <= 200, "{most} at once");
+    for client in &mut held {
+        client.ping(b"all the while");
+    }
     poll_until(DEADLINE, "no zombie", || zombies(daemon.pid()).is_empty());
 }

@@ -9,9 +9,13 @@ use crate::error::{Error, Result};
 
 /// What was asked for.
 #[derive(Debug)]
-pub(super) enum Mode {
+pub enum Mode {
+    /// What is typed, or piped, there and back.
     Talk(Talk),
+    /// Echoes that are measured.
     Ping(ping::Plan),
+    /// One echo, and a line for a monitor unless `quiet`.
+    #[allow(missing_docs)]
     Check { plan: check::Plan, quiet: bool },
 }
 
