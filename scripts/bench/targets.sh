@@ -23,16 +23,27 @@ plan_pairs() {
         print r < 2 ? 2 : r > 20 ? 20 : r }')
 }
 
+# wants ROW...: whether one of these is to be measured: all are, unless --row said.
+wants() {
+    local row
+    [[ ${#rows[@]} -gt 0 ]] || return 0
+    for row; do
+        [[ " ${rows[*]} " != *" $row "* ]] || return 0
+    done
+    return 1
+}
+
 # targets: all rows, the cheap ones that nothing else can stand for first.
 targets() {
     note header "targets=yes" "held=$held"
     [[ -z $quick ]] || pair_rounds=1
-    idle_wakeups
-    memory
-    alive
+    wants wakeups && idle_wakeups
+    wants memory && memory
+    wants alive && alive
     plan_pairs 75
-    against_baselines
-    peers against_for_targets
+    wants crr rr stream && against_baselines
+    wants crr rr stream burst && peers against_for_targets
+    return 0
 }
 
 against_baselines() {
@@ -54,8 +65,8 @@ against_baselines() {
 
 # against_for_targets NAME CLASS SLOW: a peer's pairs, and the burst.
 against_for_targets() {
-    against_peer "$@"
-    [[ -n $3 ]] || return 0
+    wants crr rr stream && against_peer "$@"
+    [[ -n $3 ]] && wants burst || return 0
     start_echod "prefork, pool of 32" -q --start-servers 32 --min-spare-servers 32 --max-spare-servers 64
     duel "prefork, pool of 32" "$1" burst "$burst"
     stop "prefork, pool of 32"

@@ -56,7 +56,8 @@ struct Cli {
     #[arg(long)]
     lines: bool,
 
-    /// How long to go on; not with -n, nor for hold; 10s unless given
+    /// How long to go on, 10s unless given, not with -n; for hold how long to
+    /// keep all open, 0 unless given
     #[arg(short = 'd', long, value_name = "DURATION", value_parser = duration)]
     duration: Option<Duration>,
 
@@ -331,7 +332,10 @@ fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
         _ => return Err(Error::usage(cli.what.join(" "), "an address is missing")),
     };
     refuse(cli, mode, other.is_some())?;
-    let time = cli.duration.unwrap_or(DEFAULT_DURATION);
+    let time = cli.duration.unwrap_or(match mode {
+        Mode::Hold => Duration::ZERO,
+        _ => DEFAULT_DURATION,
+    });
     let (pairs, round) = ratio::rounds(time, cli.rounds);
     let bound = match (cli.count, other) {
         (Some(count), _) => Bound::Count(count),
@@ -373,11 +377,6 @@ fn refuse(cli: &Cli, mode: Mode, two: bool) -> Result<()> {
             mode == Mode::Hold && cli.count.is_some(),
             "-n",
             "hold echoes twice on each of -c connections",
-        ),
-        (
-            mode == Mode::Hold && cli.duration.is_some(),
-            "-d",
-            "hold ends when all connections echoed again",
         ),
         (
             mode == Mode::Hold && two,

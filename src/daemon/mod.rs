@@ -24,6 +24,7 @@ mod handover;
 mod inetd;
 mod intake;
 pub mod limits;
+pub mod machine;
 pub mod model;
 mod notify;
 mod offer;
@@ -414,7 +415,8 @@ fn say_what_starts(config: &Config, plan: &privileges::Plan, sockets: &Sockets, 
     if !sandbox.has_seccomp() && config.sandbox != SandboxPolicy::Off {
         warn!("no sandbox: this kernel offers no seccomp");
     }
-    if let Some(shortage) = limits::shortage(config) {
+    let keeps_root = plan.keeps_root(privileges::Current::now());
+    if let Some(shortage) = limits::shortage(config, keeps_root) {
         warn!("{shortage}");
     }
     for (i, name) in sockets.names.iter().enumerate() {

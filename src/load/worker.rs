@@ -74,6 +74,8 @@ pub struct Worker<'a> {
     opened: usize,
     parked: usize,
     holding: bool,
+    /// When a `hold` whose connections are all open echoes on them again.
+    release: Option<Instant>,
     ending: bool,
     progress: Progress,
     cpu: Option<(Instant, Duration)>,
@@ -110,6 +112,7 @@ impl<'a> Worker<'a> {
             opened: 0,
             parked: 0,
             holding: false,
+            release: None,
             ending: false,
             progress: Progress::default(),
             cpu: None,
@@ -507,13 +510,18 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// `hold`: when all threads have all connections open, echoes on each again.
+    /// `hold`: when all threads have had all connections open for as long as was
+    /// asked, echoes on each again.
     fn hold(&mut self) {
         if self.opened == self.slots.len() && self.parked == self.live && !self.ending {
             self.ending = true;
             self.board.opened();
         }
-        if !self.ending || !(self.board.all_opened() || self.board.stopped()) {
+        if self.ending && self.release.is_none() && self.board.all_opened() {
+            self.release = Some(self.io.now + self.plan.keep());
+        }
+        let over = self.release.is_some_and(|at| self.io.now >= at);
+        if !self.ending || !(over || self.board.stopped()) {
             return;
         }
         self.holding = true;
@@ -562,7 +570,7 @@ impl<'a> Worker<'a> {
             until = until.min(end);
         }
         if self.plan.mode == Mode::Hold && self.ending && !self.holding {
-            until = until.min(self.io.now + SOON);
+            until = until.min(self.release.unwrap_or(self.io.now + SOON));
         }
         let mut exact = false;
         if let Some(table) = &self.table {
