@@ -84,10 +84,22 @@ idle_wakeups() {
 # available: KiB.
 available() { sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo; }
 
+# at_rest: the same, once what the dead had has come back, within five seconds.
+at_rest() {
+    local now before=0 tries
+    for ((tries = 0; tries < 10; tries++)); do
+        now=$(available)
+        [[ $now -gt $((before + 1024)) ]] || break
+        before=$now
+        sleep 0.5
+    done
+    echo "$now"
+}
+
 # footprint SERVER CLIENTS: bytes of memory for each client held, both ends.
 footprint() {
     local before after
-    before=$(available)
+    before=$(at_rest)
     hold "${addr_of[$1]}" "$2"
     after=$(available)
     release
