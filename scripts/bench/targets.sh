@@ -17,10 +17,11 @@ plan_pairs() {
     seconds=$(awk -v left="$left" -v n="$1" -v r="$pair_rounds" -v most="$seconds" 'BEGIN {
         d = left / (n * 2 * r) - 0.06
         if (d < 0.1) d = 0.1
-        print d < most ? d : most }')
+        print (d < most ? d : most) }')
     pair_rounds=$(awk -v left="$left" -v n="$1" -v d="$seconds" 'BEGIN {
         r = int(left / (n * 2 * (d + 0.06)))
-        print r < 2 ? 2 : r > 20 ? 20 : r }')
+        if (r > 20) r = 20
+        print (r < 2 ? 2 : r) }')
 }
 
 # wants ROW...: whether one of these is to be measured: all are, unless --row said.
@@ -125,13 +126,17 @@ memory() {
 
 # alive: the rate beside so many connections over the rate without.
 alive() {
-    local round without with
+    local round without with seconds=$seconds
+    # Longer than what the births leave behind: the kernel's kdamond looks at
+    # new memory, and takes a third of a core for a second or two.
+    [[ -n $quick ]] || seconds=2
     start_echod many -q --max-clients "$((held + 1000))"
     for ((round = 1; round <= pair_rounds; round++)); do
         [[ $round -le 2 || $SECONDS -lt $((limit * 2 / 5)) ]] || break
         must alive "$round" many crr "$flight" alive=0
         without=$(last_rate)
         hold "${addr_of[many]}" "$held"
+        at_rest >/dev/null
         must alive "$round" many crr "$flight" "alive=$held"
         with=$(last_rate)
         release
