@@ -1,6 +1,6 @@
 //! Does the configuration fit this machine? Said once at start, and by `--check`.
 //!
-//! What is needed ([`Demand`]) and what there is ([`Machine`]) are compared in a
+//! What is needed (`Demand`) and what there is ([`Machine`]) are compared in a
 //! pure function. Costs are those of idle connections: see CAPACITY in echod(8).
 
 use super::machine::{Group, Machine};
@@ -19,14 +19,15 @@ const PROCESSES: u64 = 4;
 /// The kernel does not give these numbers to processes a second time
 /// (RESERVED_PIDS in its kernel/pid.c).
 const LOW_PIDS: u64 = 300;
-/// A thread's stack and the guard below it; and what a process has anyway.
-const MAPPINGS_PER_THREAD: u64 = 2;
+/// A thread's stack, its stack for signals, a guard to each, and its buffer; and
+/// what a process has anyway.
+const MAPPINGS_PER_THREAD: u64 = 5;
 const MAPPINGS: u64 = 100;
 
 /// Bytes that a process with an idle connection costs, its socket included.
-const PROCESS: u64 = 100 * 1024;
+const PROCESS: u64 = 110 * 1024;
 /// The same of a thread.
-const THREAD: u64 = 32 * 1024;
+const THREAD: u64 = 40 * 1024;
 /// Bytes of a descriptor's place in a table. A double-forked child has a copy of
 /// the supervisor's.
 const PLACE: u64 = 8;

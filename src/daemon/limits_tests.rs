@@ -35,18 +35,18 @@ fn just_enough(demand: &Demand) -> Machine {
 fn what_each_design_needs() {
     // tasks, descriptors, MiB
     for (words, tasks, descriptors, mib) in [
-        ("-c 20000", 20004, 26, 1954),
-        ("-c 20000 -m fork --reap ignore", 20004, 26, 1954),
-        ("-c 20000 -m fork --reap double-fork", 20004, 20026, 5006),
-        ("-c 20000 -m thread", 20004, 20026, 626),
+        ("-c 20000", 20004, 26, 2149),
+        ("-c 20000 -m fork --reap ignore", 20004, 26, 2149),
+        ("-c 20000 -m fork --reap double-fork", 20004, 20026, 5202),
+        ("-c 20000 -m thread", 20004, 20026, 782),
         (
             "-c 20000 --accept reuseport --start-servers 8",
             20004,
             40,
-            1954,
+            2149,
         ),
-        ("-c 20000 --accept pass", 20004, 26 + 64, 1954),
-        ("-c 20000 -l udp:h:1 -l unixgram:@x", 20008, 28, 1954),
+        ("-c 20000 --accept pass", 20004, 26 + 64, 2149),
+        ("-c 20000 -l udp:h:1 -l unixgram:@x", 20008, 28, 2150),
     ] {
         let demand = demand(&config(words));
         let found = (
@@ -56,7 +56,7 @@ fn what_each_design_needs() {
         );
         assert_eq!(found, (tasks, descriptors, mib), "{words}");
     }
-    assert_eq!(demand(&config("-c 9 -m thread")).mappings, 2 * 13 + 100);
+    assert_eq!(demand(&config("-c 9 -m thread")).mappings, 5 * 13 + 100);
     assert_eq!(demand(&config("-c 9")).backlog, None);
     let own = "--backlog 64 -l h:1 -l h:2,backlog=100 -l h:3,backlog=7";
     assert_eq!(demand(&config(own)).backlog, Some(100));
