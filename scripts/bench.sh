@@ -22,6 +22,8 @@ usage: scripts/bench.sh [OPTION]... [ADDR]
                   cuts rounds, never designs
   --peers         other echo servers that are installed, in pairs with echod
   --targets       the figures that echod is to reach, as a table; includes --peers
+  --row LOAD      only these rows of --targets: wakeups, memory, alive, crr, rr, stream,
+                  burst; repeatable
   --held N        clients held for --targets (default 2000)
   -o DIR          where the files go (default target/bench/DATE)
 USAGE
@@ -29,7 +31,7 @@ USAGE
 }
 
 here=$(cd "$(dirname "$0")" && pwd)
-quick='' models=() seconds='' rounds=1000 dir='' limit='' with_peers='' with_targets='' held=2000 target=''
+quick='' models=() rows=() seconds='' rounds=1000 dir='' limit='' with_peers='' with_targets='' held=2000 target=''
 while [[ $# -gt 0 ]]; do
     case $1 in
     --quick | --peers | --targets | -[!-]?*) ;;
@@ -45,6 +47,9 @@ while [[ $# -gt 0 ]]; do
     -o) dir=$2; shift ;;
     --time) limit=$2; shift ;;
     --held) held=$2; shift ;;
+    --row)
+        [[ $2 =~ ^(wakeups|memory|alive|crr|rr|stream|burst)$ ]] || usage
+        rows+=("$2") with_targets=yes; shift ;;
     -*) usage ;;
     *) [[ -z $target ]] || usage; target=$1 ;;
     esac

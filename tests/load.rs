@@ -112,6 +112,18 @@ fn hold_has_all_open_at_once_and_echoes_twice_on_each() {
 }
 
 #[test]
+fn hold_keeps_all_for_as_long_as_it_is_told() {
+    let addr = server(echo);
+    let args = ["hold", &addr, "-c", "20", "-t", "3", "-d", "300ms"];
+    let object = json(&args, 0);
+    assert_eq!(
+        (&object["held"], &object["complete"]),
+        (&20.into(), &20.into())
+    );
+    assert!(object["elapsed_s"].as_f64() >= Some(0.3), "{object}");
+}
+
+#[test]
 fn unix_sockets_are_loaded_by_path_and_by_abstract_name() {
     fn serve(listener: UnixListener) {
         thread::spawn(move || {
@@ -224,7 +236,7 @@ fn a_wrong_command_line_is_usage() {
         &[][..],
         &["crr"],
         &["h:1", "-c", "0"],
-        &["hold", "h:1", "-d", "1"],
+        &["hold", "h:1", "-n", "1"],
     ] {
         assert_eq!(echoload(args).status.code(), Some(64), "{args:?}");
     }

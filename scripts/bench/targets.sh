@@ -17,22 +17,34 @@ plan_pairs() {
     seconds=$(awk -v left="$left" -v n="$1" -v r="$pair_rounds" -v most="$seconds" 'BEGIN {
         d = left / (n * 2 * r) - 0.06
         if (d < 0.1) d = 0.1
-        print d < most ? d : most }')
+        print (d < most ? d : most) }')
     pair_rounds=$(awk -v left="$left" -v n="$1" -v d="$seconds" 'BEGIN {
         r = int(left / (n * 2 * (d + 0.06)))
-        print r < 2 ? 2 : r > 20 ? 20 : r }')
+        if (r > 20) r = 20
+        print (r < 2 ? 2 : r) }')
+}
+
+# wants ROW...: whether one of these is to be measured: all are, unless --row said.
+wants() {
+    local row
+    [[ ${#rows[@]} -gt 0 ]] || return 0
+    for row; do
+        [[ " ${rows[*]} " != *" $row "* ]] || return 0
+    done
+    return 1
 }
 
 # targets: all rows, the cheap ones that nothing else can stand for first.
 targets() {
     note header "targets=yes" "held=$held"
     [[ -z $quick ]] || pair_rounds=1
-    idle_wakeups
-    memory
-    alive
+    wants wakeups && idle_wakeups
+    wants memory && memory
+    wants alive && alive
     plan_pairs 75
-    against_baselines
-    peers against_for_targets
+    wants crr rr stream && against_baselines
+    wants crr rr stream burst && peers against_for_targets
+    return 0
 }
 
 against_baselines() {
@@ -54,8 +66,8 @@ against_baselines() {
 
 # against_for_targets NAME CLASS SLOW: a peer's pairs, and the burst.
 against_for_targets() {
-    against_peer "$@"
-    [[ -n $3 ]] || return 0
+    wants crr rr stream && against_peer "$@"
+    [[ -n $3 ]] && wants burst || return 0
     start_echod "prefork, pool of 32" -q --start-servers 32 --min-spare-servers 32 --max-spare-servers 64
     duel "prefork, pool of 32" "$1" burst "$burst"
     stop "prefork, pool of 32"
@@ -73,10 +85,22 @@ idle_wakeups() {
 # available: KiB.
 available() { sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo; }
 
+# at_rest: the same, once what the dead had has come back, within five seconds.
+at_rest() {
+    local now before=0 tries
+    for ((tries = 0; tries < 10; tries++)); do
+        now=$(available)
+        [[ $now -gt $((before + 1024)) ]] || break
+        before=$now
+        sleep 0.5
+    done
+    echo "$now"
+}
+
 # footprint SERVER CLIENTS: bytes of memory for each client held, both ends.
 footprint() {
     local before after
-    before=$(available)
+    before=$(at_rest)
     hold "${addr_of[$1]}" "$2"
     after=$(available)
     release
@@ -102,13 +126,17 @@ memory() {
 
 # alive: the rate beside so many connections over the rate without.
 alive() {
-    local round without with
+    local round without with seconds=$seconds
+    # Longer than what the births leave behind: the kernel's kdamond looks at
+    # new memory, and takes a third of a core for a second or two.
+    [[ -n $quick ]] || seconds=2
     start_echod many -q --max-clients "$((held + 1000))"
     for ((round = 1; round <= pair_rounds; round++)); do
         [[ $round -le 2 || $SECONDS -lt $((limit * 2 / 5)) ]] || break
         must alive "$round" many crr "$flight" alive=0
         without=$(last_rate)
         hold "${addr_of[many]}" "$held"
+        at_rest >/dev/null
         must alive "$round" many crr "$flight" "alive=$held"
         with=$(last_rate)
         release

@@ -2,7 +2,7 @@
 
 use log::{info, warn};
 
-use super::privileges::Plan;
+use super::privileges::{Current, Plan};
 use super::sockets::Sockets;
 use super::{limits, offer, ready};
 use crate::addr::ListenSpec;
@@ -34,7 +34,8 @@ pub(super) fn say_what_starts(config: &Config, plan: &Plan, sockets: &Sockets, s
     if !sandbox.has_seccomp() && config.sandbox != SandboxPolicy::Off {
         warn!("no sandbox: this kernel offers no seccomp");
     }
-    if let Some(shortage) = limits::shortage(config) {
+    let keeps_root = plan.keeps_root(Current::now());
+    if let Some(shortage) = limits::shortage(config, keeps_root) {
         warn!("{shortage}");
     }
     for (i, name) in sockets.names.iter().enumerate() {

@@ -1,7 +1,9 @@
 //! Does the configuration fit this machine? Said once at start, and by `--check`.
+//!
+//! What is needed (`Demand`) and what there is ([`Machine`]) are compared in a
+//! pure function. Costs are those of idle connections: see CAPACITY in echod(8).
 
-use nix::sys::resource::{Resource, getrlimit};
-
+use super::machine::{Group, Machine};
 use super::{account, offer, privileges};
 use crate::addr::{Addr, ListenSpec};
 use crate::config::{Accept, Config, Model, Reap};
@@ -14,19 +16,54 @@ use crate::service::AT_ONCE;
 const DESCRIPTORS: u64 = 24;
 /// Processes beside the children: the supervisor, and a few of the user's own.
 const PROCESSES: u64 = 4;
+/// The kernel does not give these numbers to processes a second time
+/// (RESERVED_PIDS in its kernel/pid.c).
+const LOW_PIDS: u64 = 300;
+/// A thread's stack, its stack for signals, a guard to each, and its buffer; and
+/// what a process has anyway.
+const MAPPINGS_PER_THREAD: u64 = 5;
+const MAPPINGS: u64 = 100;
 
-/// A limit, what it is and what it would have to be.
+/// Bytes that a process with an idle connection costs, its socket included.
+const PROCESS: u64 = 110 * 1024;
+/// The same of a thread.
+const THREAD: u64 = 40 * 1024;
+/// Bytes of a descriptor's place in a table. A double-forked child has a copy of
+/// the supervisor's.
+const PLACE: u64 = 8;
+const MIB: u64 = 1024 * 1024;
+
+/// What a configuration needs when it is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Limit {
-    name: &'static str,
-    have: u64,
-    need: u64,
+struct Demand {
+    clients: u64,
+    /// Processes and threads.
+    tasks: u64,
+    descriptors: u64,
+    mappings: u64,
+    /// Bytes.
+    memory: u64,
+    /// The longest queue asked for, where one was.
+    backlog: Option<u32>,
 }
 
-/// The limits that are too low, in one line.
-pub fn shortage(config: &Config) -> Option<String> {
+/// A limit: what it is, what is in use of it, and what is needed beside that.
+struct Limit {
+    name: String,
+    have: Option<u64>,
+    used: u64,
+    need: u64,
+    unit: &'static str,
+}
+
+/// The limits that are too low for `config`, in one line. RLIMIT_NPROC is none
+/// for who `keeps_root`.
+pub fn shortage(config: &Config, keeps_root: bool) -> Option<String> {
+    lacking(&demand(config), &Machine::look(keeps_root))
+}
+
+fn demand(config: &Config) -> Demand {
     let clients = config.max_clients as u64;
-    let channels = channels(config) as u64;
     let sockets = match config.model.accept() {
         Accept::Reuseport(sockets) => sockets as u64,
         _ => 1,
@@ -43,36 +80,27 @@ pub fn shortage(config: &Config) -> Option<String> {
     let desks = datagrams.iter().copied().filter(with_commands).count() * 3 * AT_ONCE;
     // Two generations of them, at a reload.
     let datagrams = 2 * (datagrams.len() + desks) as u64;
-    let processes = clients * each + datagrams + PROCESSES;
-    let soft = |resource| getrlimit(resource).map_or(u64::MAX, |(soft, _)| soft);
-    let limits = [
-        Limit {
-            name: "open files (ulimit -n)",
-            have: soft(Resource::RLIMIT_NOFILE),
-            need: DESCRIPTORS + config.listen.len() as u64 * 2 * sockets + channels,
-        },
-        Limit {
-            name: "processes (ulimit -u)",
-            have: soft(Resource::RLIMIT_NPROC),
-            need: processes,
-        },
-        Limit {
-            name: "tasks (pids.max of the control group)",
-            have: pids_max().unwrap_or(u64::MAX),
-            need: processes,
-        },
-        Limit {
-            name: "processes (kernel.pid_max)",
-            have: number_in("/proc/sys/kernel/pid_max").unwrap_or(u64::MAX),
-            need: processes + 300,
-        },
-    ];
-    describe(&limits, config.max_clients)
+    let tasks = clients * each + datagrams + PROCESSES;
+    let cost = match config.model {
+        Model::Thread | Model::Prethread { .. } => THREAD,
+        Model::Fork(Reap::DoubleFork) => PROCESS + clients * PLACE,
+        _ => PROCESS,
+    };
+    let threads = if config.model.is_threaded() { tasks } else { 0 };
+    let backlogs = streams.iter().map(|spec| spec.attrs.backlog);
+    Demand {
+        clients,
+        tasks,
+        descriptors: DESCRIPTORS + config.listen.len() as u64 * 2 * sockets + channels(config),
+        mappings: threads * MAPPINGS_PER_THREAD + MAPPINGS,
+        memory: tasks * cost,
+        backlog: backlogs.map(|own| own.or(config.backlog)).max().flatten(),
+    }
 }
 
 /// Descriptors that come and go with the supervisor's children.
-fn channels(config: &Config) -> usize {
-    match config.model {
+fn channels(config: &Config) -> u64 {
+    let channels = match config.model {
         Model::Fork(Reap::DoubleFork) => config.max_clients,
         // The one worker's sockets.
         model if model.is_threaded() => config.max_clients,
@@ -91,48 +119,97 @@ fn channels(config: &Config) -> usize {
             }
         }
         _ => 0,
+    };
+    channels as u64
+}
+
+/// What of `machine` is too low for `demand`, and by how much.
+fn lacking(demand: &Demand, machine: &Machine) -> Option<String> {
+    let limit = |name: &str, have, used, need| Limit {
+        name: name.to_owned(),
+        have,
+        used,
+        need,
+        unit: "",
+    };
+    let group = |what: &str, group: &Option<Group>, unit: u64| {
+        let path = group.as_ref().map_or("", |group| &group.path);
+        let part = |pick: fn(&Group) -> u64| group.as_ref().map(|group| pick(group) / unit);
+        let name = format!("{what} of the control group {path})");
+        (name, part(|g| g.most), part(|g| g.used).unwrap_or(0))
+    };
+    let mib = |name: &str, have, used| Limit {
+        unit: " MiB",
+        ..limit(name, have, used, demand.memory.div_ceil(MIB))
+    };
+    let pids = group("tasks (pids.max", &machine.pids, 1);
+    let memory = group("memory (memory.max", &machine.memory, MIB);
+    let running = machine.tasks;
+    let limits = [
+        limit(
+            "open files (ulimit -n)",
+            machine.open_files,
+            0,
+            demand.descriptors,
+        ),
+        limit(
+            "processes (ulimit -u)",
+            machine.user_processes,
+            0,
+            demand.tasks,
+        ),
+        limit(&pids.0, pids.1, pids.2, demand.tasks),
+        limit(
+            "processes (kernel.pid_max)",
+            machine.pid_max,
+            running + LOW_PIDS,
+            demand.tasks,
+        ),
+        limit(
+            "tasks (kernel.threads-max)",
+            machine.threads_max,
+            running,
+            demand.tasks,
+        ),
+        limit(
+            "mappings (vm.max_map_count)",
+            machine.mappings,
+            0,
+            demand.mappings,
+        ),
+        mib(
+            "memory (MemAvailable)",
+            machine.available.map(|bytes| bytes / MIB),
+            0,
+        ),
+        mib(&memory.0, memory.1, memory.2),
+    ];
+    let queue = demand.backlog.map(|backlog| {
+        let need = u64::from(backlog);
+        let queue = limit("queue (net.core.somaxconn)", machine.somaxconn, 0, need);
+        (backlog, queue)
+    });
+    let clients = describe(&format!("--max-clients {}", demand.clients), &limits);
+    let queue = queue.and_then(|(n, queue)| describe(&format!("a backlog of {n}"), &[queue]));
+    match (clients, queue) {
+        (Some(clients), Some(queue)) => Some(format!("{clients}; {queue}")),
+        (clients, queue) => clients.or(queue),
     }
 }
 
-fn describe(limits: &[Limit], clients: usize) -> Option<String> {
-    let short: Vec<_> = limits
-        .iter()
-        .filter(|limit| limit.have < limit.need)
-        .map(|limit| {
-            format!(
-                "{} is {}, needed are {}",
-                limit.name, limit.have, limit.need
-            )
-        })
-        .collect();
-    (!short.is_empty())
-        .then(|| format!("too low for --max-clients {clients}: {}", short.join("; ")))
+fn describe(what: &str, limits: &[Limit]) -> Option<String> {
+    let short: Vec<_> = limits.iter().filter_map(describe_one).collect();
+    (!short.is_empty()).then(|| format!("too low for {what}: {}", short.join("; ")))
 }
 
-/// The smallest pids.max on the way from our control group to the root.
-fn pids_max() -> Option<u64> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let (root, path) = groups.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':');
-        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
-        match controllers {
-            "" => Some(("/sys/fs/cgroup", path.to_owned())),
-            c if c.split(',').any(|c| c == "pids") => {
-                Some(("/sys/fs/cgroup/pids", path.to_owned()))
-            }
-            _ => None,
-        }
-    })?;
-    let group = std::path::Path::new(root).join(path.trim_start_matches('/'));
-    group
-        .ancestors()
-        .take_while(|dir| dir.starts_with(root))
-        .filter_map(|dir| number_in(dir.join("pids.max")))
-        .min()
-}
-
-fn number_in(path: impl AsRef<std::path::Path>) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+fn describe_one(limit: &Limit) -> Option<String> {
+    let Limit { name, unit, .. } = limit;
+    let have = limit.have?;
+    let need = limit.used + limit.need;
+    let more = need.checked_sub(have).filter(|more| *more > 0)?;
+    Some(format!(
+        "{name} is {have}{unit}, needed are {need}{unit}, {more}{unit} more"
+    ))
 }
 
 /// `--check`: everything that can be known without serving.
@@ -140,11 +217,8 @@ fn number_in(path: impl AsRef<std::path::Path>) -> Option<u64> {
 /// # Errors
 /// The first thing that would not work.
 pub fn check(config: &Config) -> Result<()> {
-    let plan = privileges::plan(
-        &config.identity,
-        privileges::Current::now(),
-        &account::System::new(),
-    )?;
+    let current = privileges::Current::now();
+    let plan = privileges::plan(&config.identity, current, &account::System::new())?;
     offer::refuse_root(config, &plan)?;
     offer::check_programs(config)?;
     for spec in config.listen.iter().skip(config.handed) {
@@ -168,7 +242,7 @@ pub fn check(config: &Config) -> Result<()> {
             "not a directory",
         ));
     }
-    match shortage(config) {
+    match shortage(config, plan.keeps_root(current)) {
         Some(shortage) => Err(Error::usage("limits", shortage).exit(Exit::Config)),
         None => Ok(()),
     }
@@ -185,16 +259,5 @@ fn directory_exists(path: &std::path::Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_line_names_each_limit_and_by_how_much() {
-        let limit = |name, have, need| Limit { name, have, need };
-        assert_eq!(describe(&[limit("a", 5, 5)], 9), None);
-        assert_eq!(
-            describe(&[limit("a", 4, 5), limit("b", 1, 1), limit("c", 2, 7)], 9).as_deref(),
-            Some("too low for --max-clients 9: a is 4, needed are 5; c is 2, needed are 7"),
-        );
-    }
-}
+#[path = "limits_tests.rs"]
+mod tests;

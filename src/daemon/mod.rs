@@ -28,6 +28,7 @@ mod inetd;
 mod inherited;
 mod intake;
 pub mod limits;
+pub mod machine;
 pub mod model;
 pub mod notify;
 mod offer;

@@ -5,9 +5,10 @@
 //! empty does not end while they keep dying. Asking about one pid costs 0.6 us.
 //! So the scoreboard's `ended` bits say whom to ask about, and the walk is made
 //! only for deaths that nobody announced: at once if SIGCHLD came and no
-//! announced child was found dead, else at most every 50 ms. Double-forked, the
-//! children that serve are not in the list at all, and of those that are each one is
-//! about to die, unannounced: there the walk is short, and always made.
+//! announced child was found dead, else at most every 50 ms, and less often when
+//! the walk is long. Double-forked, the children that serve are not in the list at
+//! all, and of those that are each one is about to die, unannounced: there the walk
+//! is short, and always made.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +22,11 @@ use super::scoreboard::{Scoreboard, Slot};
 use crate::config::Reap;
 use crate::sys::shm::Pile;
 
-/// How long an unannounced death may go unseen, when there are many children.
+/// How long an unannounced death may go unseen, when there are many children: so
+/// long for each [`LONG`] of them. With other work beside it, a walk of 20,000
+/// takes 3 ms.
 const SWEEP: Duration = Duration::from_millis(50);
+const LONG: usize = 4096;
 /// From how many children on a sweep is too dear to make for each SIGCHLD.
 const MANY: usize = 256;
 /// Strangers reaped in one go, before orders are looked at again.
@@ -34,7 +38,8 @@ pub type Dead = Pile<(Slot, Gone)>;
 /// Knows when to look for the dead, and where.
 pub struct Reaper {
     how: Reap,
-    swept: Option<Instant>,
+    /// When the next sweep may be.
+    rested: Option<Instant>,
     sweep_due: bool,
     strangers: Vec<(Pid, Gone)>,
 }
@@ -44,7 +49,7 @@ impl Reaper {
     pub fn new(how: Reap) -> Self {
         Reaper {
             how,
-            swept: None,
+            rested: None,
             sweep_due: false,
             strangers: Vec::new(),
         }
@@ -57,12 +62,8 @@ impl Reaper {
 
     /// When a sweep is due that was put off.
     pub fn wakes_at(&self) -> Option<Instant> {
-        let rest = match self.how {
-            Reap::DoubleFork => Duration::ZERO,
-            _ => SWEEP,
-        };
         self.sweep_due
-            .then(|| self.swept.map_or_else(Instant::now, |at| at + rest))
+            .then(|| self.rested.unwrap_or_else(Instant::now))
     }
 
     /// Finds the dead and adds them to `dead`; their slots are still held.
@@ -82,10 +83,13 @@ impl Reaper {
             board.ended(|slot| add(dead, self.ask(slot, children)));
         }
         self.sweep_due |= signalled;
-        let rested = self.swept.is_none_or(|at| now >= at + SWEEP);
-        let short = self.how == Reap::DoubleFork || children.alive() < MANY;
-        if rested || (dead.is_empty() && short) {
-            self.swept = Some(now);
+        let walk = match self.how {
+            Reap::DoubleFork => 0,
+            _ => children.alive(),
+        };
+        let rested = self.rested.is_none_or(|at| now >= at);
+        if rested || (dead.is_empty() && walk < MANY) {
+            self.rested = Some(now + pause(walk));
             self.sweep_due = self.sweep(children, dead);
         }
     }
@@ -143,6 +147,14 @@ impl Reaper {
                 Ok(status) => gone(status).map(|(_, gone)| (slot, gone)),
             };
         }
+    }
+}
+
+/// From one sweep to the next.
+fn pause(children: usize) -> Duration {
+    match children {
+        0 => Duration::ZERO,
+        _ => SWEEP * (1 + children / LONG) as u32,
     }
 }
 

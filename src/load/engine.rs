@@ -96,11 +96,16 @@ struct Looks<'a> {
     samples: Vec<Sample>,
     /// Until the next one, from the beginning.
     next: Duration,
+    /// How long the last one took.
+    cost: Duration,
 }
 
 /// The first look under load comes after this time, each later one at 64
 /// times that: even a short run has one, and a long one is not disturbed.
 const LOOK: Duration = Duration::from_millis(30);
+/// Among twenty thousand processes a look takes a second of a processor: it is
+/// put off until that is this small a part of the run.
+const SHARE: u32 = 100;
 
 impl<'a> Looks<'a> {
     fn new(plan: &Plan, around: &'a Around) -> Self {
@@ -111,11 +116,14 @@ impl<'a> Looks<'a> {
                 .map(|(_, server)| server),
             samples: Vec::new(),
             next: LOOK,
+            cost: Duration::ZERO,
         }
     }
 
     fn look(&mut self) {
+        let began = Instant::now();
         let sample = self.server.and_then(Server::sample);
+        self.cost = began.elapsed();
         // One that cannot be taken makes the others worthless.
         match sample {
             Some(sample) => self.samples.push(sample),
@@ -131,7 +139,7 @@ impl<'a> Looks<'a> {
         self.server?;
         match self.samples.is_empty() {
             true => Some(from),
-            false => Some(from + self.next),
+            false => Some(from + self.next.max(self.cost * SHARE)),
         }
     }
 

@@ -18,7 +18,8 @@ pub enum Mode {
     Hold,
 }
 
-/// When a run ends. [`Mode::Hold`] ends by itself.
+/// When a run ends. [`Mode::Hold`] ends by itself; its time is how long all are
+/// kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// After this long; each connection tries at least once.
@@ -87,6 +88,14 @@ impl Mode {
 }
 
 impl Plan {
+    /// How long a [`Mode::Hold`] keeps its connections before it echoes again.
+    pub fn keep(&self) -> Duration {
+        match self.bound {
+            Bound::Time(time) => time,
+            Bound::Count(_) => Duration::ZERO,
+        }
+    }
+
     /// Connections to open: none for which there is no work.
     pub fn slots(&self) -> u64 {
         match (self.mode, self.bound) {

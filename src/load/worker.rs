@@ -70,6 +70,8 @@ pub struct Worker<'a> {
     opened: usize,
     parked: usize,
     holding: bool,
+    /// When a `hold` whose connections are all open echoes on them again.
+    release: Option<Instant>,
     ending: bool,
     progress: Progress,
     cpu: Option<(Instant, Duration)>,
@@ -105,6 +107,7 @@ impl<'a> Worker<'a> {
             opened: 0,
             parked: 0,
             holding: false,
+            release: None,
             ending: false,
             progress: Progress::default(),
             cpu: None,
@@ -271,7 +274,7 @@ impl<'a> Worker<'a> {
             until = until.min(end);
         }
         if self.plan.mode == Mode::Hold && self.ending && !self.holding {
-            until = until.min(self.io.now + SOON);
+            until = until.min(self.release.unwrap_or(self.io.now + SOON));
         }
         let mut exact = false;
         if let Some(table) = &self.table {

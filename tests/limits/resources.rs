@@ -141,20 +141,24 @@ fn row_16_fork_enomem_keeps_clients_waiting() {
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// One with `pids.max`; `None` where we may not make one, which is no fault of
-    /// the machine's: the test above shows the same by another failure.
-    fn of_pids() -> Option<ControlGroup> {
-        let name = format!("echod-test-{}", std::process::id());
-        for root in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
-            let dir = Path::new(root).join(&name);
+    /// One with a file of this name; `None` where we may not make one, which is
+    /// no fault of the machine's: other tests show the same by another failure.
+    fn with(controller: &str, file: &str) -> Option<ControlGroup> {
+        let name = format!("echod-test-{}-{file}", std::process::id());
+        let roots = [
+            format!("/sys/fs/cgroup/{controller}"),
+            "/sys/fs/cgroup".to_owned(),
+        ];
+        for root in roots {
+            let dir = Path::new(&root).join(&name);
             if fs::create_dir(&dir).is_ok() {
                 let group = ControlGroup(dir);
-                if group.0.join("pids.max").exists() {
+                if group.0.join(file).exists() {
                     return Some(group);
                 }
             }
         }
-        println!("skipped: no control group for pids can be made here");
+        println!("skipped: no control group with {file} can be made here");
         None
     }
 
@@ -182,7 +186,10 @@ impl Drop for ControlGroup {
 /// As with `TasksMax` in a unit: the limit is not one user's but the service's.
 #[test]
 fn row_16_pids_max_keeps_clients_waiting() {
-    let Some(group) = need_root().then(ControlGroup::of_pids).flatten() else {
+    let Some(group) = need_root()
+        .then(|| ControlGroup::with("pids", "pids.max"))
+        .flatten()
+    else {
         return;
     };
     let daemon = Builder::new()
@@ -193,6 +200,35 @@ fn row_16_pids_max_keeps_clients_waiting() {
     // The supervisor and its two.
     group.set("pids.max", 3);
     fork_fails(&daemon, "EAGAIN", || group.set("pids.max", "max"));
+}
+
+/// Both kinds of group, in whichever version is here.
+#[test]
+fn row_23_check_names_the_control_group_that_is_too_small() {
+    if !need_root() {
+        return;
+    }
+    for (controller, file, limit, about) in [
+        ("pids", "pids.max", 100, "tasks (pids.max"),
+        ("memory", "memory.max", 40 << 20, "memory (memory.max"),
+        (
+            "memory",
+            "memory.limit_in_bytes",
+            40 << 20,
+            "memory (memory.max",
+        ),
+    ] {
+        let Some(group) = ControlGroup::with(controller, file) else {
+            continue;
+        };
+        group.set(file, limit);
+        let check = Builder::new().bare().under(group.enter()).args(["--check"]);
+        let done = check.run(DEADLINE);
+        let name = group.0.file_name().expect("a name").to_string_lossy();
+        let said = format!("{about} of the control group /{name}) is ");
+        assert_eq!(done.status.code(), Some(78), "{}", done.stderr);
+        assert!(done.stderr.contains(&said), "{}", done.stderr);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::common::{Builder, DEADLINE, Daemon, echo_once, need, skipped};
+use crate::common::{Builder, DEADLINE, Daemon, echo_once, need, need_root, skipped};
 use crate::refused;
 
 fn only<S: AsRef<str>>(words: &[S]) -> Builder {
@@ -194,6 +194,66 @@ fn check_exits_78_for_what_does_not_fit_this_machine() {
         );
     }
     refused(only(&["-t", "--backlog", "x"]), 64, &["--backlog"]);
+}
+
+/// No machine has numbers for four million processes beside its own, nor room
+/// for them.
+#[test]
+fn check_names_each_limit_that_is_too_low_and_by_how_much() {
+    let said = refused(
+        only(&["-t", "-c", "4194304"]),
+        78,
+        &["--max-clients 4194304"],
+    );
+    for limit in ["(kernel.pid_max)", "(kernel.threads-max)", "(MemAvailable)"] {
+        let about = said.split("; ").find(|about| about.contains(limit));
+        let about = about.unwrap_or_else(|| panic!("{limit} is missing: {said}"));
+        let number = |after: &str| -> u64 {
+            let at = about
+                .find(after)
+                .unwrap_or_else(|| panic!("{after}: {about}"));
+            let digits = about[at + after.len()..].split(|c: char| !c.is_ascii_digit());
+            digits
+                .map(str::to_owned)
+                .next()
+                .and_then(|n| n.parse().ok())
+                .expect(about)
+        };
+        let (have, need) = (number(" is "), number("needed are "));
+        let more = about.rsplit(", ").next().expect("a part");
+        assert!(more.starts_with(&(need - have).to_string()), "{about}");
+    }
+}
+
+#[test]
+fn check_holds_the_backlog_against_the_kernels_longest_queue() {
+    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
+    let most: u64 = most.trim().parse().expect("a number");
+    let check = |backlog: u64| only(&["-t", "-l", &format!("127.0.0.1:0,backlog={backlog}")]);
+    assert_eq!(check(most).run(DEADLINE).status.code(), Some(0));
+    let parts = [
+        format!(
+            "a backlog of {}: queue (net.core.somaxconn) is {most}",
+            most + 5
+        ),
+        format!("needed are {}, 5 more", most + 5),
+    ];
+    refused(check(most + 5), 78, &[&parts[0], &parts[1]]);
+}
+
+/// setrlimit(2): RLIMIT_NPROC binds a user, and not root.
+#[test]
+fn row_23_a_limit_of_processes_is_the_users() {
+    if !need_root() || !need("prlimit") {
+        return;
+    }
+    let check = |words: &[&str]| only(words).under(["prlimit", "--nproc=100:100"]);
+    let line = "too low for --max-clients 512: processes (ulimit -u) is 100, \
+                needed are 516, 416 more";
+    refused(check(&["-t"]), 78, &[line]);
+    refused(check(&["-t"]).uid(65533), 78, &[line]);
+    let root = check(&["-t", "--allow-root"]).run(DEADLINE);
+    assert!(!root.stderr.contains("ulimit -u"), "{}", root.stderr);
 }
 
 #[test]

@@ -15,6 +15,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TICK: Duration = Duration::from_millis(20);
+/// Clients on their way at once: fewer than any backlog.
+const TOGETHER: usize = 64;
+/// Clients that share an address.
+const EACH: usize = 4000;
 
 /// A TCP port of loopback that was free a moment ago, for servers that cannot
 /// pick one and tell.
@@ -46,8 +50,13 @@ fn ask(addr: SocketAddr) -> io::Result<()> {
 }
 
 fn echo(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
-    let mut back = vec![0; message.len()];
     stream.write_all(message)?;
+    answer(stream, message)
+}
+
+/// Reads what was sent.
+fn answer(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let mut back = vec![0; message.len()];
     stream.read_exact(&mut back)?;
     if back == message {
         Ok(())
@@ -59,18 +68,28 @@ fn echo(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Connects `clients` clients, each echoed once so that it has its process,
+/// Connects `clients` clients, has each echo once so that it has its process,
 /// says `held` on standard output and keeps them until it is killed. They come
-/// from an address of their own: the load beside them needs the ports.
+/// from addresses of their own: the load beside them needs the ports.
 pub fn hold(addr: SocketAddr, clients: usize) -> Result<(), String> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| error.to_string())?;
     let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     let from = 1 + (std::process::id() % 250) as u8;
-    let mut held = Vec::with_capacity(clients);
-    for number in 0..clients {
-        let client = client(addr, Ipv4Addr::new(127, 1, 0, from))
-            .map_err(|error| format!("client {} of {clients}: {error}", number + 1))?;
-        held.push(client);
+    let mut held: Vec<TcpStream> = Vec::with_capacity(clients);
+    while held.len() < clients {
+        // Some at once: one after the other each would wait for its turn of a
+        // processor that has other work.
+        let begun = held.len();
+        let failed = |error| format!("client {} of {clients}: {error}", begun + 1);
+        for _ in begun..clients.min(begun + TOGETHER) {
+            // Finding a free port takes bind(2) ever longer.
+            let each = Ipv4Addr::new(127, 1, (held.len() / EACH) as u8, from);
+            let client = client(addr, each);
+            held.push(client.map_err(failed)?);
+        }
+        for client in &mut held[begun..] {
+            answer(client, b"\n").map_err(failed)?;
+        }
     }
     println!("held");
     loop {
@@ -84,7 +103,7 @@ fn client(addr: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {
         _ => TcpStream::connect(addr)?,
     };
     stream.set_read_timeout(Some(PATIENCE))?;
-    echo(&mut stream, b"\n")?;
+    stream.write_all(b"\n")?;
     Ok(stream)
 }
 

@@ -39,7 +39,10 @@ pub(super) fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
         _ => return Err(Error::usage(cli.what.join(" "), "an address is missing")),
     };
     refuse(cli, mode, other.is_some())?;
-    let time = cli.duration.unwrap_or(DEFAULT_DURATION);
+    let time = cli.duration.unwrap_or(match mode {
+        Mode::Hold => Duration::ZERO,
+        _ => DEFAULT_DURATION,
+    });
     let (pairs, round) = ratio::rounds(time, cli.rounds);
     let bound = match (cli.count, other) {
         (Some(count), _) => Bound::Count(count),
@@ -81,11 +84,6 @@ fn refuse(cli: &Cli, mode: Mode, two: bool) -> Result<()> {
             mode == Mode::Hold && cli.count.is_some(),
             "-n",
             "hold echoes twice on each of -c connections",
-        ),
-        (
-            mode == Mode::Hold && cli.duration.is_some(),
-            "-d",
-            "hold ends when all connections echoed again",
         ),
         (
             mode == Mode::Hold && two,
@@ -192,7 +190,12 @@ mod tests {
         assert_eq!(plan.target.to_string(), "unix:@e");
         assert_eq!((plan.connections, plan.size), (3, 2048..=3072));
         assert_eq!(plan.timeout, Duration::from_millis(200));
-        assert_eq!(typed("hold h:1").unwrap().mode, Mode::Hold);
+        let kept = typed("hold h:1 -d 5").unwrap();
+        assert_eq!(
+            (kept.mode, kept.keep()),
+            (Mode::Hold, Duration::from_secs(5))
+        );
+        assert!(typed("hold h:1").unwrap().keep().is_zero());
     }
 
     #[test]
@@ -227,7 +230,6 @@ mod tests {
             "h:1 -d 5 -n 5",
             "h:1 -n 0",
             "h:1 --timeout 1us",
-            "hold h:1 -d 5",
             "hold h:1 -n 5",
             "nowhere",
         ] {

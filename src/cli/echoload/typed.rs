@@ -40,7 +40,8 @@ pub(super) struct Cli {
     #[arg(long)]
     pub(super) lines: bool,
 
-    /// How long to go on; not with -n, nor for hold; 10s unless given
+    /// How long to go on, 10s unless given, not with -n; for hold how long to
+    /// keep all open, 0 unless given
     #[arg(short = 'd', long, value_name = "DURATION", value_parser = duration)]
     pub(super) duration: Option<Duration>,
 

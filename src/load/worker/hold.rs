@@ -1,5 +1,6 @@
 //! Holding: all connections are opened, a few at a time, and echo once; when
-//! every thread has all of its own open, each echoes again.
+//! every thread has had all of its own open for as long as was asked, each echoes
+//! again.
 
 use std::time::Instant;
 
@@ -32,13 +33,18 @@ impl Worker<'_> {
         }
     }
 
-    /// When all threads have all connections open, echoes on each again.
+    /// When all threads have had all connections open for as long as was asked,
+    /// echoes on each again.
     pub(super) fn hold(&mut self) {
         if self.opened == self.slots.len() && self.parked == self.live && !self.ending {
             self.ending = true;
             self.board.opened();
         }
-        if !self.ending || !(self.board.all_opened() || self.board.stopped()) {
+        if self.ending && self.release.is_none() && self.board.all_opened() {
+            self.release = Some(self.io.now + self.plan.keep());
+        }
+        let over = self.release.is_some_and(|at| self.io.now >= at);
+        if !self.ending || !(over || self.board.stopped()) {
             return;
         }
         self.holding = true;
