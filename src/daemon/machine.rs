@@ -56,13 +56,18 @@ impl Machine {
             pid_max: kernel("kernel/pid_max"),
             threads_max: kernel("kernel/threads-max"),
             tasks: tasks().unwrap_or(0),
-            mappings: kernel("vm/max_map_count"),
+            mappings: mappings(),
             somaxconn: kernel("net/core/somaxconn"),
             available: field(&memory, "MemAvailable:").map(|kib| kib * 1024),
             pids: least_room(&groups, "pids", tasks_of),
             memory: least_room(&groups, "memory", memory_of),
         }
     }
+}
+
+/// vm.max_map_count, proc_sys_vm(5).
+pub fn mappings() -> Option<u64> {
+    number(Path::new("/proc/sys/vm/max_map_count"))
 }
 
 /// proc_loadavg(5): the fourth word is `running/all`.

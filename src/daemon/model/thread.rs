@@ -32,9 +32,9 @@ use super::prethread::Hand;
 use crate::config::{Model, PoolLimits, SandboxPolicy, ThreadAccept};
 use crate::daemon::backoff::Backoff;
 use crate::daemon::child::{self, Leave, Terms, leave};
-use crate::daemon::confine;
 use crate::daemon::pool::Pool;
 use crate::daemon::seats::{Seat, Seats};
+use crate::daemon::{confine, limits, machine};
 use crate::net::connection::End;
 use crate::sys::process;
 
@@ -62,8 +62,10 @@ fn work(
     model: Model,
 ) -> Result<Leave, Errno> {
     let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
-    let limits = confine::let_go(terms, listeners, [lifeline, seats.room()]);
-    let limits = confine::with_threads(limits, seats.count());
+    // Read while files can be opened yet.
+    let most_threads = limits::threads(machine::mappings());
+    let worker = confine::let_go(terms, listeners, [lifeline, seats.room()]);
+    let worker = confine::with_threads(worker, seats.count());
     let crew = Crew::new(terms, seats)?;
     // The threads' lifeline: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -77,7 +79,7 @@ fn work(
     if waits_at_the_gate(model) {
         gate.open()?;
     }
-    let entered = terms.sandbox.enter_for_threads(limits).is_ok();
+    let entered = terms.sandbox.enter_for_threads(worker).is_ok();
     if !entered && terms.policy == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }
@@ -107,6 +109,7 @@ fn work(
             look_from: 0,
             seatless: false,
             held: None,
+            most_threads,
             thread_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
             accept_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
         };
@@ -133,6 +136,8 @@ struct Post<'scope, 'env> {
     seatless: bool,
     /// `thread`: accepted, and no thread could be started for it.
     held: Option<(Client, Seat)>,
+    /// More could not live.
+    most_threads: usize,
     thread_wait: Backoff,
     accept_wait: Backoff,
 }

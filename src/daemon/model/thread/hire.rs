@@ -117,6 +117,9 @@ impl<'scope> Post<'scope, '_> {
         fn unload<T>(load: &Mutex<Option<T>>) -> Option<T> {
             load.lock().unwrap_or_else(PoisonError::into_inner).take()
         }
+        if self.crew.roster().alive >= self.most_threads {
+            return Err((Some(load), Errno::ENOMEM));
+        }
         // Shared, because what a closure owns is lost with it when no thread
         // can be had.
         let load = Arc::new(Mutex::new(Some(load)));
