@@ -5,9 +5,12 @@
 //! `None` otherwise (see proc(5)).
 
 use std::fs;
+use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use super::{DEADLINE, poll_until};
 
 /// One line of /proc/PID/stat.
 #[derive(Clone, Debug)]
@@ -106,6 +109,20 @@ pub fn fd_targets(pid: i32) -> Option<Vec<(i32, String)>> {
         Some((number, target.to_string_lossy().into_owned()))
     };
     Some(entries.filter_map(|entry| read(entry.ok()?)).collect())
+}
+
+/// strace(1) with these words on a process that runs, from when it is attached.
+pub fn strace(pid: i32, words: &[&str]) -> Child {
+    let strace = Command::new("strace")
+        .args(words)
+        .args(["-p", &pid.to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("strace");
+    poll_until(DEADLINE, "strace is attached", || {
+        status(pid, "TracerPid").is_some_and(|tracer| tracer != "0")
+    });
+    strace
 }
 
 /// One value of /proc/PID/status, as text.

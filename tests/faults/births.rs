@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::common::design::{FORK_WAIT, PREFORK, PREFORK_REUSE, pool, side_by_side};
@@ -40,17 +39,11 @@ fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
         .start();
     let idle = || daemon.role("echod-idle");
     poll_until(DEADLINE, "the pool", || idle().len() == 6);
-    let mut strace = Command::new("strace")
-        .args(["-f", "-qq", "-ttt", "-o", &trace])
-        .args(["-e", "trace=fork,clone,clone3,seccomp"])
-        .args(["-e", "inject=seccomp:error=ENOMEM:when=1+"])
-        .args(["-p", &daemon.pid().to_string()])
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("strace");
-    poll_until(DEADLINE, "strace is attached", || {
-        proc::status(daemon.pid(), "TracerPid").is_some_and(|pid| pid != "0")
-    });
+    let calls = "trace=fork,clone,clone3,seccomp";
+    let fault = "inject=seccomp:error=ENOMEM:when=1+";
+    let file = ["-f", "-qq", "-ttt", "-o", &trace];
+    let words = [&file[..], &["-e", calls, "-e", fault]].concat();
+    let mut strace = proc::strace(daemon.pid(), &words);
     for pid in idle() {
         signal(pid, Signal::SIGKILL);
     }

@@ -2,7 +2,6 @@
 //! not even SIGKILL ends.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::design::{FORK_DOUBLE, FORK_WAIT, PREFORK, PREFORK_REUSE, pool, side_by_side};
@@ -140,21 +139,7 @@ fn row_53_a_child_that_will_not_die_is_named_and_left() {
     }
     let daemon = Builder::new().args(FORK_WAIT.args).start();
     let (mut client, pid) = daemon.connect_served();
-    let mut strace = Command::new("strace")
-        .args([
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=none",
-            "-p",
-            &pid.to_string(),
-        ])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace");
-    poll_until(DEADLINE, "strace is attached", || {
-        proc::status(pid, "TracerPid").is_some_and(|pid| pid != "0")
-    });
+    let mut strace = proc::strace(pid, &["-o", "/dev/null", "-e", "trace=none"]);
     client.ping(b"traced");
     stop(strace.id().cast_signed());
     let start = Instant::now();

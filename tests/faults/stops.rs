@@ -1,6 +1,5 @@
 //! Stopping and resizing under load: nobody who was let in is turned out.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::design::{FORK_WAIT, PREFORK, PREFORK_REUSE, pool};
@@ -139,16 +138,9 @@ fn row_55_a_listener_closed_early_cuts_nobody_who_is_served() {
     let daemon = Builder::new().args(FORK_WAIT.args).args(settle).start();
     let (first, _) = daemon.connect_served();
     let (mut second, _) = daemon.connect_served();
-    let mut strace = Command::new("strace")
-        .args(["-o", "/dev/null", "-e", "trace=setsockopt", "-e"])
-        .arg("inject=setsockopt:error=ENOPROTOOPT")
-        .args(["-p", &daemon.pid().to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace");
-    poll_until(DEADLINE, "strace is attached", || {
-        proc::status(daemon.pid(), "TracerPid").is_some_and(|pid| pid != "0")
-    });
+    let fault = "inject=setsockopt:error=ENOPROTOOPT";
+    let words = ["-o", "/dev/null", "-e", "trace=setsockopt", "-e", fault];
+    let mut strace = proc::strace(daemon.pid(), &words);
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("closed at once", DEADLINE);
     let peer = first.peer_name();

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::common::client::{is_timeout, tcp_addr};
@@ -257,17 +257,9 @@ fn row_17_no_accepted_client_is_closed_when_fork_fails() {
 
 /// From now on the forks of the supervisor and of its new children fail as told.
 fn inject_forks(daemon: &Daemon, fault: &str) -> std::process::Child {
-    let strace = Command::new("strace")
-        .args(["-f", "-o", "/dev/null", "-e", "trace=clone", "-e"])
-        .arg(format!("inject=?fork,clone,clone3:{fault}"))
-        .args(["-p", &daemon.pid().to_string()])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("strace");
-    poll_until(DEADLINE, "strace is attached", || {
-        proc::status(daemon.pid(), "TracerPid").is_some_and(|pid| pid != "0")
-    });
-    strace
+    let fault = format!("inject=?fork,clone,clone3:{fault}");
+    let words = ["-f", "-o", "/dev/null", "-e", "trace=clone", "-e", &fault];
+    proc::strace(daemon.pid(), &words)
 }
 
 /// The connection of a child that cannot fork again may end, but not its slot.
