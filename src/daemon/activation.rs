@@ -134,11 +134,17 @@ pub fn wanted(
     Ok(Wanted::Sockets(count, Some(names)))
 }
 
-/// A decimal number from 1, without a sign or a space.
-fn number(text: &OsString) -> Option<u32> {
+/// A decimal number, without a sign or a space.
+pub(super) fn decimal(text: &OsString) -> Option<u64> {
     let text = text.to_str()?;
     let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|&n| digits && n > 0)
+    text.parse().ok().filter(|_| digits)
+}
+
+/// One from 1.
+fn number(text: &OsString) -> Option<u32> {
+    let number = decimal(text).and_then(|number| u32::try_from(number).ok());
+    number.filter(|number| *number > 0)
 }
 
 fn garbage(name: &str, value: &OsString, why: &str) -> Error {

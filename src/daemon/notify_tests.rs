@@ -1,6 +1,7 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use super::asked::open;
 use super::*;
 
 /// A manager at an abstract name, and who tells it.

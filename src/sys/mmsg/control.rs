@@ -1,0 +1,161 @@
+//! What comes with a datagram beside its bytes: the name of its sender, and the
+//! control message that tells where it was sent to, which goes back with the reply
+//! (cmsg(3), ip(7), ipv6(7)).
+
+use std::mem::size_of;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+use libc::{c_int, c_uint, c_void, sockaddr_storage, socklen_t};
+
+/// Room for one control message of either family, as aligned as cmsg(3) wants.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
+pub(super) struct Control([u8; 64]);
+
+impl Control {
+    pub(super) const EMPTY: Control = Control([0; 64]);
+}
+
+/// Who sent a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// An Internet address.
+    Inet(SocketAddr),
+    /// A Unix socket with a name.
+    Unix,
+    /// A Unix socket without one: nobody can answer it.
+    Unnamed,
+}
+
+/// Where a datagram was sent to, as the kernel saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its destination address.
+    pub address: IpAddr,
+    /// Whether that is one machine's address, ours, rather than many machines'.
+    pub unicast: bool,
+    /// Index of the interface it came by.
+    pub interface: u32,
+}
+
+pub(super) fn sender(name: &sockaddr_storage, length: socklen_t) -> Sender {
+    let length = length as usize;
+    match c_int::from(name.ss_family) {
+        libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: a sockaddr_storage is large and aligned enough for any
+            // address; the family and length say that this one is here.
+            let v4 = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
+            Sender::Inet(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 if length >= size_of::<libc::sockaddr_in6>() => {
+            // SAFETY: as above.
+            let v6 = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
+            Sender::Inet(SocketAddr::V6(SocketAddrV6::new(
+                v6.sin6_addr.s6_addr.into(),
+                u16::from_be(v6.sin6_port),
+                v6.sin6_flowinfo,
+                v6.sin6_scope_id,
+            )))
+        }
+        libc::AF_UNIX if length > size_of::<libc::sa_family_t>() => Sender::Unix,
+        _ => Sender::Unnamed,
+    }
+}
+
+/// The control message that tells where a datagram was sent to.
+enum Info {
+    V4(*mut libc::in_pktinfo),
+    V6(*mut libc::in6_pktinfo),
+}
+
+fn info(header: &libc::msghdr) -> Option<Info> {
+    // SAFETY: the header is one the kernel filled in, or is all ours: its
+    // control buffer holds msg_controllen bytes of well-formed messages.
+    let first = unsafe { libc::CMSG_FIRSTHDR(header) };
+    if first.is_null() {
+        return None;
+    }
+    // SAFETY: CMSG_FIRSTHDR is null or points to a whole cmsghdr.
+    let (level, kind, length) =
+        unsafe { ((*first).cmsg_level, (*first).cmsg_type, (*first).cmsg_len) };
+    // SAFETY: pointer arithmetic within the control buffer, whose first message
+    // is at least a header long.
+    let data: *mut c_void = unsafe { libc::CMSG_DATA(first) }.cast();
+    // SAFETY: these only compute a length.
+    let (v4, v6) = unsafe {
+        (
+            libc::CMSG_LEN(size_of::<libc::in_pktinfo>() as c_uint),
+            libc::CMSG_LEN(size_of::<libc::in6_pktinfo>() as c_uint),
+        )
+    };
+    match (level, kind) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) if length >= v4 as usize => {
+            Some(Info::V4(data.cast()))
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= v6 as usize => {
+            Some(Info::V6(data.cast()))
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn asked(header: &libc::msghdr) -> Option<Asked> {
+    match info(header)? {
+        Info::V4(info) => {
+            // SAFETY: `info` has seen that a whole in_pktinfo is there; read
+            // unaligned, for cmsg(3) promises no alignment.
+            let info = unsafe { info.read_unaligned() };
+            let address = Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr));
+            Some(Asked {
+                address: address.into(),
+                // For one's own address the kernel gives both alike; what was
+                // sent to many it would answer from an address of its own.
+                unicast: info.ipi_addr.s_addr == info.ipi_spec_dst.s_addr,
+                interface: info.ipi_ifindex.cast_unsigned(),
+            })
+        }
+        Info::V6(info) => {
+            // SAFETY: as above, an in6_pktinfo.
+            let info = unsafe { info.read_unaligned() };
+            let address = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+            Some(Asked {
+                address: address.into(),
+                unicast: !address.is_multicast(),
+                interface: info.ipi6_ifindex,
+            })
+        }
+    }
+}
+
+/// Makes of "it came to this address by that interface" "send it from this
+/// address": by any interface, as routes have it, but for an address that means
+/// something on one link only.
+pub(super) fn turn_round(header: &mut libc::msghdr) {
+    match info(header) {
+        Some(Info::V4(info)) => {
+            // SAFETY: as in `asked`, and `header` is borrowed mutably.
+            unsafe {
+                let mut value = info.read_unaligned();
+                value.ipi_ifindex = 0;
+                info.write_unaligned(value);
+            }
+        }
+        Some(Info::V6(info)) => {
+            // SAFETY: as above.
+            unsafe {
+                let mut value = info.read_unaligned();
+                let address = Ipv6Addr::from(value.ipi6_addr.s6_addr);
+                if !address.is_unicast_link_local() {
+                    value.ipi6_ifindex = 0;
+                }
+                info.write_unaligned(value);
+            }
+        }
+        None => {
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+        }
+    }
+    header.msg_flags = 0;
+}
