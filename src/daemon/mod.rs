@@ -236,6 +236,10 @@ fn supervisor(
         Ok(sandbox) => sandbox,
         Err(error) => return Err(Box::new((error, sockets))),
     };
+    let datagrams = !sockets.datagrams.is_empty();
+    if let Err(error) = confine::lighten_children(&config, &sandbox, datagrams) {
+        return Err(Box::new((error, sockets)));
+    }
     let seats = config
         .model
         .is_threaded()

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod caps;
+pub mod clock;
 pub mod dispositions;
 pub mod env;
 pub mod epoll;

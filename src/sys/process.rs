@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
 use super::raw;
@@ -52,6 +52,22 @@ pub fn fork_bare(child: impl FnOnce() -> i32) -> Result<Pid, Errno> {
     match unsafe { raw::fork() }? {
         0 => exit(child()),
         pid => Ok(Pid::from_raw(pid)),
+    }
+}
+
+/// Does a child that does this still leave of its own will, and find it true?
+///
+/// # Errors
+/// fork(2)'s.
+pub fn survives(this: impl Fn() -> bool) -> Result<bool, Errno> {
+    let child = fork(|| i32::from(!this()))?;
+    loop {
+        match waitpid(child, None) {
+            Ok(status) => return Ok(status == WaitStatus::Exited(child, 0)),
+            Err(Errno::EINTR) => {}
+            // SIGCHLD was ignored by whoever started us: no status to be had.
+            Err(_) => return Ok(false),
+        }
     }
 }
 
@@ -237,8 +253,6 @@ fn close_range(first: u32, last: u32) {
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::wait::waitpid;
-
     use super::*;
 
     #[test]

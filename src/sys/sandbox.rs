@@ -15,7 +15,6 @@ pub mod calls;
 mod filter;
 
 use nix::errno::Errno;
-use nix::sys::wait::{WaitStatus, waitpid};
 use seccompiler::BpfProgram;
 
 pub use calls::Need;
@@ -153,6 +152,11 @@ impl Sandbox {
         }
     }
 
+    /// Is the form strict mode?
+    pub fn is_strict(&self) -> bool {
+        matches!(self.one, One::Strict)
+    }
+
     /// How the start line names it.
     pub fn name(&self) -> &'static str {
         match (&self.one, &self.lasting) {
@@ -178,26 +182,13 @@ fn probe_one() -> Result<One, Errno> {
     let Ok(one) = filter::permit(&list(Kind::One, &[])) else {
         return Ok(One::Off);
     };
-    if survives(|| raw::enter_strict_mode().is_ok())? {
+    if process::survives(|| raw::enter_strict_mode().is_ok())? {
         return Ok(One::Strict);
     }
-    if survives(|| apply(&one).is_ok())? {
+    if process::survives(|| apply(&one).is_ok())? {
         return Ok(One::Bpf(one));
     }
     Ok(One::Off)
-}
-
-/// Does a child that enters this way still leave of its own will?
-fn survives(enter: impl Fn() -> bool) -> Result<bool, Errno> {
-    let child = process::fork(|| i32::from(!enter()))?;
-    loop {
-        match waitpid(child, None) {
-            Ok(status) => return Ok(status == WaitStatus::Exited(child, 0)),
-            Err(Errno::EINTR) => {}
-            // SIGCHLD was ignored by whoever started us: no status to be had.
-            Err(_) => return Ok(false),
-        }
-    }
 }
 
 fn compile(needs: &[Need]) -> Option<Filter> {

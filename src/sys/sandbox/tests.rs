@@ -1,5 +1,7 @@
 //! Tests of [`super`], in forked children: a sandbox cannot be left.
 
+use nix::sys::wait::{WaitStatus, waitpid};
+
 use super::*;
 use nix::sys::signal::Signal;
 
