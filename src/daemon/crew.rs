@@ -119,6 +119,7 @@ impl Crew {
             tally: &post.tally,
             epoch: self.epoch,
             bound: post.socket.as_ref()?.has_one_address(),
+            address: post.socket.as_ref()?.own_address(),
             last,
         })
     }

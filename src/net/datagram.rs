@@ -7,7 +7,7 @@
 //! [`DatagramSocket::unlink`] removes a socket file. Knows no process and no
 //! datagram: `sys::mmsg` moves those.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -137,6 +137,14 @@ impl DatagramSocket {
         match self.kind {
             Kind::Udp(bound) => !bound.ip().is_unspecified(),
             Kind::Unix(_) => true,
+        }
+    }
+
+    /// The Internet address that all it receives was sent to, if it is bound to one.
+    pub fn own_address(&self) -> Option<IpAddr> {
+        match self.kind {
+            Kind::Udp(bound) if self.has_one_address() => Some(bound.ip()),
+            Kind::Udp(_) | Kind::Unix(_) => None,
         }
     }
 

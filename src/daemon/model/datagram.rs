@@ -13,6 +13,7 @@
 //!
 //! Where datagrams name commands the same process works as `errand` says.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -20,14 +21,14 @@ use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
 use super::errand::{self, Desk};
+use super::judge::judge;
 use super::print::Print;
-use crate::access::{Client, Policy};
 use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
 use crate::daemon::confine;
 use crate::daemon::tally::Tally;
 use crate::net::drops::Reason;
-use crate::net::udp_guard::{Guard, Local};
+use crate::net::udp_guard::Guard;
 use crate::service::AT_ONCE;
 use crate::sys::mmsg::{Arrived, Batch, Sender, Wait};
 use crate::sys::{lifeline, process, sockopt};
@@ -58,6 +59,8 @@ pub struct Post<'a> {
     pub epoch: Instant,
     /// It has one address, from which all replies leave anyway.
     pub bound: bool,
+    /// That one, if it is an Internet address.
+    pub address: Option<IpAddr>,
     /// The word to go was given before it was forked.
     pub last: bool,
 }
@@ -165,7 +168,7 @@ impl Station<'_> {
     /// Is this one answered? Copies it out if so, counts it as dropped if not.
     pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> bool {
         let policy = self.terms.admission.policy();
-        match judge(datagram, policy, self.post.guard, now) {
+        match judge(datagram, policy, self.post.guard, self.post.address, now) {
             Err(reason) => self.drop(reason),
             Ok(()) => {
                 if let Some(copy) = &mut self.copy {
@@ -267,31 +270,6 @@ impl Worker<'_> {
             }
         }
         self.station.send(&mut self.batch);
-    }
-}
-
-/// Is this one answered? If not, why.
-fn judge(
-    datagram: &Arrived<'_>,
-    policy: &Policy,
-    guard: Option<&Guard>,
-    now: u64,
-) -> Result<(), Reason> {
-    if datagram.cut {
-        return Err(Reason::TooLarge);
-    }
-    let local = datagram.to.map(|to| Local {
-        unicast: to.unicast,
-        loopback: to.interface == LOOPBACK,
-    });
-    match (datagram.from, guard) {
-        (Sender::Unnamed, _) => Err(Reason::Unnamed),
-        // Before the guard: who is refused uses none of the rates.
-        (Sender::Inet(from), _) if policy.rules.judge(Client::inet(from.ip())).is_err() => {
-            Err(Reason::Refused)
-        }
-        (Sender::Inet(from), Some(guard)) => guard.judge(from, local, now),
-        _ => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ mod errand;
 pub mod fork;
 pub mod gate;
 pub mod inbox;
+mod judge;
 pub mod prefork;
 pub mod prethread;
 mod print;
