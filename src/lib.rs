@@ -88,10 +88,10 @@
 //!   such a call now and then only: [`daemon::child`]'s `serve_only`,
 //!   [`net::connection`], every [`service::Service`]. Timeouts are therefore the
 //!   socket's own, durations the supervisor's.
-//! - **A supervisor of such children has no time-stamp counter.** RDTSC is its
-//!   death, in the vdso as elsewhere. The standard library's clocks are led past it,
-//!   those that a C library reads for itself (gettimeofday(3), its resolver) are
-//!   not: [`sys::clock`].
+//! - **A supervisor of such children has no time-stamp counter and no vdso.** To use
+//!   either is its death. The standard library's clocks are led past them; those
+//!   that a C library reads for itself (gettimeofday(3), its resolver) are not:
+//!   [`sys::clock`].
 //! - **Strict mode permits write(2) to any open descriptor.** Everything but the
 //!   connection is closed first: `let_go` in [`daemon::child`].
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no

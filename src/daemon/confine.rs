@@ -73,8 +73,8 @@ pub(super) fn sandbox(config: &Config) -> Result<Sandbox> {
 
 /// Spares the children what they have no use for, where each serves one connection
 /// in strict mode: the time-stamp counter, which they may not read, and the vdso
-/// that reads it. A command would inherit the one and a datagram worker misses the
-/// other.
+/// that reads it. A command would inherit the one, and a datagram worker would miss
+/// the other.
 ///
 /// # Errors
 /// fork(2)'s.
@@ -85,7 +85,6 @@ pub(super) fn lighten_children(config: &Config, sandbox: &Sandbox, datagrams: bo
         return Ok(());
     }
     if clock::forgo_counter().map_err(|e| Error::os("fork", "", e))? {
-        memory::keep_vdso_from_children();
         debug!("no process of ours reads the time-stamp counter");
     }
     Ok(())

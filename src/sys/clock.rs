@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::process;
+use super::{memory, process};
 
 /// clock_gettime(2), by the system call.
 ///
@@ -31,20 +31,32 @@ pub unsafe extern "C" fn __wrap_clock_gettime(
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as libc::c_int }
 }
 
-/// Gives the counter up, for this process and for every child, program and all;
-/// there is then no time but by [`__wrap_clock_gettime`]. Where that is not linked
-/// in, as a child finds out first, or the processor has no such thing, nothing
-/// changes; tells which.
+/// Gives the counter up, for this process and for every child, program and all, and
+/// with it the vdso, which reads it: from then on there is no time but by
+/// [`__wrap_clock_gettime`]. Where that is not linked in, as a child finds out first,
+/// or the processor has no such thing, nothing changes; tells which.
 ///
 /// # Errors
 /// fork(2)'s.
 pub fn forgo_counter() -> Result<bool, Errno> {
     let lives = process::survives(|| {
-        let forgone = refuse();
+        let forgone = forgo();
+        // What else a C library may have from the vdso, and a hash map asks for.
+        let mut byte = 0u8;
+        // SAFETY: a live byte.
+        let random = unsafe { libc::getrandom((&raw mut byte).cast(), 1, 0) };
         let _ = Instant::now();
-        forgone
+        forgone && random == 1
     })?;
-    Ok(lives && refuse())
+    Ok(lives && forgo())
+}
+
+fn forgo() -> bool {
+    let forgone = refuse();
+    if forgone {
+        memory::unmap_vdso();
+    }
+    forgone
 }
 
 /// PR_SET_TSC: reading the counter is SIGSEGV from now on. Of x86 alone.

@@ -31,16 +31,21 @@ pub fn refuse_huge_pages() {
     let _ = set_thp_disable(true);
 }
 
-/// Keeps the kernel's page of code and its data (vdso(7)) out of children to come:
-/// three mappings, and dear ones, that fork(2) copies and exit(2) takes down (4 us
-/// together). For children that ask for time by system calls, or not at all.
-/// Without /proc nothing happens.
-pub fn keep_vdso_from_children() {
+/// Takes the code and data that the kernel lends each program (vdso(7)) out of this
+/// one, and so out of children to come: three mappings, and dear ones, that fork(2)
+/// copies and exit(2) takes down (6 us together). For a process that asks the kernel
+/// itself what it asks that for. Without /proc nothing happens; nor in a dynamic
+/// program, whose libraries have more uses for it than can be known here.
+pub fn unmap_vdso() {
+    if !cfg!(target_feature = "crt-static") {
+        return;
+    }
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     for (start, end) in maps.lines().filter_map(vdso) {
-        // SAFETY: a mapping of the kernel's, and no byte of it changes; a child
-        // that calls what is not there dies, which is the caller's to prevent.
-        unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_DONTFORK) };
+        // SAFETY: a whole mapping of the kernel's, to which no reference exists;
+        // who calls what is not there any more dies, which is the caller's to
+        // prevent.
+        unsafe { libc::munmap(start as *mut _, end - start) };
     }
 }
 
