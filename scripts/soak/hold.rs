@@ -35,15 +35,13 @@ fn hold(design: &Design, n: u64) -> Row {
     Traffic::start(&hold).report(DEADLINE * 10);
     holds_within(DEADLINE, buried);
     let watch = Watch::start(&daemon);
-    let before = available_kib();
+    let before = at_rest_kib();
     let start = Instant::now();
     let mut traffic = Traffic::start(&hold);
     let (mut most, mut cost) = (0, 0);
     while traffic.runs() {
-        let now = children(daemon.pid()).len() as u64;
-        if now > most {
-            (most, cost) = (now, before.saturating_sub(available_kib()));
-        }
+        most = most.max(children(daemon.pid()).len() as u64);
+        cost = cost.max(before.saturating_sub(available_kib()));
         std::thread::sleep(Duration::from_millis(50));
     }
     let report = traffic.report(DEADLINE);
@@ -60,6 +58,20 @@ fn hold(design: &Design, n: u64) -> Row {
     }
     watch.finish(&mut row);
     row
+}
+
+/// [`available_kib`], once what the dead had has come back: within ten seconds.
+fn at_rest_kib() -> u64 {
+    let mut before = 0;
+    for _ in 0..20 {
+        let now = available_kib();
+        if now <= before + 1024 {
+            return now;
+        }
+        before = now;
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    before
 }
 
 /// What the system could still give away: MemAvailable of proc(5).
