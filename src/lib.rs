@@ -90,7 +90,7 @@
 //!   socket's own, durations the supervisor's.
 //! - **A supervisor of such children has no time-stamp counter and no vdso.** To use
 //!   either is its death. The standard library's clocks are led past them; those
-//!   that a C library reads for itself (gettimeofday(3), its resolver) are not:
+//!   that a C library reads for itself (its resolver does) are not:
 //!   [`sys::clock`].
 //! - **Strict mode permits write(2) to any open descriptor.** Everything but the
 //!   connection is closed first: `let_go` in [`daemon::child`].
