@@ -3,7 +3,7 @@
 //! Strict mode takes the counter from a process (`disable_TSC` in Linux's
 //! kernel/seccomp.c), and the kernel writes CR4 whenever a processor switches
 //! between one that may read it and one that may not. A hypervisor that
-//! intercepts that write (on AMD each does) makes it cost 4 us, four times a
+//! intercepts that write (KVM on AMD does) makes it cost 4 us, four times a
 //! connection. A supervisor that may not read it either is spared most of them,
 //! since it and its children mostly run in turns, and they are born without it.
 //!
