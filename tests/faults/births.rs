@@ -24,6 +24,10 @@ fn most_forks_in_a_second(trace: &str) -> usize {
     times.iter().map(within).max().unwrap_or(0)
 }
 
+/// Workers of the pool below: with those that replace them before the first has
+/// died at birth, and those after 0.1, 0.3 and 0.7 s, fewer than ten a second.
+const POOL: usize = 4;
+
 /// Workers that the kernel gives no sandbox, until it does again.
 #[test]
 fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
@@ -34,11 +38,11 @@ fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
     let trace = builder.path("trace");
     let daemon = builder
         .args(PREFORK_REUSE.args)
-        .args(pool(6, 6, 6))
+        .args(pool(POOL, POOL, POOL))
         .args(["--sandbox", "strict"])
         .start();
     let idle = || daemon.role("echod-idle");
-    poll_until(DEADLINE, "the pool", || idle().len() == 6);
+    poll_until(DEADLINE, "the pool", || idle().len() == POOL);
     let calls = "trace=fork,clone,clone3,seccomp";
     let fault = "inject=seccomp:error=ENOMEM:when=1+";
     let file = ["-f", "-qq", "-ttt", "-o", &trace];
@@ -68,7 +72,7 @@ fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
     strace.wait().expect("strace");
     let mut got = [0; 4];
     std::io::Read::read_exact(&mut waiting, &mut got).expect("served by itself");
-    poll_until(DEADLINE, "the pool is full again", || idle().len() >= 5);
+    poll_until(DEADLINE, "the pool is full again", || idle().len() >= POOL);
 }
 
 /// strace holds the supervisor back in its fork, so that the child is killed
