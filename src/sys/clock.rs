@@ -8,8 +8,8 @@
 //! since it and its children mostly run in turns, and they are born without it.
 //!
 //! But clock_gettime(3) reads the counter, in the page of code that the kernel
-//! lends (vdso(7)). So the daemon asks the kernel itself: `build.rs` has the
-//! linker put [`__wrap_clock_gettime`] in the place of each call of that name,
+//! lends (vdso(7)). So the daemon asks the kernel itself: `scripts/build.rs` has
+//! the linker put [`__wrap_clock_gettime`] in the place of each call of that name,
 //! those of the standard library too.
 
 use std::time::Instant;
