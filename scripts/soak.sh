@@ -9,17 +9,17 @@
 #   scripts/soak.sh --all          every scenario at its full size: over an hour
 #   scripts/soak.sh S1 S3 --time 5m --seed 862
 #   scripts/soak.sh S1 S3 --peers  and what other servers lose of the same
-#   scripts/soak.sh --readme       also writes the card into README.md
+#   scripts/soak.sh --results      also writes the card into scripts/soak/RESULTS.md
 #
 # The scenarios are scripts/soak/*.rs.
 set -eu
 cd "$(dirname "$0")/.."
 
-readme=
+results=
 for word in "$@"; do
     shift
     case $word in
-    --readme) readme=yes ;;
+    --results) results=yes ;;
     -h) set -- "$@" --help ;;
     *) set -- "$@" "$word" ;;
     esac
@@ -29,7 +29,7 @@ trap 'rm -f "$card"' EXIT
 status=0
 cargo bench --quiet --bench soak -- "$@" >"$card" || status=$?
 cat "$card"
-if [ "$readme" ] && [ "$status" = 0 ]; then
-    scripts/readme.sh 'report card' "$card"
+if [ "$results" ] && [ "$status" = 0 ]; then
+    scripts/results.sh 'report card' "$card"
 fi
 exit "$status"
