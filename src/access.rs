@@ -5,8 +5,7 @@
 use ipnet::IpNet;
 
 use crate::addr::Peer;
-use crate::config::Rate;
-use crate::values;
+use crate::values::{self, Rate};
 
 mod rules;
 mod source;

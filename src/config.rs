@@ -1,18 +1,23 @@
 //! What a command line means: checked once, immutable, owned by everyone.
 //!
 //! [`crate::cli`] holds what was typed; `Config` holds what it means. After
-//! it exists nothing is validated again. This module knows no system call.
+//! it exists nothing is validated again. What is one of several words here is so on
+//! the command line, too: the first line of each is its help. This module knows no
+//! system call.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use crate::access;
 use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
+use crate::values::{Ports, Rate};
 
 mod model;
 
-pub use model::{Accept, Model, PoolLimits, Reap, ThreadAccept};
+pub use model::{Accept, Model, ModelName, PoolLimits, Reap, ThreadAccept};
 
 /// Everything echod was asked to be.
 #[derive(Clone, Debug)]
@@ -64,11 +69,11 @@ pub struct Config {
 }
 
 /// What is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServiceKind {
-    /// What comes is sent back.
+    /// what comes is sent back (RFC 862)
     Echo,
-    /// A line names a command, whose output comes back.
+    /// a line names one of --allow-command
     Command,
 }
 
@@ -104,13 +109,13 @@ impl Config {
 }
 
 /// What happens to a client beyond `max_clients`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// It waits in the kernel's accept queue.
+    /// wait in the accept queue
     Queue,
-    /// It is accepted and closed.
+    /// accept and close
     Close,
-    /// It is accepted and reset.
+    /// accept and reset
     Reset,
 }
 
@@ -136,19 +141,6 @@ pub struct UdpLimits {
     pub refuse_ports: Option<Ports>,
 }
 
-/// So many in such a time, at least one in more than none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    /// How many.
-    pub count: u32,
-    /// In what time.
-    pub per: Duration,
-}
-
-/// Ranges of ports, both ends included.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ports(pub Vec<(u16, u16)>);
-
 /// Who we are once the sockets are open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -161,13 +153,13 @@ pub struct Identity {
 }
 
 /// How far a serving child is locked in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SandboxPolicy {
-    /// Refuse to serve without a sandbox.
+    /// refuse to serve without one
     Strict,
-    /// Take what the kernel offers, and say what that is.
+    /// use what the kernel offers
     BestEffort,
-    /// None; for strace and gdb.
+    /// none, for strace and gdb
     Off,
 }
 
@@ -183,11 +175,11 @@ pub struct StopTimes {
 }
 
 /// What children do when the supervisor dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Orphans {
-    /// Serve their client to its end.
+    /// serve their client to its end
     Finish,
-    /// Die too.
+    /// die too
     Terminate,
 }
 
@@ -216,10 +208,10 @@ pub enum LogTarget {
 }
 
 /// The shape of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// for people
     Text,
-    /// One JSON object a line.
+    /// one object a line
     Json,
 }

@@ -2,8 +2,20 @@
 
 use std::time::Duration;
 
-use crate::config::{Ports, Rate};
 use crate::error::{Error, Result};
+
+/// So many in such a time, at least one in more than none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In what time.
+    pub per: Duration,
+}
+
+/// Ranges of ports, both ends included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ports(pub Vec<(u16, u16)>);
 
 /// `30s`, `5m`, `200ms`, `1h 30m`; a bare number is seconds, decimals allowed.
 ///

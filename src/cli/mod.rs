@@ -1,19 +1,12 @@
 //! What was typed: the command lines, by clap; and what it means.
 //!
-//! For echod, [`echod`] and [`names`] hold what can be typed, and `meaning` makes
-//! a [`crate::config`] of it; the rules between options are in `unusable`,
-//! `model`, `access` and `commands`. [`echoc`] and [`echoload`] each have a
+//! For echod, [`echod`] has what can be typed, what does not go together, and what
+//! the rest means: a [`crate::config`]. [`echoc`] and [`echoload`] each have a
 //! `typed` and a `meaning`, and are the programs too.
 
-mod access;
-mod commands;
 pub mod echoc;
 pub mod echod;
 pub mod echoload;
-mod meaning;
-mod model;
-pub mod names;
-mod unusable;
 
 use crate::error::{Error, Exit};
 

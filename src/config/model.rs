@@ -1,6 +1,23 @@
 //! The process designs of UNP vol. 1, chapter 30, side by side, and what each
 //! can be told.
 
+use clap::ValueEnum;
+
+/// A design by its name alone, as it is typed.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelName {
+    /// workers forked in advance each accept
+    Prefork,
+    /// the supervisor accepts and forks
+    Fork,
+    /// one worker, one client at a time
+    Iterative,
+    /// one worker, a thread for each connection
+    Thread,
+    /// one worker, a pool of threads
+    Prethread,
+}
+
 /// The process designs of UNP vol. 1, chapter 30, side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Model {
@@ -40,28 +57,28 @@ pub enum ThreadAccept {
 }
 
 /// How the workers of a pool come by a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {
-    /// All wait for the same sockets, the kernel wakes one (UNP row 2).
+    /// all wait on one queue, the kernel wakes one
     Shared,
-    /// One at a time waits, the others queue for a record lock (row 3).
+    /// one at a time waits, under a record lock
     Fcntl,
-    /// The same with a robust mutex in shared memory (row 4).
+    /// one at a time waits, under a mutex (between processes, a robust one)
     Mutex,
-    /// The supervisor accepts and passes the descriptor (row 5).
+    /// the supervisor (or main thread) accepts and passes the descriptor
     Pass,
-    /// So many sockets for each address, each with a queue of its own.
-    Reuseport(usize),
+    /// as many TCP sockets as --start-servers
+    Reuseport,
 }
 
 /// How the `fork` design gets rid of its dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reap {
-    /// SIGCHLD and waitpid(2).
+    /// SIGCHLD and waitpid
     Wait,
-    /// SIGCHLD ignored: the kernel reaps, nobody learns how a child ended.
+    /// SIGCHLD ignored, the kernel reaps
     Ignore,
-    /// The child forks again and leaves: init reaps the grandchild.
+    /// the child forks again, init reaps
     DoubleFork,
 }
 
@@ -93,14 +110,14 @@ impl Model {
                 Accept::Fcntl => "prefork, accept fcntl, a process per connection",
                 Accept::Mutex => "prefork, accept mutex, a process per connection",
                 Accept::Pass => "prefork, accept pass, a process per connection",
-                Accept::Reuseport(_) => "prefork, accept reuseport, a process per connection",
+                Accept::Reuseport => "prefork, accept reuseport, a process per connection",
             },
             Model::Prefork { accept, .. } => match accept {
                 Accept::Shared => "prefork, workers reused",
                 Accept::Fcntl => "prefork, accept fcntl, workers reused",
                 Accept::Mutex => "prefork, accept mutex, workers reused",
                 Accept::Pass => "prefork, accept pass, workers reused",
-                Accept::Reuseport(_) => "prefork, accept reuseport, workers reused",
+                Accept::Reuseport => "prefork, accept reuseport, workers reused",
             },
             Model::Thread => "thread, a thread per connection",
             Model::Prethread { accept, .. } => match accept {
@@ -118,6 +135,18 @@ impl Model {
             Model::Iterative | Model::Fork(_) | Model::Thread | Model::Prethread { .. } => {
                 Accept::Shared
             }
+        }
+    }
+
+    /// Sockets that each TCP address gets.
+    pub fn sockets_each(self) -> usize {
+        match self {
+            Model::Prefork {
+                accept: Accept::Reuseport,
+                pool,
+                ..
+            } => pool.start,
+            _ => 1,
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) fn needs(config: &Config) -> Vec<Need> {
     let passed = accept == Pass;
     let releases = processes && !passed && config.orphans == Orphans::Finish;
     let by_accept = match accept {
-        Shared | Reuseport(_) => None,
+        Shared | Reuseport => None,
         Fcntl => Some(Need::RecordLock),
         Mutex => Some(Need::Mutex),
         Pass => Some(Need::Message),

@@ -44,7 +44,7 @@ impl Generation {
                 let explain = no_lock("pthread_mutex_init", "--accept mutex");
                 Some(ProcessLock::mutex().map_err(explain)?)
             }
-            Accept::Shared | Accept::Pass | Accept::Reuseport(_) => None,
+            Accept::Shared | Accept::Pass | Accept::Reuseport => None,
         };
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
             .map_err(|errno| Error::os("pipe2", "", errno))?;

@@ -74,10 +74,7 @@ pub fn shortage(config: &Config, keeps_root: bool) -> Option<String> {
 
 fn demand(config: &Config) -> Demand {
     let clients = config.max_clients as u64;
-    let sockets = match config.model.accept() {
-        Accept::Reuseport(sockets) => sockets as u64,
-        _ => 1,
-    };
+    let sockets = config.model.sockets_each() as u64;
     // With a client of the command service come a helper and a command, and as
     // many with each of those that a datagram worker keeps.
     let with_commands = |spec: &&ListenSpec| config.runs_commands_at(spec);

@@ -1,7 +1,7 @@
 //! The sockets to serve at: opened or taken over, all of them or none.
 
 use crate::addr::ListenSpec;
-use crate::config::{Accept, Config};
+use crate::config::Config;
 use crate::error::Result;
 use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
 
@@ -26,10 +26,7 @@ pub(super) fn open(config: &Config, handed: Vec<Handed>) -> Result<Sockets> {
     let options = ListenOptions {
         backlog: config.backlog,
         timeouts: config.timeouts,
-        sockets: match config.model.accept() {
-            Accept::Reuseport(sockets) => sockets,
-            _ => 1,
-        },
+        sockets: config.model.sockets_each(),
     };
     let mut sockets = Sockets::default();
     for handed in handed {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::Rate;
+use crate::values::Rate;
 
 /// How far apart they are, and how much may come at once.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::*;
-use crate::config::Ports;
-use crate::config::Rate;
+use crate::values::Ports;
+use crate::values::Rate;
 
 const HERE: Option<Local> = Some(Local {
     unicast: true,
