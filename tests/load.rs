@@ -7,11 +7,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// Starts a server on a port of its own: a thread for each connection, which
@@ -338,6 +341,209 @@ fn a_rate_that_is_not_reached_is_said_first() {
     let first = report.lines().next().unwrap();
     assert!(first.contains("RATE NOT REACHED"), "{report}");
     assert!(!report.contains("closed loop"), "{report}");
+}
+
+/// Of 16 connections only 5 have something due in 5 s at 1 a second; the others
+/// must not send before, nor have latencies of nothing.
+#[test]
+fn an_open_loop_sends_nothing_before_it_is_due() {
+    let addr = server(echo);
+    for (mode, wanted) in [("rr", 5), ("crr", 5)] {
+        let args = [mode, &addr, "-R", "5", "-d", "1s"];
+        let object = json(&args, 0);
+        assert_eq!(object["complete"], wanted, "{object}");
+        assert!(object["latency_us"]["min"].as_f64() > Some(1.0), "{object}");
+    }
+    let args = [&addr, "-R", "3", "-d", "1s", "-c", "100"];
+    let object = json(&args, 0);
+    assert_eq!(object["complete"], 3, "{object}");
+    let args = [&addr, "-R", "4", "-d", "1s", "--warmup", "300ms", "-t", "3"];
+    let object = json(&args, 0);
+    assert_eq!(object["complete"], 4, "{object}");
+    // A count ends it when the last is back, not when another would be due.
+    let args = ["rr", &addr, "-R", "5", "-n", "3", "-c", "100"];
+    let object = json(&args, 0);
+    assert_eq!(object["complete"], 3, "{object}");
+}
+
+/// Connections that were seen at once by the server below.
+static SEEN: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn all_connections_are_open_before_an_open_loop_begins() {
+    let addr = server(|mut stream| {
+        let open = SEEN.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            // Others may still be on their way to a thread here, not to the port.
+            assert!(open > 0);
+            let _ = stream.write_all(&message);
+        }
+    });
+    let args = [&addr, "-R", "3", "-d", "1s", "-c", "200", "-t", "2"];
+    let object = json(&args, 0);
+    assert_eq!(object["complete"], 3, "{object}");
+    assert_eq!(SEEN.load(Ordering::SeqCst), 200, "{object}");
+}
+
+#[test]
+fn what_an_overloaded_open_loop_never_sent_is_counted() {
+    let addr = server(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            thread::sleep(Duration::from_millis(50));
+            let _ = stream.write_all(&message);
+        }
+    });
+    let args = [
+        &addr,
+        "-c",
+        "1",
+        "-d",
+        "300ms",
+        "-R",
+        "1000",
+        "--timeout",
+        "200ms",
+    ];
+    let object = json(&args, 75);
+    let (complete, dropped) = (&object["complete"], &object["dropped"]);
+    let all = complete.as_u64().unwrap() + dropped.as_u64().unwrap();
+    assert_eq!(all, 300, "{object}");
+    let p50 = object["latency_us"]["p50"].as_f64();
+    assert!(
+        p50 > Some(200_000.0),
+        "their wait is in the figures: {object}"
+    );
+}
+
+/// A process of echoload's that is running, and what becomes of it.
+fn start(args: &[&str]) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_echoload"))
+        .args(args)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn kill(child: &std::process::Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, signal).unwrap();
+}
+
+/// A signal ends it at once, whatever is on its way, with a report, and as a
+/// signal ends programs: a shell's loop must not go on.
+#[test]
+fn an_interrupted_run_reports_and_ends_by_the_signal() {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    let silent = server(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            ASKED.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        for mode in [&["rr"][..], &["crr"], &["rr", "-R", "50"], &["hold"]] {
+            let before = ASKED.load(Ordering::SeqCst);
+            let args = [mode, &[&silent, "-d", "60s", "--timeout", "60s", "--json"]];
+            let child = start(&args.concat());
+            while ASKED.load(Ordering::SeqCst) == before {
+                thread::yield_now();
+            }
+            kill(&child, signal);
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.signal(), Some(signal as i32), "{output:?}");
+            let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(object["interrupted"], true, "{object}");
+            assert_eq!(object["exit_status"], 128 + signal as i32, "{object}");
+            assert!(object["unfinished"].as_u64() >= Some(1), "{object}");
+            assert!(object["elapsed_s"].as_f64() < Some(50.0), "{object}");
+        }
+    }
+    let addr = server(echo);
+    assert_eq!(json(&[&addr, "-n", "5"], 0)["interrupted"], false);
+}
+
+/// A server that always sends a little more is no reason to go on for ever.
+#[test]
+fn a_slow_server_does_not_keep_a_run_from_its_end() {
+    let addr = server(|mut stream| {
+        let mut byte = [0; 1];
+        while let Ok(1) = stream.read(&mut byte) {
+            thread::sleep(Duration::from_millis(20));
+            if stream.write_all(&byte).is_err() {
+                break;
+            }
+        }
+    });
+    for args in [
+        &["stream", "-s", "4K"][..],
+        &["rr", "-s", "4K"],
+        &["crr", "-s", "4K"],
+        &["rr", "-s", "4K", "-R", "100"],
+    ] {
+        let always = [
+            addr.as_str(),
+            "-d",
+            "200ms",
+            "--timeout",
+            "300ms",
+            "-c",
+            "2",
+        ];
+        let begun = std::time::Instant::now();
+        let object = json(&[args, &always].concat(), 74);
+        assert!(object["timeout"].as_u64() >= Some(1), "{object}");
+        // 4 KiB at 50 bytes a second are 80 s.
+        assert!(begun.elapsed() < Duration::from_secs(30), "{object}");
+    }
+}
+
+/// What echoload itself did not do in time is not the server's.
+#[test]
+fn its_own_stall_is_no_latency_and_no_timeout() {
+    static ANSWERS: AtomicU64 = AtomicU64::new(0);
+    let addr = server(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            ANSWERS.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(1));
+            let _ = stream.write_all(&message);
+        }
+    });
+    for mode in [
+        &["rr"][..],
+        &["rr", "-R", "200"],
+        &["crr", "-R", "100", "-t", "2"],
+    ] {
+        let before = ANSWERS.load(Ordering::SeqCst);
+        let args = [&addr, "-c", "4", "-d", "1s", "--timeout", "1s", "--json"];
+        let child = start(&[mode, &args].concat());
+        while ANSWERS.load(Ordering::SeqCst) < before + 10 {
+            thread::yield_now();
+        }
+        kill(&child, Signal::SIGSTOP);
+        thread::sleep(Duration::from_secs(2));
+        kill(&child, Signal::SIGCONT);
+        let output = child.wait_with_output().unwrap();
+        let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(object["timeout"], 0, "{object}");
+        let held_up = object["generator_held_up_s"].as_f64();
+        assert!(held_up > Some(1.5), "{object}");
+        let latency = object["latency_us"]["max"].as_f64();
+        assert!(latency < Some(1_000_000.0), "{object}");
+        assert!(object["elapsed_s"].as_f64() < Some(2.5), "{object}");
+    }
+}
+
+#[test]
+fn a_datagram_without_an_answer_is_no_case_for_a_longer_wait() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = format!("udp:{}", socket.local_addr().unwrap());
+    let (_, complaints) = load(&[&addr, "-n", "1", "--timeout", "50ms"], 69);
+    assert!(complaints.contains("--udp-rate"), "{complaints}");
+    assert!(!complaints.contains("--timeout"), "{complaints}");
 }
 
 #[test]

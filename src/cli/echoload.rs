@@ -9,14 +9,14 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use clap::Parser;
 use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{flag, low_level};
 
+use super::Unparsed;
 use crate::error::{Error, Exit, Result};
 use crate::load::outcomes::Outcomes;
 use crate::load::progress::{self, Progress};
@@ -28,7 +28,7 @@ use crate::load::{self, Around, Plan, Rounds, Target, hgrm, json};
 mod meaning;
 mod typed;
 
-use typed::Cli;
+use typed::{Cli, Typed};
 
 /// How often a terminal is told.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,21 +53,16 @@ pub fn main() -> ExitCode {
 ///
 /// # Errors
 /// The text of --help or --version, or one usage error.
-pub fn parse(
-    argv: impl IntoIterator<Item = OsString>,
-) -> std::result::Result<Plan, std::result::Result<String, Error>> {
+pub fn parse(argv: impl IntoIterator<Item = OsString>) -> std::result::Result<Plan, Unparsed> {
     typed(argv).map(|(_, plan, _)| plan)
 }
 
-/// All of it: the options, the plan and, of two servers, the other.
-type Typed = (Cli, Plan, Option<Rounds>);
-
 fn typed(
     argv: impl IntoIterator<Item = OsString>,
-) -> std::result::Result<Typed, std::result::Result<String, Error>> {
-    let cli = Cli::try_parse_from(argv).map_err(|error| super::explain(&error))?;
-    let (plan, rounds) = meaning::plan(&cli).map_err(Err)?;
-    Ok((cli, plan, rounds))
+) -> std::result::Result<(Cli, Plan, Option<Rounds>), Unparsed> {
+    let typed = Typed::parse(argv)?;
+    let (plan, rounds) = meaning::plan(&typed).map_err(Err)?;
+    Ok((typed.cli, plan, rounds))
 }
 
 fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {
@@ -82,14 +77,20 @@ fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {
     let around = Around {
         outcomes: outcomes.as_ref(),
         watcher: every.map(|every| (every, &tell as _)),
-        stop: stop_flag()?,
+        interrupt: Arc::default(),
         servers: servers(cli, plan, rounds)?,
     };
+    catch(&around.interrupt)?;
     let status = match rounds {
         None => one(cli, plan, &around, hdr)?,
         Some(rounds) => two(cli, plan, rounds, &around)?,
     };
+    let signal = i32::try_from(around.interrupt.load(Relaxed));
     outcomes.map_or(Ok(()), Outcomes::close)?;
+    if let Ok(signal @ 1..) = signal {
+        // A shell's loop goes on after a program that merely says 130.
+        let _ = low_level::emulate_default_handler(signal);
+    }
     Ok(status)
 }
 
@@ -130,22 +131,26 @@ fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit>
     Ok(done.status(plan))
 }
 
-/// A flag that the first INT or TERM sets: the report is then of what was done.
-/// The second has its default effect.
-fn stop_flag() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::<AtomicBool>::default();
+/// The first INT or TERM sets `interrupt`: the report is then of what was done,
+/// and the program ends by that signal. The second has its default effect.
+fn catch(interrupt: &Arc<AtomicUsize>) -> Result<()> {
+    let caught = Arc::default();
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+        flag::register_conditional_default(signal, Arc::clone(&caught))
+            .and_then(|_| {
+                let number = signal.unsigned_abs() as usize;
+                flag::register_usize(signal, Arc::clone(interrupt), number)
+            })
+            .and_then(|_| flag::register(signal, Arc::clone(&caught)))
             .map_err(|error| Error::usage("sigaction", error).exit(Exit::Os))?;
     }
-    Ok(stop)
+    Ok(())
 }
 
 /// Whose processor time can be told.
 fn servers(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Vec<(Target, Server)>> {
     let mut servers = Vec::new();
-    if let Some(pid) = cli.server_pid {
+    if let Some(pid) = cli.server_pid.and_then(|pid| i32::try_from(pid).ok()) {
         servers.push((plan.target.clone(), Server::of_pid(pid)?));
     }
     for target in [Some(&plan.target), rounds.map(|rounds| &rounds.other)]

@@ -8,6 +8,8 @@ pub mod echoc;
 pub mod echod;
 pub mod echoload;
 
+use std::ops::RangeInclusive;
+
 use crate::error::{Error, Exit};
 
 /// A clap error as one line, or its help text; and the status to leave with.
@@ -21,4 +23,18 @@ pub fn explain(error: &clap::Error) -> Result<String, Error> {
     let line = words.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line).to_owned();
     Err(Error::usage(line, "see --help").exit(Exit::Usage))
+}
+
+/// A command line that is not to be run: help to print, or a usage error.
+pub type Unparsed = Result<String, Error>;
+
+/// A whole number of this range, and what to say of another.
+fn whole(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> + Clone {
+    move |text| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| digits);
+        number
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("a whole number, {} to {}", range.start(), range.end()))
+    }
 }

@@ -3,12 +3,12 @@
 //!
 //! A server that nobody has reached yet ends the run at the first refused
 //! connect: there is nothing to load. One that was reached and refuses later
-//! is tried until the end. Knows no socket.
+//! is tried until the end. An open loop begins when all its connections are
+//! open. Knows no socket.
 
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
@@ -18,36 +18,42 @@ use crate::load::progress::Progress;
 pub struct Board<'a> {
     /// When the run began.
     pub begun: Instant,
-    /// When the figures begin: after the warm-up.
-    pub from: Instant,
-    /// When no new unit begins.
-    pub until: Option<Instant>,
     /// Where units that fail are written down.
     pub outcomes: Option<&'a Outcomes>,
     /// What happened since somebody last looked, if anybody looks.
     pub progress: Option<Mutex<Progress>>,
+    /// When the load began.
+    start: OnceLock<Instant>,
+    warmup: Duration,
+    time: Option<Duration>,
     left: Option<AtomicU64>,
     opening: AtomicU64,
     connected: AtomicBool,
-    stop: Arc<AtomicBool>,
+    stop: AtomicBool,
+    interrupt: &'a AtomicUsize,
 }
 
 impl<'a> Board<'a> {
-    /// The board of `plan`, whose run begins now. Whoever sets `stop` ends it.
+    /// The board of `plan`, whose run begins now. A signal in `interrupt`
+    /// ends it, with whatever is on its way.
     pub fn new(
         plan: &Plan,
         outcomes: Option<&'a Outcomes>,
         watched: bool,
-        stop: Arc<AtomicBool>,
+        interrupt: &'a AtomicUsize,
     ) -> Self {
         let begun = Instant::now();
-        let from = begun + plan.warmup;
+        let start = OnceLock::new();
+        if !plan.opens_first() {
+            start.get_or_init(|| begun);
+        }
         Board {
             begun,
-            from,
-            until: match (plan.mode, plan.bound) {
+            start,
+            warmup: plan.warmup,
+            time: match (plan.mode, plan.bound) {
                 (Mode::Hold, _) | (_, Bound::Count(_)) => None,
-                (_, Bound::Time(time)) => Some(from + time),
+                (_, Bound::Time(time)) => Some(time),
             },
             outcomes,
             progress: watched.then(Mutex::default),
@@ -58,23 +64,40 @@ impl<'a> Board<'a> {
             },
             opening: AtomicU64::new(plan.workers()),
             connected: AtomicBool::new(false),
-            stop,
+            stop: AtomicBool::new(false),
+            interrupt,
         }
     }
 
-    /// May a connection make its `nth` attempt, counted from 0, which begins or
-    /// was due at `begin`?
-    pub fn take(&self, nth: u64, begin: Instant) -> bool {
-        if self.stopped() {
-            return false;
-        }
-        if let Some(left) = &self.left
-            && begin >= self.from
-        {
-            let one_less = |left: u64| left.checked_sub(1);
-            return left.fetch_update(Relaxed, Relaxed, one_less).is_ok();
-        }
-        self.until.is_none_or(|until| nth == 0 || begin < until)
+    /// When the load began; `None` until all connections are open, where they
+    /// are opened before it.
+    pub fn start(&self) -> Option<Instant> {
+        self.start.get().copied()
+    }
+
+    /// When the figures begin: after the warm-up.
+    pub fn from(&self) -> Option<Instant> {
+        self.start().map(|start| start + self.warmup)
+    }
+
+    /// When no new unit begins.
+    pub fn until(&self) -> Option<Instant> {
+        Some(self.from()? + self.time?)
+    }
+
+    /// Takes one of the units that are left to do; always true where they are
+    /// not counted.
+    pub fn take(&self) -> bool {
+        let one_less = |left: u64| left.checked_sub(1);
+        self.left
+            .as_ref()
+            .is_none_or(|left| left.fetch_update(Relaxed, Relaxed, one_less).is_ok())
+    }
+
+    /// Have all units been taken?
+    pub fn exhausted(&self) -> bool {
+        let left = self.left.as_ref();
+        left.is_some_and(|left| left.load(Relaxed) == 0)
     }
 
     /// Somebody reached the server.
@@ -99,12 +122,19 @@ impl<'a> Board<'a> {
 
     /// Is the run to end before its time?
     pub fn stopped(&self) -> bool {
-        self.stop.load(Relaxed)
+        self.stop.load(Relaxed) || self.interrupted()
     }
 
-    /// A thread of [`Mode::Hold`] has opened all it could.
+    /// Is it to end with whatever is on its way?
+    pub fn interrupted(&self) -> bool {
+        self.interrupt.load(Relaxed) != 0
+    }
+
+    /// A thread has opened all it could.
     pub fn opened(&self) {
-        self.opening.fetch_sub(1, Relaxed);
+        if self.opening.fetch_sub(1, Relaxed) == 1 {
+            self.start.get_or_init(Instant::now);
+        }
     }
 
     /// Have all threads opened all they could?
@@ -115,52 +145,47 @@ impl<'a> Board<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::load::plan::tests::plan;
 
-    fn board(bound: Bound) -> Board<'static> {
-        let plan = Plan {
-            bound,
-            ..plan(Mode::Rr)
-        };
-        Board::new(&plan, None, false, Arc::default())
+    static NEVER: AtomicUsize = AtomicUsize::new(0);
+
+    fn board(plan: &Plan) -> Board<'static> {
+        Board::new(plan, None, false, &NEVER)
     }
 
     #[test]
     fn a_count_is_for_all_threads_together() {
-        let board = board(Bound::Count(3));
-        let now = Instant::now();
-        let taken = (0..10).filter(|nth| board.take(nth % 2, now)).count();
+        let board = board(&Plan {
+            bound: Bound::Count(3),
+            ..plan(Mode::Rr)
+        });
+        let taken = (0..10).filter(|_| board.take()).count();
         assert_eq!(taken, 3);
+        assert!(board.exhausted());
     }
 
     #[test]
-    fn a_warm_up_is_not_counted() {
-        let mut board = board(Bound::Count(1));
-        let now = Instant::now();
-        board.from = now + Duration::from_secs(1);
-        assert!(board.take(0, now) && board.take(1, now));
-        assert!(board.take(2, board.from) && !board.take(3, board.from));
-    }
-
-    #[test]
-    fn each_connection_tries_once_however_short_the_time() {
-        let board = board(Bound::Time(Duration::ZERO));
-        let now = Instant::now();
-        assert!(board.take(0, now));
-        assert!(!board.take(1, now));
+    fn an_open_loop_begins_when_every_thread_has_its_connections() {
+        let board = board(&Plan {
+            rate: Some(1.0),
+            threads: 2,
+            ..plan(Mode::Rr)
+        });
+        assert_eq!(board.until(), None);
+        board.opened();
+        assert_eq!(board.start(), None);
+        board.opened();
+        assert!(board.start() >= Some(board.begun) && board.until().is_some());
     }
 
     #[test]
     fn only_a_server_never_reached_ends_the_run() {
-        let time = Bound::Time(Duration::from_secs(60));
-        let (reached, never) = (board(time), board(time));
+        let (reached, never) = (board(&plan(Mode::Rr)), board(&plan(Mode::Rr)));
         reached.connected();
         reached.refused();
-        assert!(reached.take(0, Instant::now()));
+        assert!(!reached.stopped());
         never.refused();
-        assert!(!never.take(0, Instant::now()));
+        assert!(never.stopped() && !never.interrupted());
     }
 }

@@ -52,7 +52,7 @@ pub fn compare(plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Comparis
         let tally = &round.tally;
         let lost = tally.connected == 0 || tally.local.is_some();
         all.merge(round);
-        if lost || around.stop.load(Relaxed) {
+        if lost || around.interrupt.load(Relaxed) != 0 {
             break;
         }
     }

@@ -2,7 +2,7 @@
 //! what they saw.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,8 +39,8 @@ pub struct Around<'a> {
     pub outcomes: Option<&'a Outcomes>,
     /// How often, and whom, to tell how it goes.
     pub watcher: Option<(Duration, &'a Tell<'a>)>,
-    /// Ends the run when it is set.
-    pub stop: Arc<AtomicBool>,
+    /// A signal ends the run, with whatever is on its way.
+    pub interrupt: Arc<AtomicUsize>,
     /// Whose processor time to tell, where that is known.
     pub servers: Vec<(Target, Server)>,
 }
@@ -57,20 +57,26 @@ pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
         looks.look();
     }
     let watched = around.watcher.is_some();
-    let board = Board::new(plan, around.outcomes, watched, Arc::clone(&around.stop));
+    let board = Board::new(plan, around.outcomes, watched, &around.interrupt);
     let done = in_threads(plan, &board, around, &mut looks)?;
     looks.look();
-    let end = |pick: fn(&Done) -> Instant| done.iter().map(pick).max();
-    let end = match (board.until, plan.bound) {
+    // The time in which a thread was held up passed for nobody.
+    let end = |pick: fn(&Done) -> Instant| done.iter().map(|done| pick(done) - done.held_up).max();
+    let held_up = done.iter().map(|done| done.held_up).max();
+    let held_up = held_up.unwrap_or_default();
+    let end = match (board.until(), plan.bound) {
         // As long as was asked, and until the last of those begun in time.
         (Some(until), _) if !board.stopped() => end(|done| done.last_complete).max(Some(until)),
-        (None, Bound::Count(_)) => end(|done| done.last),
-        _ => Some(Instant::now()),
+        (None, Bound::Count(_)) if !board.interrupted() => end(|done| done.last),
+        _ => Some(Instant::now() - held_up),
     };
+    let elapsed = end.zip(board.from());
     let mut run = Run {
-        elapsed: end.map_or(Duration::ZERO, |end| {
-            end.saturating_duration_since(board.from)
+        elapsed: elapsed.map_or(Duration::ZERO, |(end, from)| {
+            end.saturating_duration_since(from)
         }),
+        held_up,
+        interrupted: u8::try_from(around.interrupt.load(Relaxed)).unwrap_or_default(),
         ..Run::default()
     };
     let mut held = 0;
@@ -180,7 +186,7 @@ fn in_threads(plan: &Plan, board: &Board, around: &Around, looks: &mut Looks) ->
         let mut tick = every.map(|every| Instant::now() + every);
         // The threads send nothing: the end of the last one is an event.
         loop {
-            let due = looks.due(board.from);
+            let due = board.from().and_then(|from| looks.due(from));
             let next = [tick, due].into_iter().flatten().min();
             let left = next.map(|at| at.saturating_duration_since(Instant::now()));
             match ends.recv_timeout(left.unwrap_or(Duration::from_secs(3600))) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
+use crate::error::Exit;
 use crate::load::fault::Outcome;
 use crate::load::latency::QUANTILES;
 use crate::load::plan::Plan;
@@ -29,6 +30,7 @@ pub fn comparison(plan: &Plan, other: &Target, done: &Comparison) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "load": plan.mode.name(),
         "comparison": true,
+        "interrupted": done.interrupted() > 0,
         "rounds": done.rounds,
         "a": object(plan, &plan.target, &done.a),
         "b": object(plan, other, &done.b),
@@ -39,7 +41,7 @@ pub fn comparison(plan: &Plan, other: &Target, done: &Comparison) -> Value {
             "confidence": CONFIDENCE,
             "pairs": done.pairs,
         },
-        "exit_status": done.status(plan) as u8,
+        "exit_status": exit_status(done.status(plan), done.interrupted()),
     })
 }
 
@@ -68,12 +70,24 @@ fn object(plan: &Plan, target: &Target, run: &Run) -> Value {
         "client_cpu_s": run.client_cpu.as_secs_f64(),
         "server_cpu_s": run.server_cpu.map(|cpu| cpu.as_secs_f64()),
         "generator_limited": run.limited,
-        "exit_status": run.status(plan) as u8,
+        "generator_held_up_s": run.held_up.as_secs_f64(),
+        "interrupted": run.interrupted > 0,
+        "unfinished": tally.unfinished,
+        "dropped": tally.dropped,
+        "exit_status": exit_status(run.status(plan), run.interrupted),
     });
     for outcome in Outcome::ALL {
         object[outcome.name()] = tally.count(outcome).into();
     }
     object
+}
+
+/// As a shell has it: 128 and the signal, if it is one that ends the program.
+fn exit_status(status: Exit, signal: u8) -> u8 {
+    match signal {
+        0 => status as u8,
+        signal => 128 + signal,
+    }
 }
 
 fn latency(nanos: &Histogram<u64>) -> Value {

@@ -27,9 +27,14 @@ pub fn histogram() -> Histogram<u64> {
 
 /// Adds one time to a histogram.
 pub fn record(histogram: &mut Histogram<u64>, took: Duration) {
+    record_n(histogram, took, 1);
+}
+
+/// Adds a time so many times.
+pub fn record_n(histogram: &mut Histogram<u64>, took: Duration, count: u64) {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(LONGEST);
     // Not saturating_record: that clamps to what was seen so far.
     histogram
-        .record(nanos.clamp(1, LONGEST))
+        .record_n(nanos.clamp(1, LONGEST), count)
         .expect("it grows, and LONGEST is in its range");
 }

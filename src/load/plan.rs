@@ -106,6 +106,12 @@ impl Plan {
         }
     }
 
+    /// Are all connections opened before the load begins? An open loop's that
+    /// are kept: what is due must not wait for one.
+    pub fn opens_first(&self) -> bool {
+        self.rate.is_some() && self.mode == Mode::Rr && !self.target.is_datagram()
+    }
+
     /// Threads to run: none without a connection.
     pub fn workers(&self) -> u64 {
         self.threads.min(self.slots())

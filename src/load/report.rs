@@ -54,6 +54,11 @@ impl fmt::Display for Report<'_> {
         for outcome in Outcome::ALL {
             write!(f, " {} {}", outcome.name(), tally.count(outcome))?;
         }
+        for (name, count) in [("dropped", tally.dropped), ("unfinished", tally.unfinished)] {
+            if count > 0 {
+                write!(f, " {name} {count}")?;
+            }
+        }
         writeln!(f)
     }
 }
@@ -63,6 +68,9 @@ impl Report<'_> {
         let Report { plan, run, .. } = self;
         let (mode, target) = (plan.mode.name(), &plan.target);
         write!(f, "echoload {mode} {target}: ")?;
+        if run.interrupted > 0 {
+            f.write_str("INTERRUPTED: ")?;
+        }
         if let Some(rate) = plan.rate.filter(|_| run.too_slow(plan)) {
             let units = plan.mode.units();
             write!(
@@ -109,6 +117,13 @@ impl Report<'_> {
         match run.server_cpu {
             Some(cpu) => writeln!(f, "{:.2} s ({:.0} %)", cpu.as_secs_f64(), share(cpu))?,
             None => writeln!(f, "not known")?,
+        }
+        if !run.held_up.is_zero() {
+            writeln!(
+                f,
+                "WARNING: echoload was held up for {} (stopped, or without a processor): in no figure",
+                time(run.held_up.as_nanos() as f64)
+            )?;
         }
         if run.limited {
             writeln!(

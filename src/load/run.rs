@@ -26,6 +26,11 @@ pub struct Run {
     pub server_cpu: Option<Duration>,
     /// This side never waited: it, or the machine, set the rate.
     pub limited: bool,
+    /// How long this side did nothing though there was something to do, which
+    /// is not in the time that elapsed nor in any latency.
+    pub held_up: Duration,
+    /// The signal that ended it before its time, or 0.
+    pub interrupted: u8,
 }
 
 /// Two servers' runs.
@@ -89,6 +94,8 @@ impl Run {
         self.elapsed += other.elapsed;
         self.held = other.held;
         self.limited |= other.limited;
+        self.held_up += other.held_up;
+        self.interrupted = self.interrupted.max(other.interrupted);
     }
 }
 
@@ -96,6 +103,11 @@ impl Comparison {
     /// The ratio of A to B.
     pub fn ratio(&self) -> Option<Ratio> {
         median(&self.pairs)
+    }
+
+    /// The signal that ended it before its time, or 0.
+    pub fn interrupted(&self) -> u8 {
+        self.a.interrupted.max(self.b.interrupted)
     }
 
     /// How the program ends: with the worse of the two.

@@ -5,7 +5,7 @@
 //! counts nothing.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::vec;
 
 use nix::errno::Errno;
@@ -39,6 +39,8 @@ const WRITE: u64 = 256 << 10;
 pub enum Phase {
     /// Nothing is on its way: it waits for its time, or is not connected.
     Idle,
+    /// It is being connected, before there is anything to send.
+    Open,
     /// A message is on its way.
     Echo,
     /// Nothing more is sent; end of file is to come.
@@ -118,9 +120,23 @@ impl Slot {
         (self.sent, self.back) = (0, 0);
         self.nth += 1;
         self.deadline = io.now + io.plan.timeout;
-        if self.fd.is_some() {
-            return Ok(());
+        match self.fd.is_some() {
+            true => Ok(()),
+            false => self.connect(io),
         }
+    }
+
+    /// Connects, with nothing to send yet.
+    ///
+    /// # Errors
+    /// Nothing can be connected to.
+    pub fn open(&mut self, io: &mut Io) -> Result<(), Fault> {
+        self.phase = Phase::Open;
+        self.deadline = io.now + io.plan.timeout;
+        self.connect(io)
+    }
+
+    fn connect(&mut self, io: &mut Io) -> Result<(), Fault> {
         let target = &io.plan.target;
         let endpoints = target.resolve().map_err(|error| Fault {
             outcome: match error.status() {
@@ -130,7 +146,8 @@ impl Slot {
             error,
         })?;
         self.rest = endpoints.into_iter();
-        self.dialled = io.now;
+        // A resolver may have taken its time, which is nobody's latency here.
+        self.dialled = Instant::now();
         self.redial(io, Errno::EADDRNOTAVAIL)
     }
 
@@ -149,7 +166,9 @@ impl Slot {
                     self.fd = Some(fd);
                     self.connecting = dialled == Dialled::Begun;
                     self.fresh = !self.connecting;
-                    self.ready.writable = true;
+                    // A message is tried at once: that it goes out tells that
+                    // the connection is made. Without one, epoll tells.
+                    self.ready.writable = self.fresh || self.phase != Phase::Open;
                     return Ok(());
                 }
                 Err(errno) => {
@@ -184,6 +203,14 @@ impl Slot {
                 .map_err(|errno| self.broken("shutdown", io, errno)),
             None => Ok(()),
         }
+    }
+
+    /// This side could do nothing for a time of `held`, which is not the
+    /// server's: all that has begun, began later.
+    pub fn held_up(&mut self, held: Duration) {
+        self.begun += held;
+        self.dialled += held;
+        self.deadline += held;
     }
 
     /// Closes it, whatever is on its way.

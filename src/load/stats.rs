@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Exit};
 use crate::load::fault::{Fault, Outcome};
-use crate::load::latency::{histogram, record};
+use crate::load::latency::{histogram, record, record_n};
 use hdrhistogram::Histogram;
 
 /// What one thread, or all of them, saw.
@@ -21,6 +21,10 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// Nanoseconds until a connection could be written to.
     pub connect: Histogram<u64>,
+    /// Units of an open loop that were due and were never sent.
+    pub dropped: u64,
+    /// Units that were on their way when the run was interrupted.
+    pub unfinished: u64,
     /// The first fault that says something of the server.
     pub first: Option<Error>,
     /// The first fault of this side: the run ended early.
@@ -36,6 +40,8 @@ impl Default for Tally {
             received: 0,
             latency: histogram(),
             connect: histogram(),
+            dropped: 0,
+            unfinished: 0,
             first: None,
             local: None,
         }
@@ -51,6 +57,20 @@ impl Tally {
     /// A message was back after `took`.
     pub fn echoed(&mut self, took: Duration) {
         record(&mut self.latency, took);
+    }
+
+    /// So many that were due, a time of `step` apart, are not sent; the first
+    /// was due `late` ago. They are in the percentiles with the time that they
+    /// waited, as wrk2 has it: their latency is at least that.
+    pub fn dropped(&mut self, count: u64, late: Duration, step: Duration) {
+        /// More different values than that would take longer than they tell.
+        const VALUES: u64 = 10_000;
+        self.dropped += count;
+        let group = count.div_ceil(VALUES).max(1);
+        for nth in (0..count).step_by(group as usize) {
+            let waited = late.saturating_sub(step.mul_f64(nth as f64));
+            record_n(&mut self.latency, waited, group.min(count - nth));
+        }
     }
 
     /// A connection was made in `took`.
@@ -92,6 +112,8 @@ impl Tally {
         ] {
             mine.add(theirs).expect("both grow without bound");
         }
+        self.dropped += other.dropped;
+        self.unfinished += other.unfinished;
         self.first = self.first.take().or(other.first);
         self.local = self.local.take().or(other.local);
     }

@@ -28,6 +28,16 @@ impl Timetable {
         }
     }
 
+    /// All of them later by `held`, in which this thread could do nothing.
+    pub fn shift(&mut self, held: Duration) {
+        self.origin += held;
+    }
+
+    /// Between two departures of one connection.
+    pub fn step(&self) -> Duration {
+        Duration::from_secs_f64(self.interval * self.slots as f64)
+    }
+
     /// When this thread's departure number `nth` is due.
     pub fn due(&self, nth: u64) -> Instant {
         self.origin + Duration::from_secs_f64(nth as f64 * self.interval)

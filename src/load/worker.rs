@@ -32,6 +32,9 @@ const EVENTS: usize = 256;
 const TICK: Duration = Duration::from_millis(100);
 /// Before a full queue is tried again, and between looks at other threads.
 const SOON: Duration = Duration::from_millis(1);
+/// A thread that does nothing for so long, with something to do, was stopped, or
+/// had no processor. What other threads of a busy machine take is shorter.
+const HELD_UP: Duration = Duration::from_millis(50);
 
 /// What one thread did.
 pub struct Done {
@@ -43,6 +46,8 @@ pub struct Done {
     pub cpu: Duration,
     /// The same, as a share of the time that passed.
     pub busy: f64,
+    /// How long it was held up since the warm-up.
+    pub held_up: Duration,
     /// The end of its last unit, complete or not.
     pub last: Instant,
     /// The end of its last complete unit.
@@ -55,6 +60,7 @@ pub struct Worker<'a> {
     board: &'a Board<'a>,
     io: Io<'a>,
     poller: Poller,
+    number: u64,
     /// The number of the first connection.
     first: u64,
     slots: Vec<Slot>,
@@ -66,15 +72,27 @@ pub struct Worker<'a> {
     busy: VecDeque<usize>,
     table: Option<Timetable>,
     departures: u64,
-    /// Slots of a `hold` that were begun, and those that are open and wait.
+    /// When the figures begin; `None` until the load does.
+    from: Option<Instant>,
+    /// When no new unit begins.
+    until: Option<Instant>,
+    /// Slots that were begun, of a `hold` or before an open loop; that may be
+    /// begun now; and that are open and wait.
     opened: usize,
+    free: u64,
     parked: usize,
+    /// The others know that all are.
+    told: bool,
     holding: bool,
     /// When a `hold` whose connections are all open echoes on them again.
     release: Option<Instant>,
     ending: bool,
     progress: Progress,
     cpu: Option<(Instant, Duration)>,
+    /// The time, and its processor time, when it was last marked; and how long
+    /// it has slept since.
+    mark: (Instant, Duration),
+    slept: Duration,
     done: Done,
 }
 
@@ -89,33 +107,38 @@ impl<'a> Worker<'a> {
         let poller = Poller::new()?;
         let io = Io::new(plan);
         let now = io.now;
-        let table = plan
-            .rate
-            .map(|rate| Timetable::new(board.begun, rate, number, plan.workers(), count));
         Ok(Worker {
             plan,
             board,
             poller,
+            number,
             first,
             slots: share.map(|_| Slot::new(&plan.target, now)).collect(),
             live: count as usize,
             io,
             later: BinaryHeap::new(),
             busy: VecDeque::new(),
-            table,
+            table: None,
             departures: 0,
+            from: None,
+            until: None,
             opened: 0,
+            free: 0,
             parked: 0,
+            told: false,
             holding: false,
             release: None,
             ending: false,
             progress: Progress::default(),
             cpu: None,
+            mark: (now, thread_time()?),
+            slept: Duration::ZERO,
             done: Done {
                 tally: Tally::default(),
                 held: 0,
                 cpu: Duration::ZERO,
                 busy: 0.0,
+                held_up: Duration::ZERO,
                 last: now,
                 last_complete: now,
             },
@@ -130,27 +153,22 @@ impl<'a> Worker<'a> {
         let mut events = [EpollEvent::empty(); EVENTS];
         let tick = (self.plan.timeout / 4).clamp(SOON, TICK);
         let mut look = self.io.now + tick;
-        self.measure()?;
-        self.begin();
-        while self.live > 0 {
-            self.io.now = Instant::now();
+        self.begin()?;
+        while self.live > 0 && !self.board.interrupted() {
+            self.clock(Duration::ZERO);
             self.measure()?;
             self.depart();
             self.awake();
+            self.open_more();
             for _ in 0..self.busy.len() {
                 let slot = self.busy.pop_front().expect("counted");
                 self.turn(slot);
             }
-            if self.io.now >= look {
-                look = self.io.now + tick;
-                self.look();
-            }
-            self.phases();
+            self.phases()?;
             if self.live == 0 {
                 break;
             }
             let count = self.wait(&mut events, look)?;
-            self.io.now = Instant::now();
             self.measure()?;
             for event in &events[..count] {
                 let slot = event.data() as usize;
@@ -158,8 +176,15 @@ impl<'a> Worker<'a> {
                 self.turn(slot);
             }
             self.take_bytes();
+            // After what has come: nobody is late whose answer is there.
+            if self.io.now >= look {
+                look = self.io.now + tick;
+                self.look();
+            }
         }
-        self.io.now = Instant::now();
+        self.clock(Duration::ZERO);
+        let begun = |slot: &&Slot| matches!(slot.phase, Phase::Echo | Phase::Finish);
+        self.done.tally.unfinished = self.slots.iter().filter(begun).count() as u64;
         self.tell();
         if let Some((since, cpu)) = self.cpu {
             self.done.cpu = thread_time()? - cpu;
@@ -170,16 +195,100 @@ impl<'a> Worker<'a> {
     }
 
     /// Each connection's first step.
-    fn begin(&mut self) {
-        match self.plan.mode {
-            Mode::Hold => self.open_first(),
-            _ => (0..self.slots.len()).for_each(|slot| self.next(slot)),
+    fn begin(&mut self) -> Result<()> {
+        match self.board.start() {
+            Some(start) if self.plan.mode != Mode::Hold => self.begin_load(start),
+            start => {
+                self.from = start;
+                self.measure()?;
+                self.open_first();
+                Ok(())
+            }
+        }
+    }
+
+    /// The load begins.
+    fn begin_load(&mut self, start: Instant) -> Result<()> {
+        (self.from, self.until) = (self.board.from(), self.board.until());
+        self.clock(Duration::ZERO);
+        self.measure()?;
+        if let Some(rate) = self.plan.rate {
+            // One is due when the figures begin.
+            let warmup = self.plan.warmup.as_secs_f64();
+            let first = Duration::from_secs_f64(warmup - (warmup * rate).floor() / rate);
+            let (workers, slots) = (self.plan.workers(), self.slots.len() as u64);
+            let table = Timetable::new(start + first, rate, self.number, workers, slots);
+            self.table = Some(table);
+        }
+        (0..self.slots.len()).for_each(|slot| self.next(slot));
+        Ok(())
+    }
+
+    /// Looks at the clock. What passed since it was looked at last, and is not
+    /// the time that was `slept`, was for one step of work; if it is too long
+    /// for one, this thread was stopped or starved. Nothing of that is the
+    /// server's: all that is due, late or under way becomes so much later.
+    fn clock(&mut self, slept: Duration) {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(self.io.now);
+        self.slept += passed.min(slept);
+        let held = passed.saturating_sub(slept);
+        self.io.now = now;
+        if held < HELD_UP {
+            return;
+        }
+        // A long message is work, and work is no hold-up.
+        let held = held.min(self.idle());
+        self.mark();
+        if held < HELD_UP {
+            return;
+        }
+        match &mut self.from {
+            Some(from) if *from <= now => self.done.held_up += held,
+            Some(from) => *from += held,
+            None => {}
+        }
+        if let Some(until) = &mut self.until {
+            *until += held;
+        }
+        if let Some(table) = &mut self.table {
+            table.shift(held);
+        }
+        self.slots.iter_mut().for_each(|slot| slot.held_up(held));
+    }
+
+    /// How long the thread neither worked nor slept since the last mark.
+    fn idle(&self) -> Duration {
+        let (since, cpu) = self.mark;
+        let worked = thread_time().map_or(Duration::ZERO, |now| now.saturating_sub(cpu));
+        let passed = self.io.now.saturating_duration_since(since);
+        passed.saturating_sub(worked + self.slept)
+    }
+
+    fn mark(&mut self) {
+        self.mark = (self.io.now, thread_time().unwrap_or_default());
+        self.slept = Duration::ZERO;
+    }
+
+    /// When whatever is still on its way is late: a server that always sends a
+    /// little more would else have the run go on for ever.
+    fn over(&self) -> bool {
+        let end = self.until.map(|until| until + 2 * self.plan.timeout);
+        end.is_some_and(|end| self.io.now >= end)
+    }
+
+    /// Do the figures count what began `at` then? Connections that are opened
+    /// before the load are no warm-up.
+    fn counts(&self, at: Instant) -> bool {
+        match self.from {
+            Some(from) => at >= from || self.plan.warmup.is_zero(),
+            None => self.plan.warmup.is_zero(),
         }
     }
 
     /// Notes when the figures begin. What was moved before does not count.
     fn measure(&mut self) -> Result<()> {
-        if self.cpu.is_none() && self.io.now >= self.board.from {
+        if self.cpu.is_none() && self.from.is_some_and(|from| self.io.now >= from) {
             self.cpu = Some((self.io.now, thread_time()?));
             (self.io.sent, self.io.received) = (0, 0);
         }
@@ -213,15 +322,18 @@ impl<'a> Worker<'a> {
             self.later.pop();
             match self.slots[slot].phase {
                 Phase::Idle => self.next(slot),
-                Phase::Echo => self.turn(slot),
+                Phase::Open | Phase::Echo => self.turn(slot),
                 Phase::Finish | Phase::Closed => {}
             }
         }
     }
 
     /// What happens to all connections at once.
-    fn phases(&mut self) {
-        let late = self.board.until.is_some_and(|end| self.io.now >= end);
+    fn phases(&mut self) -> Result<()> {
+        let late = self.until.is_some_and(|end| self.io.now >= end);
+        if self.plan.opens_first() && self.table.is_none() {
+            return self.open_loop();
+        }
         match self.plan.mode {
             Mode::Stream if !self.ending && (late || self.board.stopped()) => {
                 self.ending = true;
@@ -234,24 +346,38 @@ impl<'a> Worker<'a> {
                 }
             }
             Mode::Hold if !self.holding => self.hold(),
+            // Connections that had nothing more to do.
+            Mode::Rr | Mode::Crr if late && !self.ending && self.table.is_some() => {
+                self.ending = true;
+                for slot in 0..self.slots.len() {
+                    if self.slots[slot].phase == Phase::Idle {
+                        self.next(slot);
+                    }
+                }
+            }
             _ => {}
         }
+        Ok(())
     }
 
     /// Looks for those that are late, and for a run that was stopped.
     fn look(&mut self) {
-        let stopped = self.board.stopped();
+        let stopped = self.board.stopped() || self.board.exhausted();
+        let loading = self.plan.mode != Mode::Hold && self.from.is_some();
+        let over = self.over();
         for slot in 0..self.slots.len() {
             let state = &self.slots[slot];
             match state.phase {
-                Phase::Echo | Phase::Finish if self.io.now >= state.deadline => {
+                Phase::Idle if stopped && loading => self.next(slot),
+                Phase::Idle | Phase::Closed => {}
+                _ if over || self.io.now >= state.deadline => {
                     let fault = state.late(&self.io);
                     self.failed(slot, fault);
                 }
-                Phase::Idle if stopped && self.plan.mode != Mode::Hold => self.next(slot),
                 _ => {}
             }
         }
+        self.mark();
         self.tell();
     }
 
@@ -266,15 +392,20 @@ impl<'a> Worker<'a> {
 
     /// Waits for events, until something is due.
     fn wait(&mut self, events: &mut [EpollEvent], look: Instant) -> Result<usize> {
+        self.clock(Duration::ZERO);
         let mut until = look;
         if let Some(Reverse((at, _))) = self.later.peek() {
             until = until.min(*at);
         }
-        if let (Mode::Stream, false, Some(end)) = (self.plan.mode, self.ending, self.board.until) {
+        let ends = self.plan.mode == Mode::Stream || self.table.is_some();
+        if let (true, false, Some(end)) = (ends, self.ending, self.until) {
             until = until.min(end);
         }
-        if self.plan.mode == Mode::Hold && self.ending && !self.holding {
+        if self.ending && self.plan.mode == Mode::Hold && !self.holding {
             until = until.min(self.release.unwrap_or(self.io.now + SOON));
+        }
+        if self.told && self.from.is_none() {
+            until = until.min(self.io.now + SOON);
         }
         let mut exact = false;
         if let Some(table) = &self.table {
@@ -283,9 +414,11 @@ impl<'a> Worker<'a> {
             until = until.min(due);
         }
         let left = match self.busy.is_empty() {
-            true => until.saturating_duration_since(Instant::now()),
+            true => until.saturating_duration_since(self.io.now),
             false => Duration::ZERO,
         };
-        self.poller.wait(events, left, exact)
+        let count = self.poller.wait(events, left, exact)?;
+        self.clock(left);
+        Ok(count)
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::typed::{Cli, Word};
+use super::typed::{Typed, Word};
+use crate::addr::Addr;
 use crate::error::{Error, Result};
 use crate::load::{Bound, Mode, Plan, Rounds, Target, ratio};
 
@@ -19,7 +20,8 @@ const DEFAULT_STREAM: u64 = 64 << 10;
 
 /// # Errors
 /// What cannot be meant, by the name of the option (64).
-pub(super) fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
+pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
+    let cli = &typed.cli;
     let is_word = |text: &String| Word::from_str(text, false).is_ok();
     let (word, addrs) = match cli.what.split_first() {
         Some((word, addrs)) if is_word(word) || addrs.len() == 2 => (word.as_str(), addrs),
@@ -38,7 +40,7 @@ pub(super) fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
         [addr, other] => (addr, Some(other)),
         _ => return Err(Error::usage(cli.what.join(" "), "an address is missing")),
     };
-    refuse(cli, mode, other.is_some())?;
+    refuse(typed, mode, other.is_some())?;
     let time = cli.duration.unwrap_or(match mode {
         Mode::Hold => Duration::ZERO,
         _ => DEFAULT_DURATION,
@@ -68,66 +70,108 @@ pub(super) fn plan(cli: &Cli) -> Result<(Plan, Option<Rounds>)> {
         sources: cli.sources,
         window: cli.window,
     };
-    for target in [Some(&plan.target), other.as_ref()].into_iter().flatten() {
+    let targets: Vec<&Target> = std::iter::once(&plan.target).chain(&other).collect();
+    for target in &targets {
         fits(&plan, target)?;
     }
+    spread(typed, &targets)?;
     Ok((plan, other.map(|other| Rounds { other, pairs })))
 }
 
-/// Options that the mode cannot use.
-fn refuse(cli: &Cli, mode: Mode, two: bool) -> Result<()> {
+/// Options that the mode, or the other options, cannot use.
+fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
+    let cli = &typed.cli;
+    let given = |option| typed.given(option);
     let streams = matches!(mode, Mode::Stream | Mode::Hold);
     let sizes = cli.size.as_ref();
     let many = sizes.is_some_and(|size| size.start() != size.end());
-    for (wrong, option, why) in [
+    let (hold, stream) = (mode == Mode::Hold, mode == Mode::Stream);
+    let name = mode.name();
+    for (wrong, option, with, why) in [
         (
-            mode == Mode::Hold && cli.count.is_some(),
+            hold && cli.count.is_some(),
             "-n",
+            name,
             "hold echoes twice on each of -c connections",
         ),
         (
-            mode == Mode::Hold && two,
+            hold && two,
             "hold",
-            "has no rate to compare: give one ADDR",
+            "ADDR2",
+            "it has no rate to compare: give one ADDR",
         ),
         (
-            mode == Mode::Hold && !cli.warmup.is_zero(),
+            hold && given("warmup"),
             "--warmup",
+            name,
             "hold has nothing to warm up",
         ),
-        (streams && cli.rate.is_some(), "-R", "is for rr and crr"),
         (
-            mode == Mode::Stream && cli.lines,
+            streams && cli.rate.is_some(),
+            "-R",
+            name,
+            "it is for rr and crr",
+        ),
+        (
+            stream && cli.lines,
             "--lines",
+            name,
             "a stream is one message without an end",
         ),
         (
-            mode == Mode::Stream && many,
-            "-s",
+            stream && many,
+            "a range of -s",
+            name,
             "a stream has one size, of each write",
+        ),
+        (
+            !stream && given("window"),
+            "--window",
+            name,
+            "it is for stream",
         ),
         (
             cli.rounds.is_some() && !two,
             "--rounds",
-            "is for two servers: give ADDR2",
+            "one ADDR",
+            "it is for two servers",
         ),
-        (cli.hdr.is_some() && two, "--hdr", "is for one server"),
         (
-            cli.hdr.is_some() && mode == Mode::Stream,
+            cli.hdr.is_some() && two,
             "--hdr",
+            "ADDR2",
+            "it is for one server",
+        ),
+        (
+            cli.hdr.is_some() && stream,
+            "--hdr",
+            name,
             "a stream has no latencies",
         ),
         (
             cli.server_pid.is_some() && two,
             "--server-pid",
-            "is for one server",
+            "ADDR2",
+            "it is for one server",
         ),
     ] {
         if wrong {
-            return Err(Error::usage(option, why));
+            return Err(Error::usage(format!("{option} with {with}"), why));
         }
     }
     Ok(())
+}
+
+/// Source addresses are for servers that are called over IP.
+fn spread(typed: &Typed, targets: &[&Target]) -> Result<()> {
+    let local = |target: &&&Target| matches!(target.addr(), Addr::Unix(_) | Addr::UnixGram(_));
+    match targets.iter().find(local) {
+        Some(target) if typed.given("sources") => Err(Error::usage(
+            format!("--sources with {target}"),
+            "a Unix socket is called from no address",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Datagrams have no connection to hold, and no stream.
@@ -146,16 +190,14 @@ fn fits(plan: &Plan, target: &Target) -> Result<()> {
 }
 
 #[cfg(test)]
-#[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
     fn typed(line: &str) -> Result<Plan, String> {
         let words = std::iter::once("echoload").chain(line.split_whitespace());
-        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        let both = plan(&cli).map_err(|error| error.to_string())?;
+        let typed =
+            Typed::parse(words.map(Into::into)).map_err(|error| error.unwrap_err().to_string())?;
+        let both = plan(&typed).map_err(|error| error.to_string())?;
         Ok(both.0)
     }
 
@@ -179,15 +221,16 @@ mod tests {
 
     #[test]
     fn every_option_reaches_the_plan() {
-        let plan = typed("crr unix:@e -c 3 -s 2K-3K -n 9 --timeout 200ms -t 2 -R 50 --warmup 1 --sources 3 --window 9K --lines").unwrap();
+        let plan = typed(
+            "crr h:1 -c 3 -s 2K-3K -n 9 --timeout 200ms -t 2 -R 50 --warmup 1 --sources 3 --lines",
+        )
+        .unwrap();
         assert_eq!((plan.mode, plan.bound), (Mode::Crr, Bound::Count(9)));
         assert_eq!((plan.threads, plan.rate), (2, Some(50.0)));
         assert!(plan.lines && !typed("h:1").unwrap().lines);
-        assert_eq!(
-            (plan.warmup, plan.sources, plan.window),
-            (Duration::from_secs(1), 3, 9216)
-        );
-        assert_eq!(plan.target.to_string(), "unix:@e");
+        assert_eq!((plan.warmup, plan.sources), (Duration::from_secs(1), 3));
+        assert_eq!(typed("stream h:1 --window 9K").unwrap().window, 9216);
+        assert_eq!(plan.target.to_string(), "tcp:h:1");
         assert_eq!((plan.connections, plan.size), (3, 2048..=3072));
         assert_eq!(plan.timeout, Duration::from_millis(200));
         let kept = typed("hold h:1 -d 5").unwrap();
@@ -235,5 +278,56 @@ mod tests {
         ] {
             assert!(typed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_option_that_nothing_uses_is_refused_by_both_names() {
+        for (line, option, with) in [
+            ("h:1 --window 9K", "--window", "rr"),
+            ("crr h:1 --window 9K", "--window", "crr"),
+            ("hold h:1 --window 256K", "--window", "hold"),
+            ("hold h:1 --warmup 0", "--warmup", "hold"),
+            ("stream h:1 -R 5", "-R", "stream"),
+            ("hold h:1 -R 5", "-R", "hold"),
+            ("stream h:1 --hdr x", "--hdr", "stream"),
+            ("h:1 --rounds 3", "--rounds", "ADDR"),
+            ("unix:@e --sources 2", "--sources", "unix:@e"),
+            ("h:1 unixgram:/e --sources 8", "--sources", "unixgram:/e"),
+        ] {
+            let error = typed(line).unwrap_err();
+            assert!(error.contains(option) && error.contains(with), "{error}");
+        }
+    }
+
+    /// Values at the edge of their type are usage errors that say what works.
+    #[test]
+    fn row_106_the_largest_that_works_is_named() {
+        let most = u64::MAX;
+        for (option, largest) in [
+            ("-c", "1000000"),
+            ("-s", "1G"),
+            ("-d", "365d"),
+            ("-t", "1024"),
+            ("-R", "100000000"),
+            ("--warmup", "365d"),
+            ("--timeout", "365d"),
+            ("--rounds", "100000"),
+            ("--window", "1G"),
+            ("--sources", "250"),
+            ("--server-pid", "2147483647"),
+            ("--interval", "365d"),
+        ] {
+            let other = if option == "--rounds" { "h:2" } else { "" };
+            for value in [most.to_string(), format!("{most}0"), "1e300".to_owned()] {
+                let error = typed(&format!("stream h:1 {other} {option} {value}")).unwrap_err();
+                let plain = value.starts_with('1') && !error.contains(largest);
+                assert!(
+                    plain || error.contains(largest),
+                    "{option} {value}: {error}"
+                );
+            }
+        }
+        let whole = typed(&format!("stream h:1 -c 1 -s 1G -n {most}")).unwrap();
+        assert_eq!(whole.messages(0), Some(most));
     }
 }

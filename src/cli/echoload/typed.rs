@@ -1,11 +1,14 @@
 //! What echoload was typed: its options, and the values that only it reads.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
+use crate::cli::{Unparsed, explain, whole};
 use crate::values;
 
 /// Load an echo server, and verify every byte that comes back.
@@ -28,7 +31,7 @@ pub(super) struct Cli {
 
     /// Connections at once
     #[arg(short = 'c', long, value_name = "N", default_value = "16",
-          value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+          value_parser = whole(1..=1_000_000))]
     pub(super) connections: u64,
 
     /// Bytes in a message, or a range as in 64-1500; in a stream, bytes in one
@@ -48,12 +51,12 @@ pub(super) struct Cli {
     /// How many requests (rr), connections (crr) or messages (stream) in all,
     /// instead of -d
     #[arg(short = 'n', long, value_name = "COUNT", conflicts_with = "duration",
-          value_parser = clap::value_parser!(u64).range(1..))]
+          value_parser = whole(1..=u64::MAX))]
     pub(super) count: Option<u64>,
 
     /// Threads that share the connections
     #[arg(short = 't', long, value_name = "N", default_value = "1",
-          value_parser = clap::value_parser!(u64).range(1..=1024))]
+          value_parser = whole(1..=1024))]
     pub(super) threads: u64,
 
     /// An open loop of so many requests (rr) or connections (crr) a second
@@ -69,7 +72,7 @@ pub(super) struct Cli {
     pub(super) timeout: Duration,
 
     /// Rounds of each server, with ADDR2, instead of as many as fill -d well
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(long, value_name = "N", value_parser = whole(1..=100_000))]
     pub(super) rounds: Option<u64>,
 
     /// Bytes of a stream that may be on their way at once
@@ -78,12 +81,12 @@ pub(super) struct Cli {
 
     /// Addresses, from 127.0.0.1 up, to call an IPv4 server on loopback from
     #[arg(long, value_name = "N", default_value = "8",
-          value_parser = clap::value_parser!(u64).range(1..=250))]
+          value_parser = whole(1..=250))]
     pub(super) sources: u64,
 
     /// The server's process, for its CPU time, instead of who has its socket
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(super) server_pid: Option<i32>,
+    #[arg(long, value_name = "PID", value_parser = whole(1..=i32::MAX as u64))]
+    pub(super) server_pid: Option<u64>,
 
     /// Print one JSON object instead of the report
     #[arg(long)]
@@ -101,6 +104,30 @@ pub(super) struct Cli {
     /// unless given
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub(super) interval: Option<Duration>,
+}
+
+/// What was typed, and which of it was typed rather than a default.
+pub(super) struct Typed {
+    pub(super) cli: Cli,
+    matches: ArgMatches,
+}
+
+impl Typed {
+    /// # Errors
+    /// Help to print, or a usage error.
+    pub(super) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Unparsed> {
+        let matches = Cli::command()
+            .try_get_matches_from(argv)
+            .map_err(|error| explain(&error))?;
+        let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+        Ok(Typed { cli, matches })
+    }
+
+    /// Was the option with this long name given?
+    pub(super) fn given(&self, long: &str) -> bool {
+        let id = long.replace('-', "_");
+        self.matches.value_source(&id) == Some(ValueSource::CommandLine)
+    }
 }
 
 /// The word before the address.
@@ -142,7 +169,7 @@ fn sizes(text: &str) -> Result<RangeInclusive<u64>, String> {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok();
     rate.filter(|rate| (1e-3..=FASTEST).contains(rate))
-        .ok_or_else(|| "a number a second, as in 1000 or 0.5".to_owned())
+        .ok_or_else(|| "0.001 to 100000000 a second, as in 1000 or 0.5".to_owned())
 }
 
 /// As [`duration`], and 0.
@@ -156,7 +183,7 @@ fn span(text: &str) -> Result<Duration, String> {
 fn duration(text: &str) -> Result<Duration, String> {
     let span = values::duration(text).ok();
     span.filter(|span| (SHORTEST..=LONGEST).contains(span))
-        .ok_or_else(|| "at least 1ms, as in 200ms, 1.5, 30s, 5m".to_owned())
+        .ok_or_else(|| "1ms to 365d, as in 200ms, 1.5, 30s, 5m".to_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use nix::errno::Errno;
 
 use super::{Io, Phase, Slot};
+use crate::addr::Addr;
 use crate::error::{Error, Exit};
 use crate::load::fault::{Fault, Outcome};
 use crate::load::target::Target;
@@ -18,7 +19,18 @@ impl Slot {
             Phase::Echo if !self.ready.writable => "write",
             _ => "read",
         };
-        fault(op, &io.plan.target, Errno::ETIMEDOUT)
+        let fault = fault(op, &io.plan.target, Errno::ETIMEDOUT);
+        match io.plan.target.addr() {
+            // A longer wait brings back nothing that was dropped.
+            Addr::Udp { .. } if op == "read" => Fault {
+                error: fault.error.hint(
+                    "the datagram or its answer was lost, or is not answered: \
+                     if this is echod, see its --udp-rate",
+                ),
+                ..fault
+            },
+            _ => fault,
+        }
     }
 
     pub(super) fn broken(&self, op: &str, io: &Io, errno: Errno) -> Fault {

@@ -4,7 +4,7 @@
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, getsockopt, recv, send, sockopt};
 
 use super::{Io, Phase, READ, Slot, WRITE};
 use crate::error::Exit;
@@ -23,6 +23,8 @@ pub enum Pumped {
     Busy,
     /// Until a Unix server has room in its queue.
     Full,
+    /// It is connected, and there is nothing to send yet.
+    Open,
     /// The whole message is back.
     Back,
     /// End of file, where it belongs.
@@ -43,6 +45,9 @@ impl Slot {
             if self.fd.is_none() {
                 return Ok(Pumped::Full);
             }
+        }
+        if self.phase == Phase::Open {
+            return self.open_up(io);
         }
         let window = match io.plan.mode {
             Mode::Stream => io.plan.window,
@@ -66,6 +71,22 @@ impl Slot {
             }
         }
         Ok(Pumped::Busy)
+    }
+
+    fn open_up(&mut self, io: &mut Io) -> Result<Pumped, Fault> {
+        while self.connecting && self.ready.writable {
+            let fd = self.fd.as_ref().expect("it is connecting");
+            let errno =
+                getsockopt(fd, sockopt::SocketError).map_or_else(|errno| errno, Errno::from_raw);
+            match errno {
+                Errno::UnknownErrno => (self.connecting, self.fresh) = (false, true),
+                errno => self.redial(io, errno)?,
+            }
+        }
+        Ok(match self.connecting {
+            true => Pumped::Blocked,
+            false => Pumped::Open,
+        })
     }
 
     fn send(&mut self, io: &mut Io) -> Result<(), Fault> {

@@ -1,10 +1,12 @@
-//! Holding: all connections are opened, a few at a time, and echo once; when
-//! every thread has had all of its own open for as long as was asked, each echoes
-//! again.
+//! Opening all connections, a few at a time, before an open loop begins, or to
+//! hold them: then each echoes once when it is open, and again when every thread
+//! has had all of its own open for as long as was asked.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use super::Worker;
+use crate::error::Result;
+use crate::load::plan::Mode;
 use crate::load::slot::Phase;
 
 /// Connections on their way at once: more would overflow the queue of a server
@@ -14,22 +16,44 @@ const OPENING: u64 = 64;
 impl Worker<'_> {
     /// Opens as many as may be on their way at once.
     pub(super) fn open_first(&mut self) {
-        for _ in 0..(OPENING / self.plan.workers()).max(1) {
-            self.open_another();
+        self.free = (OPENING / self.plan.workers()).max(1);
+        self.open_more();
+    }
+
+    /// Opens more, if any are left, in the place of those that are open.
+    pub(super) fn open_more(&mut self) {
+        while self.free > 0 && self.opened < self.slots.len() {
+            let slot = self.opened;
+            debug_assert_eq!(self.slots[slot].nth, 0);
+            self.opened += 1;
+            match self.plan.mode {
+                Mode::Hold if self.board.stopped() => self.closed(slot),
+                _ if self.board.stopped() => self.parked += 1,
+                Mode::Hold => {
+                    self.free -= 1;
+                    self.start(slot, self.io.now);
+                }
+                _ => {
+                    self.free -= 1;
+                    self.open(slot);
+                }
+            }
         }
     }
 
-    /// Opens one more, if one is left.
-    pub(super) fn open_another(&mut self) {
-        while let Some(state) = self.slots.get(self.opened) {
-            let slot = self.opened;
-            debug_assert_eq!(state.nth, 0);
-            self.opened += 1;
-            if !self.board.stopped() {
-                // One that fails opens the next itself.
-                return self.start(slot, self.io.now);
-            }
-            self.closed(slot);
+    /// When all threads have all connections open, the open loop begins. One
+    /// that could not be opened is tried again when its first request is due.
+    ///
+    /// # Errors
+    /// getrusage(2)'s.
+    pub(super) fn open_loop(&mut self) -> Result<()> {
+        if self.parked == self.slots.len() && !self.told {
+            self.told = true;
+            self.board.opened();
+        }
+        match self.board.start() {
+            Some(start) if self.told => self.begin_load(start),
+            _ => Ok(()),
         }
     }
 
@@ -51,7 +75,7 @@ impl Worker<'_> {
         self.done.held = self.parked as u64;
         for slot in 0..self.slots.len() {
             if self.slots[slot].phase == Phase::Idle {
-                self.io.now = Instant::now();
+                self.clock(Duration::ZERO);
                 self.start(slot, self.io.now);
             }
         }

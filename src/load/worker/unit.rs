@@ -21,21 +21,65 @@ impl Worker<'_> {
     pub(super) fn next(&mut self, slot: usize) {
         let now = self.io.now;
         let nth = self.slots[slot].nth;
-        let begun = match self.table {
-            None => now,
-            Some(table) => table.due_of(slot, nth),
+        let Some(table) = self.table else {
+            // Each connection makes one attempt, however short the time.
+            let ended = nth > 0 && self.until.is_some_and(|until| now >= until);
+            return match !ended && self.take(now) {
+                true => self.start(slot, now),
+                false => self.retire(slot),
+            };
         };
-        // Overdue ones are sent after the end too, while anybody would wait.
-        let given_up = |until| now > until + self.plan.timeout;
-        if self.board.until.is_some_and(given_up) {
+        let due = table.due_of(slot, nth);
+        if self.board.stopped() || self.board.exhausted() {
             return self.retire(slot);
         }
-        if begun > now && !self.board.stopped() && self.board.until.is_none_or(|end| begun < end) {
+        if let Some(until) = self.until {
+            // Overdue ones are sent after the end too, while anybody would wait.
+            if due < until && now > until + self.plan.timeout {
+                self.drop_overdue(due, until, table.step());
+                return self.retire(slot);
+            }
+            if due >= until && now >= until {
+                return self.retire(slot);
+            }
+            if due >= until {
+                return; // it stays open to the end
+            }
+        }
+        if due > now {
             return; // depart() will
         }
-        match self.board.take(nth, begun) {
-            true => self.start(slot, begun),
+        match self.take(due) {
+            true => self.start(slot, due),
             false => self.retire(slot),
+        }
+    }
+
+    /// May a unit begin that begins, or was due, `at` then? Those of the warm-up
+    /// are not counted.
+    fn take(&self, at: Instant) -> bool {
+        !self.board.stopped() && (!self.counts(at) || self.board.take())
+    }
+
+    /// What was due from `due` on, each `step`, and will not be sent.
+    fn drop_overdue(&mut self, due: Instant, until: Instant, step: Duration) {
+        let from = self.from.unwrap_or(due);
+        let first = match due >= from {
+            true => due,
+            false => due + step.mul_f64(((from - due).as_secs_f64() / step.as_secs_f64()).ceil()),
+        };
+        if first < until {
+            let count = ((until - first).as_secs_f64() / step.as_secs_f64()).ceil() as u64;
+            let late = self.io.now - first;
+            self.done.tally.dropped(count, late, step);
+        }
+    }
+
+    /// Opens a connection, with nothing to send on it yet.
+    pub(super) fn open(&mut self, slot: usize) {
+        match self.slots[slot].open(&mut self.io) {
+            Ok(()) => self.turn(slot),
+            Err(fault) => self.failed(slot, fault),
         }
     }
 
@@ -45,7 +89,7 @@ impl Worker<'_> {
         let pattern = Pattern::new(id, state.nth);
         let size = match self.plan.mode {
             Mode::Stream => match self.plan.messages(id) {
-                Some(messages) => messages * self.plan.size.end(),
+                Some(messages) => messages.saturating_mul(*self.plan.size.end()),
                 None => u64::MAX,
             },
             _ => pattern.pick(&self.plan.size),
@@ -66,6 +110,7 @@ impl Worker<'_> {
         if matches!(self.slots[slot].phase, Phase::Idle | Phase::Closed) {
             return; // what came is for the next message to find
         }
+        self.clock(Duration::ZERO);
         let pumped = self.slots[slot].pump(&mut self.io);
         if self.slots[slot].fresh {
             self.connected(slot);
@@ -76,11 +121,22 @@ impl Worker<'_> {
                 self.arm(slot);
                 self.busy.push_back(slot);
             }
+            Ok(Pumped::Open) => {
+                self.slots[slot].phase = Phase::Idle;
+                self.opened_one();
+                self.arm(slot);
+            }
             Ok(Pumped::Full) => self.later.push(Reverse((self.io.now + SOON, slot))),
             Ok(Pumped::Back) => self.back(slot),
             Ok(Pumped::Ended) => self.ended(slot),
             Err(fault) => self.failed(slot, fault),
         }
+    }
+
+    /// One is open, or could not be opened: there is room for the next.
+    fn opened_one(&mut self) {
+        self.parked += 1;
+        self.free += 1;
     }
 
     fn arm(&mut self, slot: usize) {
@@ -100,17 +156,20 @@ impl Worker<'_> {
         }
         self.board.connected();
         self.done.tally.connected += 1;
-        if state.dialled >= self.board.from {
-            self.done.tally.connect(now - state.dialled);
+        let dialled = state.dialled;
+        if self.counts(dialled) {
+            self.done
+                .tally
+                .connect(now.saturating_duration_since(dialled));
         }
         if self.table.is_none() && matches!(self.plan.mode, Mode::Rr | Mode::Hold) {
-            state.begun = now;
+            self.slots[slot].begun = now;
         }
     }
 
     /// A message is back.
     fn back(&mut self, slot: usize) {
-        self.io.now = Instant::now();
+        self.clock(Duration::ZERO);
         let datagram = self.plan.target.is_datagram();
         if datagram && self.done.tally.connected == 0 {
             self.board.connected();
@@ -124,14 +183,14 @@ impl Worker<'_> {
             Mode::Crr if datagram => self.ended(slot),
             Mode::Crr | Mode::Stream => self.finish(slot),
             Mode::Hold => {
-                let took = self.io.now - self.slots[slot].begun;
+                let begun = self.slots[slot].begun;
+                let took = self.io.now.saturating_duration_since(begun);
                 self.done.tally.echoed(took);
                 match self.slots[slot].nth {
                     1 => {
                         self.slots[slot].phase = Phase::Idle;
-                        self.parked += 1;
+                        self.opened_one();
                         self.arm(slot);
-                        self.open_another();
                     }
                     _ => self.finish(slot),
                 }
@@ -158,7 +217,7 @@ impl Worker<'_> {
 
     /// End of file, where it belongs.
     fn ended(&mut self, slot: usize) {
-        self.io.now = Instant::now();
+        self.clock(Duration::ZERO);
         self.slots[slot].close();
         match self.plan.mode {
             Mode::Rr => self.closed(slot),
@@ -178,7 +237,7 @@ impl Worker<'_> {
     fn complete(&mut self, slot: usize) {
         let begun = self.slots[slot].begun;
         let took = self.io.now.saturating_duration_since(begun);
-        if begun >= self.board.from {
+        if self.counts(begun) {
             self.done.tally.complete();
             self.done.tally.echoed(took);
             self.noted(true);
@@ -200,7 +259,7 @@ impl Worker<'_> {
                 back: state.back,
             });
         }
-        let finishing = state.phase == Phase::Finish;
+        let (finishing, opening) = (state.phase == Phase::Finish, state.phase == Phase::Open);
         state.close();
         if connecting {
             self.board.refused();
@@ -212,6 +271,10 @@ impl Worker<'_> {
         self.progress.failed += 1;
         self.noted(false);
         match self.plan.mode {
+            _ if opening => {
+                self.slots[slot].phase = Phase::Idle;
+                self.opened_one();
+            }
             Mode::Rr if finishing => self.closed(slot),
             Mode::Rr | Mode::Crr if connecting => {
                 self.slots[slot].phase = Phase::Idle;
@@ -224,11 +287,10 @@ impl Worker<'_> {
             }
             Mode::Stream => self.closed(slot),
             Mode::Hold => {
-                let opening = self.slots[slot].nth <= 1;
-                self.closed(slot);
-                if opening {
-                    self.open_another();
+                if self.slots[slot].nth <= 1 {
+                    self.free += 1;
                 }
+                self.closed(slot);
             }
         }
     }
