@@ -465,6 +465,31 @@ fn an_interrupted_run_reports_and_ends_by_the_signal() {
     assert_eq!(json(&[&addr, "-n", "5"], 0)["interrupted"], false);
 }
 
+/// One that holds connections says how many, and that they live.
+#[test]
+fn an_interrupted_hold_echoes_once_more() {
+    static HELD: AtomicU64 = AtomicU64::new(0);
+    let addr = server(|mut stream| {
+        let mut message = [0; 64];
+        while stream.read_exact(&mut message).is_ok() {
+            let _ = stream.write_all(&message);
+            HELD.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let child = start(&["hold", &addr, "-c", "30", "-t", "2", "-d", "1h", "--json"]);
+    while HELD.load(Ordering::SeqCst) < 30 {
+        thread::yield_now();
+    }
+    kill(&child, Signal::SIGINT);
+    let output = child.wait_with_output().unwrap();
+    let object: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // The last answers may have been on their way.
+    let number = |key: &str| object[key].as_u64().unwrap();
+    assert_eq!(number("held") + number("unfinished"), 30, "{object}");
+    assert_eq!(number("held"), number("complete"), "{object}");
+    assert!(number("held") >= 10, "{object}");
+}
+
 /// A server that always sends a little more is no reason to go on for ever.
 #[test]
 fn a_slow_server_does_not_keep_a_run_from_its_end() {

@@ -154,7 +154,7 @@ impl<'a> Worker<'a> {
         let tick = (self.plan.timeout / 4).clamp(SOON, TICK);
         let mut look = self.io.now + tick;
         self.begin()?;
-        while self.live > 0 && !self.board.interrupted() {
+        while self.live > 0 && !self.cut_short() {
             self.clock(Duration::ZERO);
             self.measure()?;
             self.depart();
@@ -184,7 +184,7 @@ impl<'a> Worker<'a> {
         }
         self.clock(Duration::ZERO);
         let begun = |slot: &&Slot| matches!(slot.phase, Phase::Echo | Phase::Finish);
-        self.done.tally.unfinished = self.slots.iter().filter(begun).count() as u64;
+        self.done.tally.unfinished += self.slots.iter().filter(begun).count() as u64;
         self.tell();
         if let Some((since, cpu)) = self.cpu {
             self.done.cpu = thread_time()? - cpu;
@@ -222,6 +222,17 @@ impl<'a> Worker<'a> {
         }
         (0..self.slots.len()).for_each(|slot| self.next(slot));
         Ok(())
+    }
+
+    /// Is the run over, with whatever is on its way, because somebody said so?
+    fn cut_short(&mut self) -> bool {
+        match self.plan.mode {
+            Mode::Hold if self.board.interrupted() => {
+                self.let_go();
+                false
+            }
+            _ => self.board.interrupted(),
+        }
     }
 
     /// Looks at the clock. What passed since it was looked at last, and is not

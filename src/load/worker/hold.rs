@@ -57,6 +57,24 @@ impl Worker<'_> {
         }
     }
 
+    /// Whoever is told to end while it holds some echoes on those again, and
+    /// gives up the others.
+    pub(super) fn let_go(&mut self) {
+        if self.holding {
+            return;
+        }
+        for slot in 0..self.slots.len() {
+            let begun = matches!(self.slots[slot].phase, Phase::Echo);
+            self.done.tally.unfinished += u64::from(begun);
+            if begun || slot >= self.opened {
+                self.closed(slot);
+            }
+        }
+        self.opened = self.slots.len();
+        (self.ending, self.release) = (true, Some(self.io.now));
+        self.hold();
+    }
+
     /// When all threads have had all connections open for as long as was asked,
     /// echoes on each again.
     pub(super) fn hold(&mut self) {
