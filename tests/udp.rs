@@ -21,13 +21,23 @@ use peer::{Gram, OFF, Peer, inside_netns, net, wait_local};
 
 #[test]
 fn an_echo_is_exact_from_no_byte_to_the_most_there_can_be() {
-    let daemon = Builder::new().args(["-l", "udp:127.0.0.1:0"]).start();
-    let peer = Peer::to(daemon.addr());
-    for size in [0, 1, 508, 1472, 9000, 65_507] {
-        peer.ping(&pattern(size as u64, size));
+    // What the length field of UDP can say; IPv4's counts its own header too.
+    for (host, most) in [("127.0.0.1", 65_507), ("[::1]", 65_527)] {
+        if host == "[::1]" && !common::has_ipv6() {
+            continue;
+        }
+        let addr = format!("udp:{host}:0");
+        let daemon = Builder::new().args(["-l", &addr]).start();
+        let peer = Peer::to(daemon.addr());
+        for size in [0, 1, 508, 1472, 9000, most - 1, most] {
+            peer.ping(&pattern(size as u64, size));
+        }
+        let beyond = peer.socket.send_to(&vec![0; most + 1], peer.server);
+        let errno = beyond.expect_err("too long for the kernel").raw_os_error();
+        assert_eq!(errno, Some(nix::libc::EMSGSIZE), "{host}");
+        let all: Vec<u8> = (0..=255).collect();
+        peer.ping(&all);
     }
-    let all: Vec<u8> = (0..=255).collect();
-    peer.ping(&all);
 }
 
 #[test]
@@ -163,7 +173,9 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
         .listeners(2)
         .start();
     let port = net(daemon.addr()).port();
+    let link_local = link_local("d0");
     for host in [
+        &link_local,
         "10.77.0.1",
         "10.77.0.2",
         "127.0.0.9",
@@ -181,6 +193,20 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
             assert_eq!((reply, from), (vec![round], peer.server), "{host}");
         }
     }
+}
+
+/// The address that means something on this link only, once it is ours.
+fn link_local(interface: &str) -> String {
+    let ours = || {
+        let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+        let mut lines = table.lines().map(str::split_whitespace).map(Vec::from_iter);
+        // Scope 0x20, and no flag such as tentative but that it is permanent.
+        let line = lines.find(|w| w[3] == "20" && w[4] == "80" && w[5] == interface)?;
+        let bits = u128::from_str_radix(line[0], 16).ok()?;
+        let index = u32::from_str_radix(line[1], 16).ok()?;
+        Some(format!("[{}%{index}]", std::net::Ipv6Addr::from_bits(bits)))
+    };
+    common::poll_some(DEADLINE, "a link-local address", ours)
 }
 
 #[test]

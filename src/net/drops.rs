@@ -11,6 +11,8 @@ pub enum Reason {
     Rate,
     /// All of them together do.
     GlobalRate,
+    /// It repeats so often what was answered that it may be in a loop.
+    Repeat,
     /// It comes from a port that another service would answer from.
     SourcePort,
     /// It comes from an address that no client can have.
@@ -36,9 +38,10 @@ pub enum Reason {
 }
 
 /// Every reason, in the order of its number.
-pub const REASONS: [Reason; 13] = [
+pub const REASONS: [Reason; 14] = [
     Reason::Rate,
     Reason::GlobalRate,
+    Reason::Repeat,
     Reason::SourcePort,
     Reason::Source,
     Reason::Destination,
@@ -78,6 +81,7 @@ impl Reason {
         match self {
             Reason::Rate => "--udp-rate",
             Reason::GlobalRate => "--udp-global-rate",
+            Reason::Repeat => "repeats, --udp-rate",
             Reason::SourcePort => "--udp-refuse-port",
             Reason::Source => "impossible source",
             Reason::Destination => "broadcast or multicast",
@@ -97,6 +101,10 @@ impl Reason {
         match self {
             Reason::Rate => "a network sends more than --udp-rate: the excess is dropped",
             Reason::GlobalRate => "more comes than --udp-global-rate: the excess is dropped",
+            Reason::Repeat => {
+                "the same comes from the same port again and again, as in a loop: \
+                 with --udp-rate one in 256 is dropped"
+            }
             Reason::SourcePort => {
                 "datagrams from a port that --udp-refuse-port names, or one of our own: dropped"
             }

@@ -20,6 +20,7 @@ mod listener;
 mod options;
 mod owner;
 pub mod pace;
+pub mod repeats;
 pub mod udp_guard;
 mod unix_path;
 

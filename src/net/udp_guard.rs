@@ -4,7 +4,12 @@
 //! with which it would go on for ever, or a victim (CERT CA-1996-01, VU#417980).
 //! Ports of such services are refused; each network and all of them together get
 //! so many answers and no more. An endless exchange carries a constant number of
-//! datagrams, so the first one that a rate drops ends it.
+//! datagrams, so the first one that is dropped ends it: by a rate if it is fast,
+//! and however slow it is because it repeats what was answered, of which one in
+//! [`EVERY`] is withheld.
+//!
+//! This machine's own clients, which come by the loopback interface, have no rate,
+//! unless they repeat what they were answered last.
 //!
 //! The rates live in one table of fixed size, in memory that outlives a worker:
 //! killing one does not refill a bucket. Which entries a network falls on
@@ -19,6 +24,7 @@ use nix::errno::Errno;
 
 use super::drops::Reason;
 use super::pace::Pace;
+use super::repeats::Repeats;
 use crate::config::UdpLimits;
 use crate::sys::shm::{Line, Shared};
 
@@ -26,6 +32,16 @@ use crate::sys::shm::{Line, Shared};
 const LINES: usize = 2048;
 /// How much more than a second's worth may come at once.
 const BURST: u64 = 2;
+/// Lines with what was last answered, eight addresses and ports each: 64 KiB.
+const LAST_LINES: usize = 1024;
+/// Of datagrams that are all the same, one in so many is not answered: that ends a
+/// loop, and a client sends again.
+pub const EVERY: u64 = 256;
+/// After so many of them none is, for [`PAUSE`]: should several of the same go
+/// round together, they all end.
+pub const LONG_RUN: u64 = 4 * EVERY;
+/// How long, in milliseconds.
+pub const PAUSE: u64 = 1000;
 
 /// Where a datagram was sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +59,9 @@ pub struct Guard {
     refused: Vec<(u16, u16)>,
     table: Shared,
     secret: RandomState,
+    /// Where addresses and ports fall on, what was last answered there.
+    last: Shared,
+    repeats: Repeats,
 }
 
 impl Guard {
@@ -63,6 +82,8 @@ impl Guard {
             refused,
             table: Shared::new(1 + LINES)?,
             secret: RandomState::new(),
+            last: Shared::new(LAST_LINES)?,
+            repeats: Repeats::new()?,
         })
     }
 
@@ -76,7 +97,13 @@ impl Guard {
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(&self, from: SocketAddr, to: Option<Local>, now: u64) -> Result<(), Reason> {
+    pub fn judge(
+        &self,
+        from: SocketAddr,
+        to: Option<Local>,
+        bytes: &[u8],
+        now: u64,
+    ) -> Result<(), Reason> {
         let to = to
             .filter(|local| local.unicast)
             .ok_or(Reason::Destination)?;
@@ -87,25 +114,60 @@ impl Guard {
         if self.refused.iter().any(|&(a, z)| (a..=z).contains(&port)) {
             return Err(Reason::SourcePort);
         }
-        let source = match self.rate {
-            None => None,
-            Some(pace) => {
+        let Some(pace) = self.rate else {
+            return self.spend_global(now);
+        };
+        let tag = self.repeats.tag((from.ip(), port), bytes);
+        let last = self.last(from);
+        self.withhold(tag, now)?;
+        let exempt = to.loopback && last.load(Relaxed) != tag;
+        let spent = match exempt {
+            true => None,
+            false => {
                 let entry = self.entry(from.ip(), now);
                 let next = pace.admit(entry.load(Relaxed), now);
                 Some((entry, next.ok_or(Reason::Rate)?))
             }
         };
+        // After the source's own: a flood from one network must not use up what
+        // belongs to all.
+        self.spend_global(now)?;
+        if let Some((entry, next)) = spent {
+            entry.store(next, Relaxed);
+        }
+        last.store(tag, Relaxed);
+        self.repeats.count(tag, now);
+        Ok(())
+    }
+
+    fn spend_global(&self, now: u64) -> Result<(), Reason> {
         if let Some(pace) = self.global {
-            // After the source's own: a flood from one network must not use up
-            // what belongs to all.
             let all = &self.table[0].0[0];
             let next = pace.admit(all.load(Relaxed), now);
             all.store(next.ok_or(Reason::GlobalRate)?, Relaxed);
         }
-        if let Some((entry, next)) = source {
-            entry.store(next, Relaxed);
-        }
         Ok(())
+    }
+
+    /// Does it repeat so often what was answered that it may be in a loop?
+    fn withhold(&self, tag: u64, now: u64) -> Result<(), Reason> {
+        let seen = self.repeats.look(tag, now);
+        match seen.times {
+            0 => Ok(()),
+            n if n % LONG_RUN == 0 && seen.ago < PAUSE => Err(Reason::Repeat),
+            n if (n + 1) % EVERY == 0 => {
+                self.repeats.count(tag, now);
+                Err(Reason::Repeat)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What was last answered to this address and port. Whoever else falls on the
+    /// same word forgets it, and is forgotten.
+    fn last(&self, to: SocketAddr) -> &AtomicU64 {
+        let hash = self.secret.hash_one((to.ip(), to.port())) as usize;
+        &self.last[hash / 8 % LAST_LINES].0[hash % 8]
     }
 
     /// The entry of a source's network. A new network takes the entry that is

@@ -35,6 +35,13 @@ fn from(text: &str) -> SocketAddr {
     text.parse().expect(text)
 }
 
+/// Each time a datagram like no other.
+fn judge(guard: &Guard, from: SocketAddr, to: Option<Local>, now: u64) -> Result<(), Reason> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let bytes = NEXT.fetch_add(1, Relaxed).to_be_bytes();
+    guard.judge(from, to, &bytes, now)
+}
+
 fn v4(n: u32) -> SocketAddr {
     // No two in one /24.
     (Ipv4Addr::from_bits(0x0100_0000 + (n << 8)), 5000).into()
@@ -79,7 +86,7 @@ fn sources_and_destinations_that_are_never_answered() {
             Err(Destination),
         ),
     ] {
-        let got = guard.judge(from(source), to, 0);
+        let got = judge(&guard, from(source), to, 0);
         assert_eq!(got, expected, "{source} {to:?}");
     }
 }
@@ -94,14 +101,14 @@ fn off_refuses_no_port() {
     let guard = Guard::new(&limits, &[7777]).expect("mmap");
     for port in [0, 7, 2049, 7777] {
         let source = SocketAddr::new(from("192.0.2.1:1").ip(), port);
-        assert_eq!(guard.judge(source, HERE, 0), Ok(()), "{port}");
+        assert_eq!(judge(&guard, source, HERE, 0), Ok(()), "{port}");
     }
 }
 
 /// How many of `n` at this moment pass.
 fn passed(guard: &Guard, source: SocketAddr, n: usize, now: u64) -> usize {
-    let judge = |_: &usize| guard.judge(source, HERE, now).is_ok();
-    (0..n).filter(judge).count()
+    let passes = |_: &usize| judge(guard, source, HERE, now).is_ok();
+    (0..n).filter(passes).count()
 }
 
 #[test]
@@ -120,15 +127,18 @@ fn a_network_gets_its_burst_and_then_its_rate() {
         let got = passed(&guard, source, 1000, ms * MS);
         assert_eq!(got, expected, "at {ms} ms");
     }
-    let err = guard.judge(from("192.0.2.255:6000"), HERE, 9040 * MS);
+    let err = judge(&guard, from("192.0.2.255:6000"), HERE, 9040 * MS);
     assert_eq!(err, Err(Reason::Rate), "the same /24");
-    assert_eq!(guard.judge(from("192.0.3.1:1024"), HERE, 9040 * MS), Ok(()));
+    assert_eq!(
+        judge(&guard, from("192.0.3.1:1024"), HERE, 9040 * MS),
+        Ok(())
+    );
 }
 
 #[test]
 fn a_network_of_ipv6_is_a_56() {
     let guard = guard(rate(1, 1000), None);
-    let judge = |text: &str| guard.judge(from(text), HERE, 0);
+    let judge = |text: &str| judge(&guard, from(text), HERE, 0);
     assert_eq!(judge("[2001:db8:0:100::1]:5000"), Ok(()));
     assert_eq!(judge("[2001:db8:0:1ff::1]:5000"), Ok(()));
     assert_eq!(judge("[2001:db8:0:1ab::2]:5000"), Err(Reason::Rate));
@@ -139,12 +149,12 @@ fn a_network_of_ipv6_is_a_56() {
 fn all_together_get_the_global_rate() {
     let guard = guard(None, rate(10, 100));
     let count = |now: u64| {
-        let judge = |&n: &u32| guard.judge(v4(n), HERE, now).is_ok();
+        let judge = |&n: &u32| judge(&guard, v4(n), HERE, now).is_ok();
         (0..100).filter(judge).count()
     };
     assert_eq!(count(0), 20);
     assert_eq!(count(100 * MS), 10);
-    let err = guard.judge(v4(0), HERE, 100 * MS);
+    let err = judge(&guard, v4(0), HERE, 100 * MS);
     assert_eq!(err, Err(Reason::GlobalRate));
 }
 
@@ -163,7 +173,7 @@ fn a_flood_from_one_network_leaves_the_others_their_share() {
 #[test]
 fn forged_sources_get_no_more_than_the_table_holds() {
     let guard = guard(rate(50, 1000), None);
-    let networks = 20_000;
+    let networks = 10_000;
     let got: usize = (0..networks).map(|n| passed(&guard, v4(n), 110, 0)).sum();
     assert!(got <= LINES * 4 * 100, "{got}");
     // A forgotten network comes back and starts with somebody's empty bucket.
@@ -179,7 +189,7 @@ fn one_datagram_each_from_many_networks_shuts_nobody_out() {
     for n in 0..100_000u32 {
         // 100,000 a second.
         let now = u64::from(n) * MS / 100;
-        refused += usize::from(guard.judge(v4(n), HERE, now).is_err());
+        refused += usize::from(judge(&guard, v4(n), HERE, now).is_err());
     }
     assert_eq!(refused, 0);
 }
@@ -190,8 +200,8 @@ fn a_time_that_cannot_be_shuts_nobody_out() {
     for word in guard.table.iter().flat_map(|line| &line.0) {
         word.store(u64::MAX, Relaxed);
     }
-    assert_eq!(guard.judge(v4(1), HERE, 0), Ok(()));
-    assert_eq!(guard.judge(v4(2), HERE, MS), Ok(()));
+    assert_eq!(judge(&guard, v4(1), HERE, 0), Ok(()));
+    assert_eq!(judge(&guard, v4(2), HERE, MS), Ok(()));
 }
 
 #[test]
@@ -202,6 +212,76 @@ fn odd_rates_neither_overflow_nor_divide_by_zero() {
         (u32::MAX, Duration::MAX),
     ] {
         let guard = guard(Some(Rate { count, per }), None);
-        assert_eq!(guard.judge(v4(1), HERE, u64::MAX / 2), Ok(()), "{count}");
+        assert_eq!(judge(&guard, v4(1), HERE, u64::MAX / 2), Ok(()), "{count}");
     }
+}
+
+#[test]
+fn this_machine_has_no_rate_but_for_what_it_was_answered_last() {
+    let guard = guard(rate(50, 1000), None);
+    let source = from("127.0.0.1:5000");
+    let passed = |to, bytes: &[u8]| {
+        let passes = |_: &usize| guard.judge(source, to, bytes, 0).is_ok();
+        (0..150).filter(passes).count()
+    };
+    assert_eq!(
+        (0..9999)
+            .filter(|_| judge(&guard, source, LOOPBACK, 0).is_ok())
+            .count(),
+        9999
+    );
+    // The first is no repeat, and the burst is whole.
+    assert_eq!(passed(LOOPBACK, b"same"), 101);
+    assert_eq!(judge(&guard, source, LOOPBACK, 0), Ok(()));
+    assert_eq!(judge(&guard, source, HERE, 0), Err(Reason::Source));
+    let other = from("127.0.0.1:5001");
+    assert_eq!(
+        guard.judge(other, LOOPBACK, b"same", 0),
+        Ok(()),
+        "another port"
+    );
+    assert_eq!(guard.judge(other, LOOPBACK, b"same", 0), Err(Reason::Rate));
+    // By another interface the rate is for all of it.
+    let source = from("192.0.2.1:5000");
+    assert_eq!(self::passed(&guard, source, 150, 0), 100);
+}
+
+/// One every `ms` milliseconds: when and why they are not answered.
+fn dropped(guard: &Guard, bytes: &[u8], ms: u64, n: u64) -> Vec<(u64, Reason)> {
+    let source = from("192.0.2.1:5000");
+    let judge = |i| Some((i, guard.judge(source, HERE, bytes, i * ms * MS).err()?));
+    (1..=n).filter_map(judge).collect()
+}
+
+#[test]
+fn of_what_repeats_one_in_256_is_withheld_and_a_long_run_pauses() {
+    let guard = guard(rate(50, 1000), None);
+    let repeat = |n| (n, Reason::Repeat);
+    let got = dropped(&guard, b"round and round", 30, 1100);
+    // At 30 ms apart, 34 are in a second.
+    let run = [256, 512, 768].into_iter().chain(1024..=1057);
+    assert_eq!(got, run.map(repeat).collect::<Vec<_>>());
+    let other = dropped(&guard, b"another", 30, 255);
+    assert_eq!(other, []);
+    // More than ten seconds apart they are no loop.
+    let guard = super::tests::guard(rate(50, 1000), None);
+    assert_eq!(dropped(&guard, b"probe", 10_001, 1000), []);
+}
+
+#[test]
+fn several_in_one_loop_are_counted_each() {
+    let guard = guard(rate(1000, 1000), None);
+    for n in 1..=300u64 {
+        for each in 0..40u64 {
+            let now = (n * 40 + each) * MS;
+            let got = guard.judge(from("192.0.2.1:5000"), HERE, &each.to_be_bytes(), now);
+            assert_eq!(got.is_err(), n == 256, "{each} {n}: {got:?}");
+        }
+    }
+}
+
+#[test]
+fn without_a_rate_nothing_is_withheld() {
+    let guard = guard(None, None);
+    assert_eq!(dropped(&guard, b"measured", 1, 10_000), []);
 }

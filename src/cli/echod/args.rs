@@ -117,7 +117,7 @@ pub struct Args {
     pub udp_global_rate: std::option::Option<Rate>,
 
     /// Source ports never answered over UDP, beside our own; off is none
-    #[arg(long, value_name = "LIST", default_value = "0-1023,2049", value_parser = values::ports)]
+    #[arg(long, value_name = "LIST", default_value = "0-1023,2049,7777,11211", value_parser = values::ports)]
     pub udp_refuse_port: std::option::Option<Ports>,
 
     /// Become this user, once sockets, pidfile and log are open

@@ -27,7 +27,7 @@ pub(super) fn judge(
         (Sender::Inet(from), _) if policy.rules.judge(Client::inet(from.ip())).is_err() => {
             Err(Reason::Refused)
         }
-        (Sender::Inet(from), Some(guard)) => guard.judge(from, local, now),
+        (Sender::Inet(from), Some(guard)) => guard.judge(from, local, datagram.bytes, now),
         _ => Ok(()),
     }
 }
