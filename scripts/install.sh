@@ -65,4 +65,5 @@ sed "s|^ExecStart=/usr/local/|ExecStart=$prefix/|" scripts/dist/echod.service >"
 put "$unit" "$root/lib/systemd/system" 644 echod.service
 put scripts/dist/echod.socket "$root/lib/systemd/system" 644
 put scripts/dist/no-network.conf "$root/share/echod" 644
+put scripts/dist/echod.toml "$root/share/echod" 644
 put scripts/dist/echod.sysusers "$root/lib/sysusers.d" 644 echod.conf

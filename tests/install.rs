@@ -45,6 +45,7 @@ fn installs_programs_pages_and_units_where_they_belong_and_names_them() {
             ("lib/systemd/system/echod.socket", 0o644),
             ("lib/sysusers.d/echod.conf", 0o644),
             ("share/echod/no-network.conf", 0o644),
+            ("share/echod/echod.toml", 0o644),
         ] {
             let path = root.join(file);
             let meta = fs::metadata(&path).unwrap_or_else(|e| panic!("{file}: {e}"));
@@ -54,7 +55,7 @@ fn installs_programs_pages_and_units_where_they_belong_and_names_them() {
         }
         let pages = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("man"));
         let pages = pages.expect("man/").count();
-        assert_eq!(said(&output).lines().count(), 7 + pages, "one line a file");
+        assert_eq!(said(&output).lines().count(), 8 + pages, "one line a file");
     }
 }
 

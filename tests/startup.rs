@@ -8,6 +8,8 @@
 #[path = "startup/addresses.rs"]
 mod addresses;
 mod common;
+#[path = "startup/configuration.rs"]
+mod configuration;
 #[path = "startup/pidfile.rs"]
 mod pidfile;
 #[path = "startup/usage.rs"]

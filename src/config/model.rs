@@ -56,6 +56,16 @@ pub enum ThreadAccept {
     Pass,
 }
 
+impl From<ThreadAccept> for Accept {
+    fn from(how: ThreadAccept) -> Self {
+        match how {
+            ThreadAccept::Shared => Accept::Shared,
+            ThreadAccept::Mutex => Accept::Mutex,
+            ThreadAccept::Pass => Accept::Pass,
+        }
+    }
+}
+
 /// How the workers of a pool come by a connection.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accept {

@@ -73,7 +73,7 @@ use self::inherited::Inherited;
 use self::pidfile::PidFile;
 use self::sockets::Sockets;
 use self::supervisor::Supervisor;
-use crate::cli;
+use crate::cli::{self, echod::Refused};
 use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
@@ -99,14 +99,18 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
     }
     let activation = activation::take();
     let manager = notify::Asked::take();
-    let mut config = match cli::echod::parse_beside(argv, activation.specs()) {
+    let env = |name: &str| std::env::var_os(name);
+    let mut config = match cli::echod::parse_beside(argv, env, activation.specs()) {
         Ok(config) => config,
-        Err(Ok(help)) => {
+        Err(Refused::Text(text)) => {
             // Not print!: help into a closed pipe is no reason to panic.
-            let _ = std::io::stdout().write_all(help.as_bytes());
+            let _ = std::io::stdout().write_all(text.as_bytes());
             return Exit::Ok;
         }
-        Err(Err(error)) => return Ready::foreground().failed(&error),
+        Err(Refused::Wrong(errors)) => {
+            let fail = |_, error: &Error| Ready::foreground().failed(error);
+            return errors.iter().fold(Exit::Internal, fail);
+        }
     };
     let inherited = match inherited::inherit(&mut config, activation, manager) {
         Ok(inherited) => inherited,

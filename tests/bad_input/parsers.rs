@@ -15,6 +15,7 @@ use std::time::Duration;
 use echod::access;
 use echod::addr::{Addr, ListenSpec};
 use echod::allowed::Allowed;
+use echod::cli::echod::Refused;
 use echod::cli::{echoc, echod as daemon, echoload};
 use echod::client::Server;
 use echod::daemon::activation::{Wanted, wanted};
@@ -40,6 +41,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("request_line", request_line),
     ("gossip", gossip),
     ("echod_options", echod_options),
+    ("config_file", config_file),
     ("echoc_options", echoc_options),
     ("echoload_options", echoload_options),
 ];
@@ -195,8 +197,15 @@ fn words(program: &str, bytes: &[u8]) -> Vec<OsString> {
 }
 
 fn echod_options(bytes: &[u8]) {
-    if let Err(Err(error)) = daemon::parse(words("echod", bytes)) {
-        is_one_line(&error);
+    if let Err(Refused::Wrong(errors)) = daemon::parse(words("echod", bytes)) {
+        errors.iter().for_each(is_one_line);
+    }
+}
+
+fn config_file(bytes: &[u8]) {
+    if let Err(errors) = daemon::layers::check_text(&text(bytes)) {
+        assert!(!errors.is_empty());
+        errors.iter().for_each(is_one_line);
     }
 }
 

@@ -68,9 +68,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "1")]
     pub max_connections_per_child: u64,
 
-    /// Length of the accept queue [default: somaxconn]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(i32::MAX)))]
-    pub backlog: Option<u32>,
+    /// Length of the accept queue; somaxconn is the kernel's limit
+    #[arg(long, value_name = "N", default_value = "somaxconn", value_parser = backlog)]
+    pub backlog: std::option::Option<u32>,
 
     /// What happens to clients beyond --max-clients
     #[arg(long, value_name = "HOW", default_value = "queue")]
@@ -188,9 +188,25 @@ pub struct Args {
     #[arg(long, value_name = "FD")]
     pub ready_fd: Option<i32>,
 
+    /// Read options from this file, too; those of the command line come first
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the configuration in force, as a file that -f takes, and exit
+    #[arg(short = 'T', long)]
+    pub dump_config: bool,
+
     /// Check the configuration and exit
     #[arg(short = 't', long)]
     pub check: bool,
+}
+
+fn backlog(text: &str) -> Result<std::option::Option<u32>, String> {
+    match (text, text.parse::<u32>()) {
+        ("somaxconn", _) => Ok(None),
+        (_, Ok(n)) if (1..=i32::MAX.unsigned_abs()).contains(&n) => Ok(Some(n)),
+        _ => Err(format!("1 to {}, or somaxconn", i32::MAX)),
+    }
 }
 
 /// One of [`Args`], by the field that holds it: [`opt!`] makes it, and does not
@@ -230,7 +246,10 @@ impl Typed {
     ///
     /// # Errors
     /// clap's, which may be a text of help.
-    pub fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+    pub fn parse<T>(argv: impl IntoIterator<Item = T>) -> Result<Self, clap::Error>
+    where
+        T: Into<OsString> + Clone,
+    {
         let matches = Args::command().try_get_matches_from(argv)?;
         Ok(Typed {
             args: Args::from_arg_matches(&matches)?,
@@ -250,6 +269,22 @@ impl Typed {
             };
             self.args.listen = handed.into_iter().chain(also).collect();
         }
+    }
+
+    /// The long names of all options that were given.
+    pub fn all_given(&self) -> Vec<String> {
+        let ids = self.matches.ids().map(clap::Id::as_str);
+        ids.filter(|id| self.matches.value_source(id) == Some(ValueSource::CommandLine))
+            .map(|id| id.replace('_', "-"))
+            .collect()
+    }
+
+    /// The values of an option as they were typed, or its default as the page has it.
+    pub fn texts(&self, id: &str) -> Vec<String> {
+        let values = self.matches.get_raw(id).into_iter().flatten();
+        values
+            .map(|value| value.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Was this option given?

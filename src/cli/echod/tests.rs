@@ -5,8 +5,12 @@ use crate::config::{Accept, Model, PoolLimits, ServiceKind, ThreadAccept};
 fn parsed(line: &str) -> Result<Config, String> {
     let argv = std::iter::once("echod").chain(line.split_whitespace());
     parse(argv.map(Into::into)).map_err(|e| match e {
-        Ok(help) => help,
-        Err(error) => format!("{}: {error}", error.status() as u8),
+        Refused::Text(text) => text,
+        Refused::Wrong(errors) => errors
+            .iter()
+            .map(|error| format!("{}: {error}", error.status() as u8))
+            .collect::<Vec<_>>()
+            .join("\n"),
     })
 }
 
@@ -99,8 +103,10 @@ fn sockets_handed_over_stand_in_for_the_default() {
     let beside = |line: &str, handed: &[&str]| {
         let argv = std::iter::once("echod").chain(line.split_whitespace());
         let handed = handed.iter().map(|spec| spec.parse().expect("an address"));
-        parse_beside(argv.map(Into::into), handed.collect())
-            .map_err(|e| e.expect_err("no help").to_string())
+        parse_beside(argv.map(Into::into), |_| None, handed.collect()).map_err(|e| match e {
+            Refused::Text(text) => panic!("{text}"),
+            Refused::Wrong(errors) => errors[0].to_string(),
+        })
     };
     let listen = |line: &str, handed: &[&str]| {
         let config = beside(line, handed).expect("a configuration");
@@ -366,4 +372,267 @@ fn each_listener_serves_what_it_says_or_the_default() {
             .unwrap()
             .runs_commands()
     );
+}
+
+/// A file's mistakes, or what comes of it with this command line.
+fn with_file(line: &str, env: &[(&str, &str)], file: &str) -> Result<Config, String> {
+    let mut path = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(&mut path, file.as_bytes()).expect("written");
+    let name = path.path().display().to_string();
+    let argv = ["echod", "-f", &name]
+        .into_iter()
+        .chain(line.split_whitespace());
+    let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, v)| v.into());
+    parse_beside(argv.map(Into::into), env, Vec::new()).map_err(|e| match e {
+        Refused::Text(text) => text.replace(&name, "FILE"),
+        Refused::Wrong(errors) => errors
+            .iter()
+            .map(|error| format!("{}: {error}", error.status() as u8).replace(&name, "FILE"))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    })
+}
+
+#[test]
+fn the_command_line_beats_the_environment_beats_the_file() {
+    let file = "max-clients = 5\nlisten = ['unix:/f', 'unix:/g']\nverbose = 2\ndaemon = true\n";
+    let env: &[_] = &[("ECHOD_MAX_CLIENTS", "6"), ("ECHOD_DAEMON", "false")];
+    for (line, env, clients, listen) in [
+        ("", &[][..], 5, "unix:/f unix:/g"),
+        ("", env, 6, "unix:/f unix:/g"),
+        ("-c 7 -l unix:/h", env, 7, "unix:/h"),
+        (
+            "-q",
+            &[("ECHOD_LISTEN", "unix:/i unix:/j")],
+            5,
+            "unix:/i unix:/j",
+        ),
+    ] {
+        let config = with_file(line, env, file).expect(line);
+        let listens: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (config.max_clients, listens.join(" ").as_str()),
+            (clients, listen),
+            "{line}"
+        );
+        assert_eq!(config.daemon, env.len() != 2, "{line}");
+        let level = if line == "-q" {
+            log::LevelFilter::Warn
+        } else {
+            log::LevelFilter::Trace
+        };
+        assert_eq!(config.log.level, level, "{line}");
+    }
+}
+
+#[test]
+fn every_mistake_of_a_file_is_named_with_its_line() {
+    for (line, file, expected) in [
+        (
+            "",
+            "\nmax-client = 5\n",
+            "78: FILE:2: max-client: unknown key; max-clients?",
+        ),
+        (
+            "",
+            "max-clients = 'x'\n# fine\nidle-timeout = \"soon\"\nprint = 3\nlisten = 5.5\nuser = ['a']\n",
+            "78: FILE:1: invalid value 'x' for '--max-clients <N>': invalid digit found in string: see --help\n\
+             78: FILE:3: invalid value 'soon' for '--idle-timeout <DURATION>': 'soon': not a duration such as 30s, 5m, 200ms or 1.5: see --help\n\
+             78: FILE:4: print: true or false\n\
+             78: FILE:5: invalid value '5.5' for '--listen <ADDR>': ",
+        ),
+        (
+            "",
+            "[pool]\nmax-clients = 5\n",
+            "78: FILE:1: pool: unknown key",
+        ),
+        (
+            "",
+            "max-clients = 5\nmax-clients = 6\n",
+            "78: FILE:2: duplicate key",
+        ),
+        ("", "max-clients = \n", "78: FILE:1: "),
+        (
+            "",
+            "check = true\nconfig = 'x'",
+            "78: FILE:1: check: unknown key\n78: FILE:2: config: unknown key",
+        ),
+        (
+            "",
+            "model = 'fork'\nmax-spare-servers = 3",
+            "78: FILE:2: --max-spare-servers: not used by",
+        ),
+        (
+            "-m fork",
+            "max-spare-servers = 3",
+            "78: FILE:1: --max-spare-servers: not used by",
+        ),
+        (
+            "",
+            "verbose = 1\nquiet = 1",
+            "78: FILE:1: the argument '--verbose...' cannot be used with",
+        ),
+        (
+            "",
+            "user = 2026-01-01",
+            "78: FILE:1: user: a string, a number or a boolean",
+        ),
+        (
+            "",
+            "user = ['a', 'b']",
+            "78: FILE:1: user: takes one value, not a list",
+        ),
+    ] {
+        let error = with_file(line, &[], file).expect_err(file);
+        assert!(error.starts_with(expected), "{file}: {error}");
+    }
+    let error = with_file("", &[("ECHOD_OVERFLOW", "spill")], "").unwrap_err();
+    assert!(
+        error.starts_with("64: ECHOD_OVERFLOW: invalid value 'spill'"),
+        "{error}"
+    );
+    let error = parsed("-f /nowhere/echod.toml").unwrap_err();
+    let expected = "78: open /nowhere/echod.toml: No such file or directory (ENOENT)";
+    assert_eq!(error, expected);
+}
+
+#[test]
+fn a_dump_says_where_each_value_came_from() {
+    let file = "max-clients = 5\nallow = ['10.0.0.0/8', '::1']\nidle-timeout = 30\n";
+    let text = with_file("-T --print", &[("ECHOD_OVERFLOW", "close")], file).unwrap_err();
+    for line in [
+        "max-clients = 5  # FILE:1",
+        "allow = [\"10.0.0.0/8\", \"::1\"]  # FILE:2",
+        "idle-timeout = 30  # FILE:3",
+        "overflow = \"close\"  # ECHOD_OVERFLOW",
+        "print = true  # command line",
+        "# min-spare-servers = 5  # default",
+        "# listen = [\"tcp:127.0.0.1:7777\"]  # default",
+        "# user =  # not given",
+    ] {
+        assert!(text.lines().any(|there| there == line), "{line}\n{text}");
+    }
+}
+
+/// Every key of a file, with values that it can have.
+const VALUES: &[(&str, &[&str])] = &[
+    (
+        "listen",
+        &["tcp:[::1]:7", "unix:/run/a b.sock,mode=0600", "udp:*:7"],
+    ),
+    ("service", &["command", "echo"]),
+    (
+        "allow-command",
+        &["date=/bin/date,-u", "up=/usr/bin/uptime"],
+    ),
+    ("model", &["fork", "prethread", "iterative", "thread"]),
+    ("reap", &["ignore", "double-fork"]),
+    ("accept", &["mutex", "pass"]),
+    ("start-servers", &["3"]),
+    ("min-spare-servers", &["2"]),
+    ("max-spare-servers", &["64"]),
+    ("max-clients", &["600"]),
+    ("max-connections-per-child", &["0", "5"]),
+    ("backlog", &["16"]),
+    ("overflow", &["close", "reset"]),
+    ("idle-timeout", &["off", "1.5", "2m"]),
+    ("write-timeout", &["7"]),
+    ("max-lifetime", &["1h 30m"]),
+    ("allow", &["10.0.0.0/8", "::1"]),
+    ("deny", &["192.0.2.1"]),
+    ("max-per-source", &["5/24:48"]),
+    ("connection-rate", &["5/1s"]),
+    ("exempt", &["127.0.0.0/8"]),
+    ("udp-rate", &["off", "7/1s"]),
+    ("udp-global-rate", &["off"]),
+    ("udp-refuse-port", &["off", "0-9,17"]),
+    ("user", &["daemon:65534", "1000"]),
+    ("chroot", &["/srv/\"echo\"\\\u{fc}"]),
+    ("allow-root", &["true"]),
+    ("sandbox", &["strict", "off"]),
+    ("daemon", &["true"]),
+    ("pidfile", &["/run/echod.pid"]),
+    ("inetd", &["true"]),
+    ("graceful-timeout", &["1s"]),
+    ("shutdown-delay", &["2s"]),
+    ("stop-settle", &["0"]),
+    ("orphans", &["terminate"]),
+    ("print", &["true"]),
+    ("log-target", &["/var/log/echod"]),
+    ("log-format", &["json"]),
+    ("verbose", &["1", "2"]),
+    ("quiet", &["2"]),
+    ("ready-fd", &["3"]),
+];
+
+fn without_comments(dump: &str) -> String {
+    let lines = dump.lines().filter(|line| !line.starts_with('#'));
+    let lines = lines.map(|line| line.rsplit_once("  # ").map_or(line, |(line, _)| line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_key_has_values_to_try() {
+    let command = Args::command();
+    let keys = command.get_arguments().filter_map(clap::Arg::get_long);
+    let in_file: Vec<_> = keys
+        .filter(|key| !layers::NOT_IN_A_FILE.contains(key))
+        .collect();
+    let mut tried: Vec<_> = VALUES.iter().map(|(key, _)| *key).collect();
+    let mut all = in_file.clone();
+    all.sort_unstable();
+    tried.sort_unstable();
+    assert_eq!(tried, all);
+}
+
+proptest::proptest! {
+    /// What -T prints is read again, and means the same.
+    #[test]
+    fn a_dump_is_read_again(picked in proptest::collection::vec((0..VALUES.len(), 0..3usize), 0..5)) {
+        let words = picked.iter().map(|&(key, value)| {
+            let (key, values) = VALUES[key];
+            match values[value % values.len()] {
+                "true" => format!("--{key}"),
+                times if key == "verbose" || key == "quiet" => {
+                    format!("-{}", key[..1].repeat(times.parse().expect("a number")))
+                }
+                value => format!("--{key}={value}"),
+            }
+        });
+        let argv: Vec<OsString> = std::iter::once("echod".to_owned()).chain(words).map(Into::into).collect();
+        let Ok(config) = parse(argv.clone()) else {
+            return Ok(()); // they do not go together
+        };
+        let Err(Refused::Text(dump)) = parse(argv.into_iter().chain(["-T".into()])) else {
+            panic!("no dump");
+        };
+        let again = with_file("", &[], &dump).expect(&dump);
+        proptest::prop_assert_eq!(format!("{config:?}"), format!("{again:?}"), "{}", dump);
+        let twice = with_file("-T", &[], &dump).expect_err("a text");
+        proptest::prop_assert_eq!(without_comments(&dump), without_comments(&twice));
+    }
+}
+
+#[test]
+fn the_sample_has_every_key_with_its_default() {
+    let sample = include_str!("../../../scripts/dist/echod.toml");
+    let Err(Refused::Text(dump)) = parse(["echod".into(), "-T".into()]) else {
+        panic!("no dump");
+    };
+    let said = dump.lines().map(|line| {
+        let (line, _) = line.rsplit_once("  # ").expect("where it came from");
+        line.strip_prefix("# ").expect("a default").trim_end()
+    });
+    let key = |line: &&str| line.starts_with('#') && !line.starts_with("# ");
+    let keys = sample.lines().filter(key).map(|line| &line[1..]);
+    assert_eq!(keys.collect::<Vec<_>>(), said.collect::<Vec<_>>());
+    // As it stands it says nothing, and with the comments taken away the same.
+    let plain = format!("{:?}", parse(["echod".into()]).expect("defaults"));
+    let with = |text: &str| {
+        let path = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(path.path(), text).expect("written");
+        let argv = ["echod".into(), "-f".into(), path.path().into()];
+        format!("{:?}", parse(argv).map_err(|e| panic!("{e:?}")))
+    };
+    assert_eq!(with(sample), format!("Ok({plain})"));
 }
