@@ -13,6 +13,8 @@ mod memory;
 mod queue;
 #[path = "limits/resources.rs"]
 mod resources;
+#[path = "limits/turns.rs"]
+mod turns;
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

@@ -48,6 +48,9 @@ pub struct Terms<'a> {
     pub board: &'a Scoreboard,
     /// Its slot there.
     pub slot: Slot,
+    /// Which listener it looks at first: another one than the worker before it, so
+    /// that no flood of one keeps the others waiting.
+    pub first: usize,
     /// What it serves, at which listener.
     pub services: &'a Menu,
     /// How it locks itself in.

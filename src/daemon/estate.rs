@@ -45,12 +45,14 @@ pub struct Estate {
 }
 
 impl Estate {
-    /// What the child of `slot` takes along.
-    pub fn terms(&self, slot: Slot) -> Terms<'_> {
+    /// What the child of `slot` takes along; `first` is the listener it looks at
+    /// first, if it looks at any.
+    pub fn terms(&self, slot: Slot, first: usize) -> Terms<'_> {
         Terms {
             listeners: &self.listeners,
             board: &self.board,
             slot,
+            first,
             services: &self.services,
             sandbox: &self.sandbox,
             policy: self.config.sandbox,

@@ -6,39 +6,11 @@
 
 use std::time::Instant;
 
-use super::intake::Tried;
 use super::passing::Passed;
 use super::supervisor::{Held, Supervisor};
-use crate::config::Overflow;
 use crate::net;
 
-/// Clients accepted in one go, before orders are looked at again.
-const BATCH: usize = 16;
-
 impl Supervisor {
-    /// The listener is readable.
-    pub(super) fn accept_to_pass(&mut self, listener: usize, now: Instant) {
-        for _ in 0..BATCH {
-            let free = self.passing.as_ref().is_some_and(|p| p.has_free());
-            let turns_away = !free && self.turns_away();
-            if self.has_waiting() || (!free && !turns_away) {
-                return;
-            }
-            match self.try_accept(listener, now) {
-                Tried::Got(held) if turns_away => self.turn_away(held, now),
-                Tried::Got(held) => self.pass(held, now),
-                Tried::Refused => {}
-                Tried::Empty | Tried::NotNow => return,
-                Tried::Unusable(errno) => return self.give_up_listener(listener, errno),
-            }
-        }
-    }
-
-    /// Is the limit reached, and further clients shall not wait?
-    pub(super) fn turns_away(&self) -> bool {
-        self.children.full() && self.estate.config.overflow != Overflow::Queue
-    }
-
     /// Does an accepted client wait to be passed?
     pub(super) fn has_waiting(&self) -> bool {
         self.passing.as_ref().is_some_and(|p| p.has_waiting())
@@ -65,7 +37,7 @@ impl Supervisor {
         }
     }
 
-    fn pass(&mut self, held: Held, now: Instant) {
+    pub(super) fn pass(&mut self, held: Held, now: Instant) {
         let Some(passing) = &mut self.passing else {
             return;
         };

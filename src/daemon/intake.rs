@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::{error, info, warn};
 use nix::errno::Errno;
 
+use super::sleep::LISTENERS;
 use super::supervisor::{Held, Supervisor};
 use crate::config::Overflow;
 use crate::error::errno_text;
@@ -26,30 +27,97 @@ pub(super) enum Tried {
     Unusable(Errno),
 }
 
-impl Supervisor {
-    /// The listener is readable.
-    pub(super) fn accept(&mut self, listener: usize, now: Instant) {
-        if self.passing.is_some() {
-            return self.accept_to_pass(listener, now);
+/// What is to be done about clients that come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Intake {
+    /// They wait, or are somebody else's business.
+    Leave,
+    /// One is accepted, to be served.
+    Take,
+    /// One is accepted, to be turned away.
+    TurnAway,
+}
+
+impl Intake {
+    /// `takes`: is there a place for one, with whoever asks? `full`: has nobody
+    /// one?
+    ///
+    /// Asked before each accept(2) and not before the wait that came before it: a
+    /// listener that was readable stays so, a place may be gone by then, and whom
+    /// nobody has a place for must not be accepted.
+    pub(super) fn decide(takes: bool, full: bool, overflow: Overflow) -> Intake {
+        match overflow {
+            _ if takes => Intake::Take,
+            Overflow::Close | Overflow::Reset if full => Intake::TurnAway,
+            _ => Intake::Leave,
         }
-        for _ in 0..BATCH {
-            if self.held.is_some() {
+    }
+}
+
+impl Supervisor {
+    /// What the supervisor would do now about a client.
+    pub(super) fn intake(&self) -> Intake {
+        if self.held.is_some() || self.has_waiting() {
+            return Intake::Leave;
+        }
+        let full = self.children.full();
+        let (takes, full) = match (&self.pool, &self.passing) {
+            (None, _) => (!full, full),
+            (Some(_), Some(passing)) => (passing.has_free(), full),
+            (Some(_), None) => (false, full && self.idle() == 0),
+        };
+        Intake::decide(takes, full, self.estate.config.overflow)
+    }
+
+    /// Listeners may be readable: one client from each that is, in turn, so that
+    /// none waits for another's crowd to end.
+    pub(super) fn accept(&mut self, now: Instant) {
+        if self.intake() == Intake::TurnAway {
+            // Nobody is turned away for a place whose client is gone.
+            self.catch_up(now);
+        }
+        let (mut left, mut nobody) = (BATCH, 0);
+        while left > 0 && nobody < self.estate.listeners.len() {
+            let intake = self.intake();
+            if intake == Intake::Leave || self.pause().is_some() {
+                // Nobody's turn is used up.
                 return;
             }
+            let listener = self.next_listener();
+            if !self.wait.came(LISTENERS + listener) {
+                nobody += 1;
+                continue;
+            }
             match self.try_accept(listener, now) {
-                Tried::Got(held) if self.children.full() => self.turn_away(held, now),
-                Tried::Got(held) => self.serve(held, now),
+                Tried::Got(held) if intake == Intake::TurnAway => self.turn_away(held, now),
+                Tried::Got(held) => self.take(held, now),
                 Tried::Refused => {}
-                Tried::Empty | Tried::NotNow => return,
+                Tried::Empty => {
+                    nobody += 1;
+                    continue;
+                }
+                Tried::NotNow => return,
                 Tried::Unusable(errno) => return self.give_up_listener(listener, errno),
             }
-            if self.children.full() {
-                self.at_limit(now);
-                if self.estate.config.overflow == Overflow::Queue {
-                    return;
-                }
-            }
+            (left, nobody) = (left - 1, 0);
         }
+    }
+
+    fn take(&mut self, held: Held, now: Instant) {
+        match self.passing {
+            Some(_) => self.pass(held, now),
+            None => self.serve(held, now),
+        }
+        if self.pool.is_none() && self.children.full() {
+            self.at_limit(now);
+        }
+    }
+
+    /// Whose turn it is.
+    fn next_listener(&mut self) -> usize {
+        let listener = self.turn % self.estate.listeners.len();
+        self.turn = listener + 1;
+        listener
     }
 
     pub(super) fn try_accept(&mut self, listener: usize, now: Instant) -> Tried {
@@ -107,19 +175,27 @@ impl Supervisor {
         if self.phase.serves() {
             return;
         }
-        for listener in 0..self.estate.listeners.len() {
-            while self.estate.listeners[listener].is_some()
-                && self.held.is_none()
-                && self.has_room()
-                && !self.accept_wait.waits(now)
-            {
-                match self.try_accept(listener, now) {
-                    Tried::Got(held) => self.serve(held, now),
-                    Tried::Refused => {}
-                    Tried::Empty | Tried::Unusable(_) => self.close_listener(listener),
-                    Tried::NotNow => return,
-                }
+        let mut nobody = 0;
+        while nobody < self.estate.listeners.len()
+            && self.held.is_none()
+            && self.has_room()
+            && !self.accept_wait.waits(now)
+        {
+            let listener = self.next_listener();
+            nobody += 1;
+            if self.estate.listeners[listener].is_none() {
+                continue;
             }
+            match self.try_accept(listener, now) {
+                Tried::Got(held) => self.serve(held, now),
+                Tried::Refused => {}
+                Tried::Empty | Tried::Unusable(_) => {
+                    self.close_listener(listener);
+                    continue;
+                }
+                Tried::NotNow => return,
+            }
+            nobody = 0;
         }
     }
 
@@ -168,5 +244,32 @@ impl Supervisor {
             self.close_listener(listener);
         }
         cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_place_is_left_or_turned_away_and_never_taken() {
+        use Intake::{Leave, Take, TurnAway};
+        use Overflow::{Close, Queue, Reset};
+        for (takes, full, overflow, expected) in [
+            (true, false, Queue, Take),
+            (true, false, Close, Take),
+            // A worker is idle, though no further one could be forked.
+            (true, true, Reset, Take),
+            (false, true, Queue, Leave),
+            (false, true, Close, TurnAway),
+            (false, true, Reset, TurnAway),
+            // A place is being made.
+            (false, false, Queue, Leave),
+            (false, false, Close, Leave),
+            (false, false, Reset, Leave),
+        ] {
+            let got = Intake::decide(takes, full, overflow);
+            assert_eq!(got, expected, "{takes} {full} {overflow:?}");
+        }
     }
 }

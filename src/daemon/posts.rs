@@ -29,7 +29,7 @@ impl Supervisor {
         {
             let generation = &self.generation;
             // It has no slot: it is nobody's client.
-            let terms = self.estate.terms(0);
+            let terms = self.estate.terms(0, 0);
             let forked = process::fork(|| {
                 if let Some(order_end) = generation.order_end() {
                     process::close_inherited(order_end);

@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::channels::Channels;
+use super::intake::Intake;
 use super::notify::Notify;
 use super::refusals::RefusalLog;
 use super::supervisor::Supervisor;
-use crate::config::Overflow;
 
 // Places in the wait.
 pub(super) const SIGNALS: usize = 0;
@@ -62,17 +62,6 @@ impl Supervisor {
 
     /// Should readable listeners wake us?
     fn listens(&self, now: Instant) -> bool {
-        if !self.phase.serves() || self.accept_wait.waits(now) || self.held.is_some() {
-            return false;
-        }
-        let full = self.children.full();
-        let turns_away = full && self.estate.config.overflow != Overflow::Queue;
-        match self.pool {
-            None => !full || turns_away,
-            Some(_) => match &self.passing {
-                Some(passing) => !passing.has_waiting() && (passing.has_free() || turns_away),
-                None => turns_away && self.idle() == 0,
-            },
-        }
+        self.phase.serves() && !self.accept_wait.waits(now) && self.intake() != Intake::Leave
     }
 }

@@ -83,6 +83,10 @@ pub struct Supervisor {
     pub(super) started: bool,
     pub(super) idle_lost: usize,
     pub(super) births: Births,
+    /// Which listener's turn it is, where we accept.
+    pub(super) turn: usize,
+    /// Workers forked so far: none is looked at first by all of them.
+    pub(super) born: usize,
     pub(super) overflows: Overflows,
     pub(super) cut: usize,
     pub(super) exit: Exit,
@@ -168,6 +172,8 @@ impl Supervisor {
             started: false,
             idle_lost: 0,
             births: Births::default(),
+            turn: 0,
+            born: 0,
             cut: 0,
             exit: Exit::Ok,
             notify: None,
@@ -214,10 +220,8 @@ impl Supervisor {
                 self.note_closed_channels(now);
             }
             self.reap(child_died, now);
-            for listener in 0..self.estate.listeners.len() {
-                if woken && self.wait.came(LISTENERS + listener) {
-                    self.accept(listener, now);
-                }
+            if woken {
+                self.accept(now);
             }
         }
     }

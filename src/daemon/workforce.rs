@@ -167,7 +167,7 @@ impl Supervisor {
         self.estate.board.count_waiting(1);
         let channel = self.passing.as_mut().map(|passing| passing.open(slot));
         let forked = channel.transpose().and_then(|channel| {
-            let terms = self.estate.terms(slot);
+            let terms = self.estate.terms(slot, self.born);
             let (generation, buffer) = (&self.generation, &mut self.buffer);
             let crew = &self.crew;
             if limit == Some(1) && generation.lock().is_none() {
@@ -193,8 +193,9 @@ impl Supervisor {
                 prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
             })
         });
-        if forked.is_err() {
-            self.estate.board.count_waiting(-1);
+        match forked {
+            Ok(_) => self.born = self.born.wrapping_add(1),
+            Err(_) => self.estate.board.count_waiting(-1),
         }
         let forked = self.settle_fork(reserved, forked, Role::Idle, now);
         if let Some(passing) = &mut self.passing {
@@ -233,7 +234,7 @@ impl Supervisor {
             } = &held;
             self.estate.board.clear(slot);
             self.estate.board.serving(slot, *peer, *listener);
-            let terms = self.estate.terms(slot);
+            let terms = self.estate.terms(slot, 0);
             let buffer = &mut self.buffer;
             let conn = || process::inherited(conn);
             match &channel {

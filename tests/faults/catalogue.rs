@@ -17,6 +17,7 @@ type Row = (u32, &'static str, &'static [&'static str]);
 
 const ACCEPT: &[&str] = &["tests/limits/accept.rs"];
 const QUEUE: &[&str] = &["tests/limits/queue.rs"];
+const TURNS: &[&str] = &["tests/limits/turns.rs"];
 const RESOURCES: &[&str] = &["tests/limits/resources.rs"];
 const LIMITS: &[&str] = &["tests/limits.rs"];
 const BIRTHS: &[&str] = &["tests/faults/births.rs"];
@@ -237,6 +238,12 @@ const ROWS: &[Row] = &[
     ),
     (96, "privileges left behind", LEFTOVERS),
     (97, "core dumps", LEFTOVERS),
+    (
+        98,
+        "several listeners at the limit, and a place for one",
+        TURNS,
+    ),
+    (99, "one listener flooded, and a client at another", TURNS),
     (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
 ];
 

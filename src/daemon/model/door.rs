@@ -2,7 +2,7 @@
 //!
 //! - *open*: it waits at the gate with all the others, and the kernel wakes one.
 //!   So with `reuseport`: there are more sockets at the gate, and each worker
-//!   looks at another of them first, the one its slot stands for.
+//!   looks at another of them first than the one forked before it.
 //! - *locked*: one at a time is at the gate, the others wait for the lock. The
 //!   lock is held around the wait and accept(2) and never while serving. Word
 //!   to go reaches the one at the gate, it leaves, and the next one finds it

@@ -38,7 +38,7 @@ pub fn door<'a>(
         lifeline,
         terms.board,
         terms.admission,
-        terms.slot,
+        terms.first,
     );
     match generation.lock() {
         Some(lock) => Door::Locked(gate, lock, terms.board),

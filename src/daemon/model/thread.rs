@@ -25,13 +25,13 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
-use self::intake::Intake;
 use super::crew::{Client, Crew};
 use super::gate::Gate;
 use super::prethread::Hand;
 use crate::config::{Model, PoolLimits, SandboxPolicy, ThreadAccept};
 use crate::daemon::backoff::Backoff;
 use crate::daemon::child::{self, Leave, Terms, leave};
+use crate::daemon::intake::Intake;
 use crate::daemon::pool::Pool;
 use crate::daemon::seats::{Seat, Seats};
 use crate::daemon::{confine, limits, machine};
@@ -74,7 +74,7 @@ fn work(
         told.as_fd(),
         terms.board,
         terms.admission,
-        terms.slot,
+        terms.first,
     );
     if waits_at_the_gate(model) {
         gate.open()?;
@@ -107,6 +107,7 @@ fn work(
             staff,
             seat: None,
             look_from: 0,
+            hired: 0,
             seatless: false,
             held: None,
             most_threads,
@@ -132,6 +133,8 @@ struct Post<'scope, 'env> {
     /// `thread`: taken, for the next client.
     seat: Option<Seat>,
     look_from: usize,
+    /// Threads of the pool so far: each looks at another listener first.
+    hired: usize,
     /// The last look for a seat found none.
     seatless: bool,
     /// `thread`: accepted, and no thread could be started for it.
@@ -162,7 +165,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
             let pause = self.terms.admission.wait();
             let intake = match pause {
                 None => self.intake(now),
-                Some(_) => Intake::None,
+                Some(_) => Intake::Leave,
             };
             let due = [
                 life,
@@ -216,7 +219,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
                 return;
             }
             let due = [life, self.thread_wait.wakes_at(now)];
-            self.wait(None, Intake::None, due.into_iter().flatten().min(), now);
+            self.wait(None, Intake::Leave, due.into_iter().flatten().min(), now);
         }
     }
 
@@ -236,7 +239,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
         let first = fds.len();
         let open = self.terms.listeners.iter().flatten();
         fds.extend(
-            open.filter(|_| intake != Intake::None)
+            open.filter(|_| intake != Intake::Leave)
                 .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
         );
         let timeout = due.map(|at| TimeSpec::from(at.saturating_duration_since(now)));

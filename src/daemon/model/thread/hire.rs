@@ -73,10 +73,11 @@ impl<'scope> Post<'scope, '_> {
             return false;
         };
         let place = match accept {
-            ThreadAccept::Shared => Place::Shared(self.gate.beside(self.look_from)),
+            ThreadAccept::Shared => Place::Shared(self.gate.beside(self.hired)),
             ThreadAccept::Mutex => Place::Mutex(self.turn),
             ThreadAccept::Pass => Place::Pass(self.hand),
         };
+        self.hired = self.hired.wrapping_add(1);
         let (crew, most) = (self.crew, self.seats.count());
         crew.roster().idle += 1;
         let work = move |seat| prethread::work(crew, place, seat, limits, most);

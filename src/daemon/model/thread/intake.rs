@@ -7,41 +7,28 @@ use super::super::crew::Client;
 use super::super::gate::{Next, Tried};
 use super::Post;
 use crate::config::{Overflow, ThreadAccept};
+use crate::daemon::intake::Intake;
 use crate::daemon::refusals::Why;
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
 
-/// What the main thread does about new clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Intake {
-    /// They wait, or are the threads' business.
-    None,
-    /// Accepts them.
-    Take,
-    /// Accepts them to turn them away.
-    TurnAway,
-}
-
 impl Post<'_, '_> {
     pub(super) fn intake(&mut self, now: Instant) -> Intake {
         if self.held.is_some() || self.accept_wait.waits(now) {
-            return Intake::None;
+            return Intake::Leave;
         }
         if self.is_full() {
             if self.seats.say_full() {
                 self.terms.board.ring();
             }
-            return match self.terms.overflow {
-                Overflow::Queue => Intake::None,
-                Overflow::Close | Overflow::Reset => Intake::TurnAway,
-            };
+            return Intake::decide(false, true, self.terms.overflow);
         }
         let takes = match &self.staff {
             None => true,
             Some(staff) => staff.accept == ThreadAccept::Pass && self.crew.roster().idle > 0,
         };
-        if takes { Intake::Take } else { Intake::None }
+        Intake::decide(takes, false, self.terms.overflow)
     }
 
     /// Are all seats taken, and does nobody wait for a client?
@@ -63,7 +50,7 @@ impl Post<'_, '_> {
                 return;
             }
             let intake = self.intake(now);
-            if intake == Intake::None || !self.accept(intake, now) {
+            if intake == Intake::Leave || !self.accept(intake, now) {
                 return;
             }
         }
