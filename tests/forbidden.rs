@@ -25,7 +25,7 @@ use common::{Builder, Client, DEADLINE, DESIGNS, Daemon, Design, poll_some, proc
 use echod::net::connection::{Connection, End};
 use echod::service::Service;
 use echod::sys::rlimits::Worker;
-use echod::sys::sandbox::Sandbox;
+use echod::sys::sandbox::{Descriptors, Sandbox};
 
 const AS_ECHOD: &str = "--as-echod";
 const AS_DATAGRAMS: &str = "--as-datagram-worker";
@@ -74,8 +74,11 @@ fn tests() -> Vec<harness::Test> {
     all
 }
 
-/// An order from the client: the act, and the supervisor's pid.
-const ORDER: usize = 5;
+/// An order from the client: the act, the descriptors that it is to try, and the
+/// supervisor's pid.
+const ORDER: usize = 6;
+/// More than a worker has beside its connection.
+const DESCRIPTORS: u8 = 64;
 /// The act that is none of [`ACTS`]: one byte to every descriptor.
 const WRITE_TO_ALL: u8 = u8::MAX;
 
@@ -92,14 +95,14 @@ impl Service for Hook {
             Ok(came) => <[u8; ORDER]>::try_from(came),
             Err(end) => return end,
         };
-        let Ok([act, a, b, c, d]) = order else {
+        let Ok([act, descriptors, a, b, c, d]) = order else {
             return End::Error(nix::errno::Errno::EBADMSG);
         };
         if act == WRITE_TO_ALL {
             write_to_all();
             return End::Eof;
         }
-        acts::aim(i32::from_ne_bytes([a, b, c, d]));
+        acts::aim(i32::from_ne_bytes([a, b, c, d]), descriptors);
         // No formatting, which may allocate.
         let answer = match ACTS[usize::from(act)].commit() {
             Ok(_) => [b'+', 0, 0],
@@ -155,7 +158,8 @@ fn try_act(daemon: &Daemon, design: &Design, index: usize, target: i32) -> Outco
     };
     let before = deaths().len();
     let mut client = Client::connect(daemon.addr());
-    let order = [&[index as u8][..], &target.to_ne_bytes()].concat();
+    let descriptors = if target == INIT { 0 } else { DESCRIPTORS };
+    let order = [&[index as u8, descriptors][..], &target.to_ne_bytes()].concat();
     client.write_all(&order).expect("send");
     let mut answer = Vec::new();
     // A killed process may leave a reset behind.
@@ -200,8 +204,8 @@ fn refuses_every_act(design: &Design, log: &str) {
 /// Who is safe from us by other means.
 const INIT: i32 = 1;
 
-/// The same acts where nothing forbids them, aimed at nobody of ours: a traced
-/// supervisor would stop.
+/// The same acts where nothing forbids them, aimed at nobody of ours, and at no
+/// descriptor: a traced supervisor would stop, and a listener be spoiled.
 fn every_act_reaches_the_kernel() {
     for design in [&PREFORK, &PREFORK_REUSE] {
         let daemon = start(design, "off", "info");
@@ -227,7 +231,9 @@ fn writes_to_nobody_else(design: &Design) {
     let read = || (daemon.log(), fs::read(&pidfile).expect("the pidfile"));
     let before = read();
     let mut client = Client::connect(daemon.addr());
-    client.write_all(&[WRITE_TO_ALL, 0, 0, 0, 0]).expect("send");
+    client
+        .write_all(&[WRITE_TO_ALL, 0, 0, 0, 0, 0])
+        .expect("send");
     client.shutdown_write().expect("shutdown");
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).expect("the worker lives");
@@ -247,7 +253,7 @@ fn writes_to_nobody_else(design: &Design) {
 /// process of its own.
 fn as_datagram_worker(index: &str) -> ExitCode {
     let act = &ACTS[index.parse::<usize>().expect("a number")];
-    acts::aim(nix::unistd::getppid().as_raw());
+    acts::aim(nix::unistd::getppid().as_raw(), 3);
     nix::sys::prctl::set_no_new_privs().expect("prctl");
     let limits = Worker {
         descriptors: 3,
@@ -255,7 +261,13 @@ fn as_datagram_worker(index: &str) -> ExitCode {
         writes_files: false,
     };
     let sandbox = Sandbox::probe(&[]).expect("fork");
-    sandbox.enter_for_datagrams(limits, false).expect("seccomp");
+    let descriptors = Descriptors {
+        born_below: 3,
+        null: 3,
+    };
+    sandbox
+        .enter_for_datagrams(limits, descriptors, false)
+        .expect("seccomp");
     let reached = act.commit();
     echod::sys::process::exit(if reached.is_ok() { 1 } else { 2 })
 }

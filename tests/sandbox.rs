@@ -10,15 +10,20 @@ mod wrapper;
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+
 use common::client::is_timeout;
 use common::design::{
-    FORK_DOUBLE, FORK_IGNORE, FORK_WAIT, ITERATIVE, PREFORK, PREFORK_REUSE, THREADED,
+    FORK_DOUBLE, FORK_IGNORE, FORK_WAIT, ITERATIVE, PREFORK, PREFORK_REUSE, THREAD, THREADED,
 };
 use common::{
-    Builder, Client, DEADLINE, DESIGNS, Design, is_root, must, need, pattern, poll_some,
+    Builder, Client, DEADLINE, DESIGNS, Design, Signal, is_root, must, need, pattern, poll_some,
     poll_until, proc, skipped, tool,
 };
 
@@ -356,5 +361,91 @@ fn workers_that_live_on_have_all_the_calls_they_need() {
         let mut last = Client::connect(daemon.addr());
         last.write_all(b"alive").expect("send");
         assert_eq!(daemon.log_count("killed:"), 0);
+    }
+}
+
+/// What a worker that was taken over might set on the listener, where no filter
+/// forbade it. A copy of it is kept here, as the opener of a socket has one.
+fn spoil(listener: &TcpListener) {
+    let at_once = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(listener, sockopt::Linger, &at_once).expect("setsockopt");
+    let moment = TimeVal::new(0, 1);
+    setsockopt(listener, sockopt::ReceiveTimeout, &moment).expect("setsockopt");
+    setsockopt(listener, sockopt::SendTimeout, &moment).expect("setsockopt");
+    setsockopt(listener, sockopt::OobInline, &false).expect("setsockopt");
+    listener.set_nonblocking(false).expect("fcntl");
+}
+
+fn is_spoiled(listener: &TcpListener) -> bool {
+    let flags = fcntl(listener, FcntlArg::F_GETFL).expect("fcntl");
+    let moment = |found: TimeVal| found.tv_sec() == 0;
+    let linger = getsockopt(listener, sockopt::Linger).expect("getsockopt");
+    linger.l_onoff != 0
+        || !OFlag::from_bits_retain(flags).contains(OFlag::O_NONBLOCK)
+        || !getsockopt(listener, sockopt::OobInline).expect("getsockopt")
+        || moment(getsockopt(listener, sockopt::ReceiveTimeout).expect("getsockopt"))
+        || moment(getsockopt(listener, sockopt::SendTimeout).expect("getsockopt"))
+}
+
+#[test]
+fn row_109_a_reload_and_a_killed_workers_replacement_set_the_listener_right() {
+    for design in DESIGNS.iter().filter(|design| !design.tcp_only) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let daemon = Builder::new()
+            .args(design.args)
+            .handed(listener.try_clone().expect("a copy"))
+            .start();
+        let set_right = |why: &str| {
+            let name = design.name;
+            poll_until(DEADLINE, &format!("{name}: set right by {why}"), || {
+                !is_spoiled(&listener)
+            });
+        };
+        assert!(!is_spoiled(&listener), "{}", design.name);
+        spoil(&listener);
+        daemon.signal(Signal::SIGHUP);
+        set_right("a reload");
+        if design.reuses || threaded(design) {
+            let (_client, serving) = daemon.connect_served();
+            spoil(&listener);
+            proc::signal(serving, Signal::SIGKILL);
+            set_right("a death");
+        }
+        assert_eq!(common::echo_once(daemon.addr(), b"served"), b"served");
+    }
+}
+
+/// What the filter permits on a connection is permitted on each, whatever its number
+/// is, beside listeners that are many and have gaps between them.
+#[test]
+fn row_109_workers_that_live_on_set_what_a_connection_needs() {
+    for design in [&PREFORK_REUSE, &ITERATIVE, &THREAD] {
+        let builder = with_sandbox(design, "strict");
+        let unix = format!("unix:{}", builder.path("s"));
+        let daemon = builder
+            .args(["-l", "tcp:127.0.0.1:0", "-l", "udp:127.0.0.1:0"])
+            .args(["-l", &unix])
+            .args(["--deny", "127.0.0.0/8", "--idle-timeout", "300ms"])
+            .args(["--max-lifetime", "1m"])
+            .start();
+        let addr = |of: &str| {
+            let mut all = daemon.addrs().iter();
+            all.rfind(|addr| addr.starts_with(of)).expect("it").clone()
+        };
+        for _ in 0..10 {
+            let mut client = Client::connect(&addr("unix:"));
+            client.ping(b"by a Unix socket");
+            // By the timeout that was set on it.
+            let late = client.end().is_err_and(|error| is_timeout(&error));
+            assert!(!late, "{}", design.name);
+            // Reset, by an option.
+            let denied = Client::try_connect(&addr("tcp:"));
+            let served = denied.is_ok_and(|mut client| client.try_ping(b"no"));
+            assert!(!served, "{}", design.name);
+        }
+        assert_eq!(daemon.log_count("SIGSYS"), 0, "{}", design.name);
     }
 }

@@ -57,6 +57,10 @@ impl Supervisor {
         if let Some(channels) = &mut self.channels {
             channels.close(slot);
         }
+        let leave = |how: Leave| gone == Gone::Exited(how as i32);
+        if self.serves_many() && !leave(Leave::Served) && !leave(Leave::Retired) {
+            self.set_listeners_again();
+        }
         let said = self.estate.board.said(slot);
         let serving = said == Said::Serving;
         if !self.tells_roles() && !serving {

@@ -14,7 +14,7 @@ use super::ending;
 use crate::config::{Config, Model, Orphans, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
 use crate::sys::rlimits::Worker;
-use crate::sys::sandbox::{Need, Sandbox};
+use crate::sys::sandbox::{Descriptors, Need, Sandbox};
 use crate::sys::{clock, memory, process};
 
 /// Address space of a worker, beside what it shares with the supervisor: a debug
@@ -91,12 +91,16 @@ pub(super) fn lighten_children(config: &Config, sandbox: &Sandbox, datagrams: bo
 }
 
 /// Closes everything but the listeners, the `needed`, and what every such worker
-/// needs; for one that serves several connections. Its limits, for its sandbox.
+/// needs; for one that serves several connections. Its limits and its descriptors,
+/// for its sandbox.
+///
+/// The filter knows a connection by its number, so there must be no gap for it
+/// among the listeners and whatever else is kept.
 pub fn let_go<'a>(
     terms: &Terms<'_>,
     listeners: impl IntoIterator<Item = BorrowedFd<'a>>,
     needed: impl IntoIterator<Item = BorrowedFd<'a>>,
-) -> Worker {
+) -> (Worker, Descriptors) {
     let logs = ending::start_of_conn().is_some();
     let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
     let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
@@ -108,11 +112,20 @@ pub fn let_go<'a>(
     }
     keep.sort_unstable();
     process::keep_numbers(&keep);
-    let highest = keep.last().map_or(0, |fd| u64::from(fd.unsigned_abs()));
-    Worker {
-        descriptors: highest + 1 + YET_TO_COME,
+    let above = keep.last().map_or(0, |fd| fd.unsigned_abs() + 1);
+    process::fill_gaps(above, terms.null);
+    let limits = Worker {
+        descriptors: u64::from(above) + YET_TO_COME,
         memory: Some(MEMORY + terms.board.bytes() as u64),
         writes_files: logs || terms.print.is_some(),
+    };
+    (limits, descriptors(terms, above))
+}
+
+fn descriptors(terms: &Terms<'_>, born_below: u32) -> Descriptors {
+    Descriptors {
+        born_below,
+        null: terms.null.as_raw_fd().unsigned_abs(),
     }
 }
 
@@ -126,10 +139,12 @@ pub fn with_threads(limits: Worker, seats: usize) -> Worker {
 }
 
 /// Of a worker that opens nothing more, and whose highest descriptor this is.
-pub fn limits(terms: &Terms<'_>, highest: RawFd) -> Worker {
-    Worker {
-        descriptors: u64::from(highest.unsigned_abs()) + 1,
+pub fn limits(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
+    let above = highest.unsigned_abs() + 1;
+    let limits = Worker {
+        descriptors: above.into(),
         memory: Some(MEMORY + terms.board.bytes() as u64),
         writes_files: terms.print.is_some(),
-    }
+    };
+    (limits, descriptors(terms, above))
 }

@@ -199,6 +199,17 @@ impl Supervisor {
         }
     }
 
+    /// Sets the listeners' options once more: at a reload, and when a worker that kept
+    /// them has died as none should.
+    pub(super) fn set_listeners_again(&self) {
+        for listener in self.estate.listeners.iter().flatten() {
+            if let Err(errno) = listener.set_again(&self.estate.config.timeouts) {
+                let name = listener.name();
+                warn!("setsockopt {name}: {}: left as it is", errno_text(errno));
+            }
+        }
+    }
+
     /// In a stop: the listener with this index if it is open and ours. One that was
     /// handed over is closed.
     pub(super) fn keep_ours(&mut self, listener: usize) -> Option<&Listener> {

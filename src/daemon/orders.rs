@@ -30,6 +30,7 @@ impl Supervisor {
                 self.say(Word::Reloading);
             }
             self.reopen_log();
+            self.set_listeners_again();
             self.renew();
             if running {
                 self.say(Word::Ready);

@@ -88,8 +88,7 @@ impl Handed {
             return Ok(Opened::Datagram(socket));
         }
         if self.bound.is_some() {
-            options::clear_tcp(self.fd.as_fd(), &opts.timeouts)
-                .and_then(|()| options::set_tcp(self.fd.as_fd(), &opts.timeouts))
+            options::set_tcp_again(self.fd.as_fd(), &opts.timeouts)
                 .map_err(|e| failed("setsockopt", &name, e))?;
         }
         // It listens already; how long its queue is was its opener's choice.

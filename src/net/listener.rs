@@ -10,6 +10,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, shutdown, socket,
 };
@@ -207,6 +208,20 @@ impl Listener {
     #[inline(always)]
     pub fn accept(&self) -> Result<(OwnedFd, Peer), Errno> {
         sys::accept(self.fd.as_fd())
+    }
+
+    /// Sets once more what its connections inherit, and that accept(2) does not wait:
+    /// whoever held a copy of the descriptor may have changed either, for all who
+    /// share the socket.
+    ///
+    /// # Errors
+    /// fcntl(2)'s or setsockopt(2)'s.
+    pub fn set_again(&self, timeouts: &Timeouts) -> Result<(), Errno> {
+        fcntl(&self.fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        match self.kind {
+            Kind::Tcp => options::set_tcp_again(self.fd.as_fd(), timeouts),
+            Kind::Unix(..) => Ok(()),
+        }
     }
 
     /// Sets the options an accepted connection has not inherited. For TCP

@@ -46,10 +46,15 @@ pub(super) fn set_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(
     Ok(())
 }
 
-/// Takes back on a TCP listener what a former echod may have left there and
-/// `timeouts` do not set anew.
-pub(super) fn clear_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
+/// Sets the same on a TCP listener that has been in other hands: a former echod's,
+/// or a worker's. What `timeouts` do not set anew is taken back.
+pub(super) fn set_tcp_again(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
     let never = TimeVal::new(0, 0);
+    let in_peace = nix::libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    setsockopt(&listener, sockopt::Linger, &in_peace)?;
     if timeouts.idle.is_none() {
         setsockopt(&listener, sockopt::ReceiveTimeout, &never)?;
     }
@@ -57,7 +62,7 @@ pub(super) fn clear_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result
         setsockopt(&listener, sockopt::SendTimeout, &never)?;
         setsockopt(&listener, sockopt::TcpUserTimeout, &0)?;
     }
-    Ok(())
+    set_tcp(listener, timeouts)
 }
 
 /// Sets what any connection needs: the timeouts, and an urgent byte in its

@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::mutex::RobustMutex;
@@ -27,9 +27,14 @@ impl ProcessLock {
     /// Makes a record lock.
     ///
     /// # Errors
-    /// memfd_create(2)'s.
+    /// memfd_create(2)'s and fcntl(2)'s.
     pub fn record() -> Result<Self, Errno> {
-        memfd_create(c"echod-accept", MFdFlags::MFD_CLOEXEC).map(ProcessLock::Record)
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = memfd_create(c"echod-accept", flags)?;
+        // Nobody who holds it can fill it.
+        let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        Ok(ProcessLock::Record(file))
     }
 
     /// Makes a robust mutex.
@@ -160,6 +165,14 @@ mod tests {
             assert_eq!(lock.lock(), Ok(()));
             lock.unlock();
         }
+    }
+
+    #[test]
+    fn a_record_lock_is_no_place_to_write_to() {
+        let lock = ProcessLock::record().unwrap();
+        let file = lock.file().unwrap();
+        assert_eq!(nix::unistd::write(file, b"x"), Err(Errno::EPERM));
+        assert_eq!(lock.try_lock(), Ok(true));
     }
 
     #[test]

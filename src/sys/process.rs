@@ -242,6 +242,19 @@ pub fn keep_numbers(keep: &[RawFd]) {
     keep_only(keep.iter().map(borrowed));
 }
 
+/// Copies `fd` to each number below `bound` that is free, so that what is opened
+/// from now on gets none of them. Where a limit forbids even that, nothing will be
+/// opened either.
+pub fn fill_gaps(bound: u32, fd: BorrowedFd<'_>) {
+    while let Ok(copy) = nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(0)) {
+        if copy.unsigned_abs() >= bound {
+            // SAFETY: made just now, and nobody knows its number.
+            unsafe { raw::close(copy) };
+            return;
+        }
+    }
+}
+
 /// `close_range(2)`, or one by one where the kernel or a container's filter
 /// lacks it. `keep_only` says what becomes of the owners.
 #[inline(always)]

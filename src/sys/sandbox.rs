@@ -17,8 +17,8 @@ mod filter;
 use nix::errno::Errno;
 use seccompiler::BpfProgram;
 
-pub use calls::Need;
-use calls::{Kind, list};
+use calls::{Call, Kind, list};
+pub use calls::{Descriptors, Need};
 
 use super::landlock::Landlock;
 use super::{process, raw, rlimits};
@@ -42,15 +42,15 @@ enum One {
 /// What a worker that lives on does.
 struct Lasting {
     landlock: Option<Landlock>,
-    filter: Option<Filter>,
+    lists: Option<Lists>,
 }
 
-/// The filters of the workers that live on.
-struct Filter {
-    many: BpfProgram,
-    no_clone3: BpfProgram,
-    threads: BpfProgram,
-    datagrams: BpfProgram,
+/// What the workers that live on may call. Each makes its own filter of it, once
+/// its descriptors have their numbers.
+struct Lists {
+    many: Vec<Call>,
+    threads: Vec<Call>,
+    datagrams: Vec<Call>,
 }
 
 impl Sandbox {
@@ -69,14 +69,14 @@ impl Sandbox {
     /// fork(2)'s.
     pub fn probe(needs: &[Need]) -> Result<Self, Errno> {
         let one = probe_one()?;
-        let filter = match one {
+        let lists = match one {
             One::Off => None,
-            _ => compile(needs),
+            _ => Some(Lists::new(needs)),
         };
         let landlock = Landlock::probe();
         Ok(Sandbox {
             one,
-            lasting: Some(Lasting { landlock, filter }),
+            lasting: Some(Lasting { landlock, lists }),
         })
     }
 
@@ -102,8 +102,8 @@ impl Sandbox {
     ///
     /// # Errors
     /// seccomp(2)'s or setrlimit(2)'s.
-    pub fn enter_for_many(&self, limits: rlimits::Worker) -> Result<(), Errno> {
-        self.enter(limits, false, |filter| &filter.many)
+    pub fn enter_for_many(&self, limits: rlimits::Worker, of: Descriptors) -> Result<(), Errno> {
+        self.enter(limits, of, false, |lists| &lists.many)
     }
 
     /// In a datagram worker, before its first datagram.
@@ -113,9 +113,10 @@ impl Sandbox {
     pub fn enter_for_datagrams(
         &self,
         limits: rlimits::Worker,
+        of: Descriptors,
         answers_abstract_names: bool,
     ) -> Result<(), Errno> {
-        self.enter(limits, answers_abstract_names, |filter| &filter.datagrams)
+        self.enter(limits, of, answers_abstract_names, |lists| &lists.datagrams)
     }
 
     /// In a worker that will serve with threads, before its first: they inherit
@@ -123,20 +124,20 @@ impl Sandbox {
     ///
     /// # Errors
     /// As above.
-    pub fn enter_for_threads(&self, limits: rlimits::Worker) -> Result<(), Errno> {
-        let filter = self.lasting.as_ref().and_then(|l| l.filter.as_ref());
-        if let Some(filter) = filter {
-            apply(&filter.no_clone3)?;
+    pub fn enter_for_threads(&self, limits: rlimits::Worker, of: Descriptors) -> Result<(), Errno> {
+        if self.lasting.as_ref().is_some_and(|l| l.lists.is_some()) {
+            apply(&filter::no_clone3().map_err(|_| Errno::EINVAL)?)?;
         }
         process::prepare_for_threads();
-        self.enter(limits, false, |filter| &filter.threads)
+        self.enter(limits, of, false, |lists| &lists.threads)
     }
 
     fn enter(
         &self,
         limits: rlimits::Worker,
+        of: Descriptors,
         answers_abstract_names: bool,
-        choose: impl Fn(&Filter) -> &BpfProgram,
+        choose: impl Fn(&Lists) -> &Vec<Call>,
     ) -> Result<(), Errno> {
         let Some(lasting) = &self.lasting else {
             return Ok(());
@@ -145,9 +146,14 @@ impl Sandbox {
             // Best effort under any policy: the filter is what `strict` asks for.
             let _ = landlock.enter(answers_abstract_names);
         }
+        // Before memory is limited.
+        let filter = lasting.lists.as_ref().map(|lists| {
+            let filter = filter::permit(choose(lists), of);
+            filter.map_err(|_| Errno::EINVAL)
+        });
         limits.apply()?;
-        match &lasting.filter {
-            Some(filter) => apply(choose(filter)),
+        match filter {
+            Some(filter) => apply(&filter?),
             None => Ok(()),
         }
     }
@@ -179,7 +185,7 @@ fn apply(filter: &BpfProgram) -> Result<(), Errno> {
 }
 
 fn probe_one() -> Result<One, Errno> {
-    let Ok(one) = filter::permit(&list(Kind::One, &[])) else {
+    let Ok(one) = filter::permit(&list(Kind::One, &[]), Descriptors::default()) else {
         return Ok(One::Off);
     };
     if process::survives(|| raw::enter_strict_mode().is_ok())? {
@@ -191,19 +197,19 @@ fn probe_one() -> Result<One, Errno> {
     Ok(One::Off)
 }
 
-fn compile(needs: &[Need]) -> Option<Filter> {
-    let lists = [Kind::Many, Kind::Threads, Kind::Datagrams].map(|kind| {
-        let mut calls = list(kind, needs);
-        calls.extend_from_slice(DEBUG_BUILDS);
-        filter::permit(&calls).ok()
-    });
-    let [many, threads, datagrams] = lists;
-    Some(Filter {
-        many: many?,
-        no_clone3: filter::no_clone3().ok()?,
-        threads: threads?,
-        datagrams: datagrams?,
-    })
+impl Lists {
+    fn new(needs: &[Need]) -> Self {
+        let [many, threads, datagrams] = [Kind::Many, Kind::Threads, Kind::Datagrams].map(|kind| {
+            let mut calls = list(kind, needs);
+            calls.extend_from_slice(DEBUG_BUILDS);
+            calls
+        });
+        Lists {
+            many,
+            threads,
+            datagrams,
+        }
+    }
 }
 
 /// A debug build of std asks whether a descriptor is open before it closes it.

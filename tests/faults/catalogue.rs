@@ -244,7 +244,17 @@ const ROWS: &[Row] = &[
         TURNS,
     ),
     (99, "one listener flooded, and a client at another", TURNS),
+    (
+        109,
+        "a worker that was taken over spoils the listener",
+        &["tests/sandbox.rs"],
+    ),
     (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
+    (
+        114,
+        "a worker that was taken over rewrites the log",
+        &["src/sys/sandbox/tests.rs"],
+    ),
 ];
 
 /// THE place for what is not shown: number, what goes wrong, and why not.

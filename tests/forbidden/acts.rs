@@ -22,23 +22,60 @@ enum Arg {
     Target,
     /// Zeroed memory.
     Zeroes,
+    /// Each descriptor that may be there, one after the other: listener, log, bell.
+    Each,
+    /// One part of one byte, for pwritev2(2).
+    Part,
+    /// SO_LINGER's 1 and 0, a reset at each end.
+    AtOnce,
+    /// SO_RCVTIMEO's shortest.
+    Moment,
 }
 
-use Arg::{Number, Target, Text, Zeroes};
+use Arg::{AtOnce, Each, Moment, Number, Part, Target, Text, Zeroes};
 
 /// The supervisor, as the client says.
 static TARGET: AtomicI32 = AtomicI32::new(0);
+/// Descriptors to try.
+static DESCRIPTORS: AtomicI32 = AtomicI32::new(0);
 static ZEROES: [u64; 64] = [0; 64];
+static AT_ONCE: [i32; 2] = [1, 0];
+static MOMENT: [i64; 2] = [0, 1];
 
-/// Whom the acts that have a target are for.
-pub fn aim(target: i32) {
+struct Parts([libc::iovec; 1]);
+// SAFETY: it is read by the kernel alone.
+unsafe impl Sync for Parts {}
+static PART: Parts = Parts([libc::iovec {
+    iov_base: (&raw const ZEROES).cast_mut().cast(),
+    iov_len: 1,
+}]);
+
+/// Whom the acts that have a target are for, and how many descriptors the acts on
+/// each are to try.
+pub fn aim(target: i32, descriptors: u8) {
     TARGET.store(target, Ordering::Relaxed);
+    DESCRIPTORS.store(descriptors.into(), Ordering::Relaxed);
 }
 
 impl Act {
-    /// Makes the call: what it returned, or the errno.
+    /// Makes the call, on each descriptor if it is meant for each: what it returned
+    /// in the end, or the errno.
     pub fn commit(&self) -> Result<i64, i32> {
+        let mut last = self.commit_on(-1);
+        if self.args.iter().any(|arg| matches!(arg, Each)) {
+            for fd in 0..DESCRIPTORS.load(Ordering::Relaxed) {
+                last = self.commit_on(fd);
+            }
+        }
+        last
+    }
+
+    fn commit_on(&self, fd: i32) -> Result<i64, i32> {
         let value = |arg: Arg| match arg {
+            Each => fd.into(),
+            Part => PART.0.as_ptr() as i64,
+            AtOnce => AT_ONCE.as_ptr() as i64,
+            Moment => MOMENT.as_ptr() as i64,
             Number(n) => n,
             Text(text) => text.as_ptr() as i64,
             Target => i64::from(TARGET.load(Ordering::Relaxed)),
@@ -83,6 +120,9 @@ const PASSWD: Arg = Text(c"/etc/passwd");
 const SLASH: Arg = Text(c"/");
 const TMP: Arg = Text(c"/tmp");
 const TRUE: Arg = Text(c"/bin/true");
+const SOCKET: Arg = Number(libc::SOL_SOCKET as i64);
+/// Not in the libc crate.
+const RWF_NOAPPEND: i32 = 0x20;
 const EXEC: i64 = (libc::PROT_READ | libc::PROT_EXEC) as i64;
 const ANONYMOUS: i64 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as i64;
 
@@ -137,7 +177,54 @@ pub static ACTS: &[Act] = &[
     ),
     act("change directory", libc::SYS_chdir, [TMP]),
     act("copy a descriptor", libc::SYS_dup, [NO_FD]),
-    act("truncate a file", libc::SYS_ftruncate, [NO_FD]),
+    act("truncate a file", libc::SYS_ftruncate, [Each]),
+    act(
+        "allocate a file's blocks",
+        libc::SYS_fallocate,
+        [Each, NONE, NONE, PAGE],
+    ),
+    act("move in a file", libc::SYS_lseek, [Each]),
+    act(
+        "write into a file",
+        libc::SYS_pwrite64,
+        [Each, Zeroes, Number(1)],
+    ),
+    act(
+        "write into a file by parts",
+        libc::SYS_pwritev2,
+        [Each, Part, Number(1), NONE, NONE, n(libc::RWF_NOWAIT)],
+    ),
+    act(
+        "write where a file begins, not append",
+        libc::SYS_pwritev2,
+        [Each, Part, Number(1), NONE, NONE, n(RWF_NOAPPEND)],
+    ),
+    act(
+        "map a file",
+        libc::SYS_mmap,
+        [NONE, PAGE, n(libc::PROT_READ), n(libc::MAP_SHARED), Each],
+    ),
+    act(
+        "no longer append",
+        libc::SYS_fcntl,
+        [Each, n(libc::F_SETFL), NONE],
+    ),
+    act(
+        "copy a descriptor by fcntl",
+        libc::SYS_fcntl,
+        [Each, n(libc::F_DUPFD)],
+    ),
+    act("seal a file", libc::SYS_fcntl, [Each, n(libc::F_ADD_SEALS)]),
+    act(
+        "copy a range to a file",
+        libc::SYS_copy_file_range,
+        [Each, NONE, Each, NONE, Number(1)],
+    ),
+    act(
+        "splice to a file",
+        libc::SYS_splice,
+        [Each, NONE, Each, NONE, Number(1)],
+    ),
     act("copy a file to a file", libc::SYS_sendfile, [NO_FD, NO_FD]),
     act("make a file in memory", libc::SYS_memfd_create, [SLASH]),
     // The network.
@@ -152,8 +239,43 @@ pub static ACTS: &[Act] = &[
         [n(libc::AF_INET), n(libc::SOCK_RAW), n(1)],
     ),
     act("connect", libc::SYS_connect, [NO_FD, Zeroes, Number(16)]),
-    act("bind", libc::SYS_bind, [NO_FD, Zeroes, Number(16)]),
-    act("listen", libc::SYS_listen, [NO_FD]),
+    act("bind", libc::SYS_bind, [Each, Zeroes, Number(16)]),
+    act("listen", libc::SYS_listen, [Each]),
+    act(
+        "end listening",
+        libc::SYS_shutdown,
+        [Each, n(libc::SHUT_RD)],
+    ),
+    act(
+        "let a listener's connections end by a reset",
+        libc::SYS_setsockopt,
+        [Each, SOCKET, n(libc::SO_LINGER), AtOnce, Number(8)],
+    ),
+    act(
+        "give a listener's connections no time to read",
+        libc::SYS_setsockopt,
+        [Each, SOCKET, n(libc::SO_RCVTIMEO), Moment, Number(16)],
+    ),
+    act(
+        "give a listener's connections no time to write",
+        libc::SYS_setsockopt,
+        [Each, SOCKET, n(libc::SO_SNDTIMEO), Moment, Number(16)],
+    ),
+    act(
+        "put a listener's urgent bytes out of line",
+        libc::SYS_setsockopt,
+        [Each, SOCKET, n(libc::SO_OOBINLINE), Zeroes, Number(4)],
+    ),
+    act(
+        "give a listener a connection's number",
+        libc::SYS_dup3,
+        [Each, Number(60)],
+    ),
+    act(
+        "let a listener block",
+        libc::SYS_ioctl,
+        [Each, Number(libc::FIONBIO as i64), Zeroes],
+    ),
     act(
         "send to an address",
         libc::SYS_sendto,

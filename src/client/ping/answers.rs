@@ -2,7 +2,6 @@
 
 use super::Ping;
 use super::report::Millis;
-use crate::client::count;
 use crate::client::probes::Verdict;
 use crate::error::Result;
 
@@ -14,7 +13,7 @@ impl Ping<'_> {
             };
             let received = wire.flush().and_then(|()| wire.receive());
             match received {
-                Ok(None) => return self.excess(),
+                Ok(None) => return Ok(()),
                 Ok(Some(message)) => self.message(&message)?,
                 Err(gone) => self.gone(gone)?,
             }
@@ -51,32 +50,17 @@ impl Ping<'_> {
             "{} bytes from {peer}: seq={seq}{set_up}{time}{note}",
             message.len()
         );
-        self.print(line, false)?;
         if self.plan.connect {
-            self.excess()?;
             self.wire = None;
         }
-        Ok(())
-    }
-
-    /// Bytes that came though all echoes are back.
-    fn excess(&mut self) -> Result<()> {
-        let rest = self.wire.as_ref().map_or(0, |wire| wire.rest());
-        match rest > 0 && self.streams() && self.probes.out() == 0 {
-            true => self.corrupted(rest),
-            false => Ok(()),
-        }
+        self.print(line, false)
     }
 
     /// Something came that no echo of ours is. On a stream it stood in the
     /// place of one.
     fn corrupted(&mut self, len: usize) -> Result<()> {
         self.tally.corrupted += 1;
-        let (bytes, are) = (
-            count(len as u64, "byte"),
-            if len == 1 { "is" } else { "are" },
-        );
-        self.print(format_args!("{bytes} that {are} no echo of ours"), false)?;
+        self.print(format_args!("{len} bytes that are no echo of ours"), false)?;
         if self.streams() {
             let lost = self.probes.lose_oldest();
             self.lose(lost, ": the content differs")?;

@@ -148,10 +148,11 @@ impl Station<'_> {
         keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
         process::keep_only(keep);
         let highest = keep[keep.len() - 1].as_raw_fd();
-        let limits = confine::limits(self.terms, highest);
+        let (limits, descriptors) = confine::limits(self.terms, highest);
         // Only a Unix socket has no guard, and may be asked by abstract names.
         let names = self.post.guard.is_none();
-        let entered = self.terms.sandbox.enter_for_datagrams(limits, names);
+        let sandbox = self.terms.sandbox;
+        let entered = sandbox.enter_for_datagrams(limits, descriptors, names);
         if entered.is_err() && self.terms.policy == SandboxPolicy::Strict {
             leave(Leave::NoSandbox);
         }

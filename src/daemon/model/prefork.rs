@@ -119,12 +119,13 @@ fn lock_in(
     }
     let lock = generation.lock().and_then(ProcessLock::file);
     let tie = [Some(generation.lifeline()), channel.map(AsFd::as_fd), lock];
-    let limits = confine::let_go(terms, listeners.iter().copied(), tie.into_iter().flatten());
+    let (limits, descriptors) =
+        confine::let_go(terms, listeners.iter().copied(), tie.into_iter().flatten());
     if terms.orphans == Orphans::Finish && !door.is_passed() {
         lifeline::release_on_parent_death(&listeners, terms.null, terms.supervisor).ok()?;
     }
     door.open().ok()?;
-    let entered = terms.sandbox.enter_for_many(limits).is_ok();
+    let entered = terms.sandbox.enter_for_many(limits, descriptors).is_ok();
     (entered || terms.policy != crate::config::SandboxPolicy::Strict).then_some(())
 }
 

@@ -64,7 +64,7 @@ fn work(
     let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
     // Read while files can be opened yet.
     let most_threads = limits::threads(machine::mappings());
-    let worker = confine::let_go(terms, listeners, [lifeline, seats.room()]);
+    let (worker, descriptors) = confine::let_go(terms, listeners, [lifeline, seats.room()]);
     let worker = confine::with_threads(worker, seats.count());
     let crew = Crew::new(terms, seats)?;
     // The threads' lifeline: its end of file tells the idle ones to go.
@@ -79,7 +79,7 @@ fn work(
     if waits_at_the_gate(model) {
         gate.open()?;
     }
-    let entered = terms.sandbox.enter_for_threads(worker).is_ok();
+    let entered = terms.sandbox.enter_for_threads(worker, descriptors).is_ok();
     if !entered && terms.policy == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }

@@ -23,6 +23,22 @@ pub enum Test {
     Has(u64),
     /// None of these bits.
     Lacks(u64),
+    /// A descriptor that the worker was born with.
+    Born,
+    /// One that came later: a connection.
+    Came,
+    /// The one open on /dev/null.
+    Null,
+}
+
+/// The numbers that tell one descriptor of a worker from another, see [`Test`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Descriptors {
+    /// What the worker was born with lies below this number, and no connection ever
+    /// does.
+    pub born_below: u32,
+    /// Open on /dev/null.
+    pub null: u32,
 }
 
 /// A kind of worker.
@@ -89,13 +105,15 @@ const SERVE: [Call; 4] = [
 ];
 
 /// Between connections. restart_syscall(2) is the kernel's own, after a stop and
-/// a continue in the middle of a wait.
+/// a continue in the middle of a wait. What is set on a listener is set for all who
+/// accept there, and inherited by their connections: no worker may.
 const GO_ON: [Call; 4] = [
     any(libc::SYS_restart_syscall),
     any(libc::SYS_close),
     with(
         libc::SYS_setsockopt,
         &[
+            (0, Test::Came),
             (1, Test::Among(&[one(libc::SOL_SOCKET)])),
             (2, Test::Among(&CONNECTION_OPTIONS)),
         ],
@@ -129,12 +147,28 @@ const LOG: [Call; 12] = [
     any(libc::SYS_clock_gettime),
     any(libc::SYS_fstat),
     POLL,
-    any(libc::SYS_pwritev2),
+    PWRITEV2,
     with(libc::SYS_sendto, &[(4, Test::Among(&[0]))]),
 ];
 
-/// Memory that can be executed is nobody's need.
-const MMAP: Call = with(libc::SYS_mmap, &[(2, Test::Lacks(libc::PROT_EXEC as u64))]);
+/// As write(2) does: anywhere else in the file, or with RWF_NOAPPEND, it would
+/// rewrite the log.
+const PWRITEV2: Call = with(
+    libc::SYS_pwritev2,
+    &[
+        (3, Test::Among(&[u64::MAX])),
+        (5, Test::Among(&[one(libc::RWF_NOWAIT)])),
+    ],
+);
+
+/// Memory of its own; that can be executed is nobody's need.
+const MMAP: Call = with(
+    libc::SYS_mmap,
+    &[
+        (2, Test::Lacks(libc::PROT_EXEC as u64)),
+        (3, Test::Has(libc::MAP_ANONYMOUS as u64)),
+    ],
+);
 const MPROTECT: Call = with(
     libc::SYS_mprotect,
     &[(2, Test::Lacks(libc::PROT_EXEC as u64))],
@@ -164,16 +198,20 @@ const THREADS: [Call; 20] = [
     any(libc::SYS_sched_getaffinity),
     any(libc::SYS_gettid),
     any(libc::SYS_getpid),
-    any(libc::SYS_shutdown),
+    with(libc::SYS_shutdown, &[(0, Test::Came)]),
     any(libc::SYS_clock_gettime),
     any(libc::SYS_ppoll),
 ];
+
+/// Letting go of a descriptor: /dev/null takes its place. A copy of anything else
+/// would have a number that is taken for a connection's.
+const RELEASE: Call = with(libc::SYS_dup3, &[(0, Test::Null), (1, Test::Born)]);
 
 /// A datagram worker: it is born with its one socket.
 const DATAGRAMS: [Call; 9] = [
     any(libc::SYS_recvmmsg),
     any(libc::SYS_sendmmsg),
-    any(libc::SYS_dup3),
+    RELEASE,
     POLL,
     any(libc::SYS_write),
     any(libc::SYS_exit),
@@ -196,7 +234,7 @@ impl Need {
         match self {
             Need::Accept => vec![any(libc::SYS_accept4), any(libc::SYS_epoll_pwait), POLL],
             Need::Message => vec![any(libc::SYS_recvmsg), POLL],
-            Need::Release => vec![any(libc::SYS_dup3)],
+            Need::Release => vec![RELEASE],
             Need::Alarm => vec![any(libc::SYS_setitimer)],
             Need::Log => LOG.to_vec(),
             Need::RecordLock => vec![with(libc::SYS_fcntl, &[(1, Test::Among(&LOCKS))])],

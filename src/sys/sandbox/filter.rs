@@ -7,14 +7,15 @@ use seccompiler::{
     SeccompFilter, SeccompRule,
 };
 
-use super::calls::{Call, Test};
+use super::calls::{Call, Descriptors, Test};
 
 type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
 
-/// Permits these calls, and kills the process at any other.
-pub(super) fn permit(calls: &[Call]) -> Result<BpfProgram, BackendError> {
+/// Permits these calls to who has these descriptors, and kills the process at any
+/// other.
+pub(super) fn permit(calls: &[Call], of: Descriptors) -> Result<BpfProgram, BackendError> {
     filter(
-        rules(calls)?,
+        rules(calls, of)?,
         SeccompAction::KillProcess,
         SeccompAction::Allow,
     )
@@ -40,13 +41,13 @@ fn filter(
 
 /// A call that is listed twice is permitted by either; one without a test always,
 /// which is how seccompiler takes an empty list.
-fn rules(calls: &[Call]) -> Result<Rules, BackendError> {
+fn rules(calls: &[Call], of: Descriptors) -> Result<Rules, BackendError> {
     let mut rules = Rules::new();
     for call in calls {
         if call.tests.is_empty() {
             rules.insert(call.number, Vec::new());
         } else if rules.get(&call.number).is_none_or(|old| !old.is_empty()) {
-            let more = alternatives(call.tests)?;
+            let more = alternatives(call.tests, of)?;
             rules.entry(call.number).or_default().extend(more);
         }
     }
@@ -54,14 +55,13 @@ fn rules(calls: &[Call]) -> Result<Rules, BackendError> {
 }
 
 /// One rule for each way in which all tests hold.
-fn alternatives(tests: &[(u8, Test)]) -> Result<Vec<SeccompRule>, BackendError> {
+fn alternatives(tests: &[(u8, Test)], of: Descriptors) -> Result<Vec<SeccompRule>, BackendError> {
     let mut ways: Vec<Vec<SeccompCondition>> = vec![Vec::new()];
     for &(argument, test) in tests {
         let mut longer = Vec::new();
         for way in &ways {
-            for (operator, value) in comparisons(test) {
-                let condition =
-                    SeccompCondition::new(argument, SeccompCmpArgLen::Qword, operator, value)?;
+            for (operator, value) in comparisons(test, of) {
+                let condition = SeccompCondition::new(argument, width(test), operator, value)?;
                 longer.push(way.iter().cloned().chain([condition]).collect());
             }
         }
@@ -70,8 +70,19 @@ fn alternatives(tests: &[(u8, Test)]) -> Result<Vec<SeccompRule>, BackendError> 
     ways.into_iter().map(SeccompRule::new).collect()
 }
 
-fn comparisons(test: Test) -> Vec<(SeccompCmpOp, u64)> {
+/// The kernel takes a descriptor's lower half and no more.
+fn width(test: Test) -> SeccompCmpArgLen {
     match test {
+        Test::Born | Test::Came | Test::Null => SeccompCmpArgLen::Dword,
+        Test::Among(_) | Test::Has(_) | Test::Lacks(_) => SeccompCmpArgLen::Qword,
+    }
+}
+
+fn comparisons(test: Test, of: Descriptors) -> Vec<(SeccompCmpOp, u64)> {
+    match test {
+        Test::Born => vec![(SeccompCmpOp::Lt, of.born_below.into())],
+        Test::Came => vec![(SeccompCmpOp::Ge, of.born_below.into())],
+        Test::Null => vec![(SeccompCmpOp::Eq, of.null.into())],
         Test::Among(values) => values.iter().map(|&v| (SeccompCmpOp::Eq, v)).collect(),
         Test::Has(bits) => vec![(SeccompCmpOp::MaskedEq(bits), bits)],
         Test::Lacks(bits) => vec![(SeccompCmpOp::MaskedEq(bits), 0)],

@@ -1,9 +1,16 @@
 //! Tests of [`super`], in forked children: a sandbox cannot be left.
 
+use std::os::fd::{AsFd, AsRawFd};
+
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::*;
 use nix::sys::signal::Signal;
+
+const NONE: Descriptors = Descriptors {
+    born_below: 0,
+    null: 0,
+};
 
 fn ended(child: impl FnOnce() -> i32) -> WaitStatus {
     waitpid(process::fork(child).unwrap(), None).unwrap()
@@ -33,7 +40,7 @@ fn strict_mode_ends_a_child_that_asks_for_more() {
 #[test]
 fn under_an_inherited_filter_the_four_calls_are_a_filter_too() {
     let outer = ended(|| {
-        if apply(&filter::permit(&EVERYTHING_THE_PROBE_NEEDS.map(any)).unwrap()).is_err() {
+        if apply(&filter::permit(&EVERYTHING_THE_PROBE_NEEDS.map(any), NONE).unwrap()).is_err() {
             return 10;
         }
         let Ok(sandbox) = Sandbox::probe(&[]) else {
@@ -67,7 +74,7 @@ fn a_worker_with_threads_starts_threads_and_no_process() {
         writes_files: false,
     };
     let threads = ended(|| {
-        if sandbox.enter_for_threads(limits).is_err() {
+        if sandbox.enter_for_threads(limits, NONE).is_err() {
             return 1;
         }
         let sum: i32 = (0..20)
@@ -77,13 +84,60 @@ fn a_worker_with_threads_starts_threads_and_no_process() {
     });
     assert!(matches!(threads, WaitStatus::Exited(_, 0)), "{threads:?}");
     let forked = ended(|| {
-        let _ = sandbox.enter_for_threads(limits);
+        let _ = sandbox.enter_for_threads(limits, NONE);
         i32::from(process::fork(|| 0).is_ok())
     });
     assert!(
         matches!(forked, WaitStatus::Signaled(_, Signal::SIGSYS, _)),
         "{forked:?}"
     );
+}
+
+/// To lose lines is what a worker could do anyway; those of others stay.
+#[test]
+fn row_114_a_worker_appends_to_the_log_and_rewrites_nothing() {
+    let sandbox = Sandbox::probe(&[Need::Log]).unwrap();
+    if !sandbox.has_seccomp() {
+        eprintln!("skipped: no seccomp here");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::write(&path, "before\n").unwrap();
+    let log = std::fs::File::options().append(true).open(&path).unwrap();
+    let limits = rlimits::Worker {
+        descriptors: 64,
+        memory: None,
+        writes_files: true,
+    };
+    const NOAPPEND: libc::c_int = 0x20; // RWF_NOAPPEND, not in the libc crate
+    let part = libc::iovec {
+        iov_base: c"XXXX".as_ptr().cast_mut().cast(),
+        iov_len: 4,
+    };
+    let put = |at: i64, flags: libc::c_int| {
+        // SAFETY: one iovec over four static bytes, which the kernel only reads.
+        unsafe { libc::pwritev2(log.as_raw_fd(), &raw const part, 1, at, flags) }
+    };
+    for enter in [Sandbox::enter_for_many, Sandbox::enter_for_threads] {
+        let appended = ended(|| {
+            let entered = enter(&sandbox, limits, NONE).is_ok();
+            i32::from(!entered || crate::sys::fd::write_now(log.as_fd(), b"line\n") != Ok(5))
+        });
+        assert!(matches!(appended, WaitStatus::Exited(_, 0)), "{appended:?}");
+        for (at, flags) in [(0, NOAPPEND), (0, 0), (0, libc::RWF_NOWAIT), (-1, NOAPPEND)] {
+            let killed = ended(|| {
+                let _ = enter(&sandbox, limits, NONE);
+                i32::from(put(at, flags) != 4)
+            });
+            assert!(
+                matches!(killed, WaitStatus::Signaled(_, Signal::SIGSYS, _)),
+                "{at} {flags}: {killed:?}"
+            );
+        }
+    }
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, "before\nline\nline\n");
 }
 
 /// The table of echod(8), CONTAINMENT.
