@@ -41,6 +41,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// All that can be typed, for clap and what reads it, such as completions.
+pub fn command() -> clap::Command {
+    <typed::Cli as clap::CommandFactory>::command()
+}
+
 /// Command line to what was asked for, by somebody at a `terminal` or not;
 /// `Err(Ok(text))` is help to print.
 ///

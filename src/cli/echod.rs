@@ -18,6 +18,11 @@ mod dump;
 pub mod layers;
 mod validate;
 
+/// All that can be typed, for clap and what reads it, such as completions.
+pub fn command() -> clap::Command {
+    Args::command()
+}
+
 /// What comes of a command line that is not to be served by.
 #[derive(Debug)]
 pub enum Refused {
@@ -62,14 +67,8 @@ pub fn parse_beside(
         .config
         .clone()
         .or_else(|| env("ECHOD_CONFIG").map(Into::into));
-    let layers = layers::lay(
-        &Args::command(),
-        argv,
-        &flags.all_given(),
-        env,
-        file.as_deref(),
-    )
-    .map_err(Refused::Wrong)?;
+    let layers = layers::lay(&command(), argv, &flags.all_given(), env, file.as_deref())
+        .map_err(Refused::Wrong)?;
     let mut typed = Typed::parse(&layers.words).map_err(|e| match refused(&e) {
         Refused::Wrong(errors) => {
             Refused::Wrong(errors.into_iter().map(|e| layers.locate(e)).collect())

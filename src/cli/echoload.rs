@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use clap::CommandFactory;
 use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -47,6 +48,11 @@ pub fn main() -> ExitCode {
             error.status().into()
         }
     }
+}
+
+/// All that can be typed, for clap and what reads it, such as completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Command line to plan; `Err(Ok(text))` is help to print.
