@@ -69,6 +69,10 @@
 //!   reads it from a descriptor, so none is lost before a sleep, and a child is
 //!   born with nothing to reset: [`sys::signal`]. A handler installed there
 //!   would run in children too.
+//! - **A worker is deaf.** What can be sent to a whole process group is meant for the
+//!   supervisor, whose one order to a worker is KILL. A handler in a worker obeys
+//!   who sent the signal, and not that it came: [`sys::lifeline`],
+//!   `leave_at_alarm` in [`sys::signal`].
 //! - **A bare fork is unknown to the C library.** The child of
 //!   [`sys::process::fork_bare`], one connection's, may take no mutex of pthreads',
 //!   start no thread and not call raise(3).

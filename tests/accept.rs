@@ -130,12 +130,12 @@ fn idle_workers_go_with_their_generation_whichever_way_they_wait() {
 }
 
 #[test]
-fn a_worker_in_the_lock_dies_of_term_and_is_replaced() {
+fn a_worker_in_the_lock_dies_of_kill_and_is_replaced() {
     for way in ["fcntl", "mutex"] {
         let daemon = start(way, &pool(4, 4, 8));
         let old = wait_idle(&daemon, 4);
         for &pid in &old {
-            signal(pid, Signal::SIGTERM);
+            signal(pid, Signal::SIGKILL);
         }
         poll_until(DEADLINE, "each is dead", || {
             old.iter().all(|&pid| proc::is_dead(pid))

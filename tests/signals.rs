@@ -4,6 +4,8 @@
 //! `tests/signals/races.rs`.
 
 mod common;
+#[path = "signals/groups.rs"]
+mod groups;
 #[path = "signals/races.rs"]
 mod races;
 
@@ -189,18 +191,6 @@ fn signals_without_orders_are_harmless() {
         assert_eq!(echo_once(daemon.addr(), b"and"), b"and", "{which}");
     }
     assert!(daemon.try_exit().is_none());
-}
-
-#[test]
-fn term_to_a_worker_ends_its_client_alone() {
-    let daemon = Daemon::start(NONE);
-    let (mut other, _) = daemon.connect_served();
-    let (mut client, serving) = daemon.connect_served();
-    signal(serving, Signal::SIGTERM);
-    let _ = client.end();
-    poll_until(DEADLINE, "the worker ends", || proc::is_dead(serving));
-    other.ping(b"not concerned");
-    assert_eq!(echo_once(daemon.addr(), b"serving"), b"serving");
 }
 
 /// SIGCONT makes a blocked read or write return EINTR: see signal(7).

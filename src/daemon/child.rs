@@ -97,7 +97,7 @@ pub fn begin_with_threads() {
 #[inline(always)]
 pub fn follow(terms: &Terms<'_>) {
     if terms.orphans == Orphans::Terminate {
-        lifeline::on_parent_death(Signal::SIGTERM, terms.supervisor);
+        lifeline::die_with_parent(terms.supervisor);
     }
 }
 
@@ -124,14 +124,16 @@ pub fn serve_only(
     #[cfg(debug_assertions)]
     lie(terms);
     let prepared = prepare(terms, conn.as_fd(), listener);
-    if let Some(lifetime) = terms.timeouts.lifetime {
-        signal::alarm(lifetime);
-    }
     let service = terms.services.at(listener);
     let helper = std::mem::ManuallyDrop::new(match prepared {
         Ok(()) => service.helper(terms.null),
         Err(errno) => Err(errno),
     });
+    // After that: the helper would inherit the handler.
+    if let Some(lifetime) = terms.timeouts.lifetime {
+        let _ = signal::leave_at_alarm::<{ process::EXPIRED }>();
+        signal::alarm(lifetime);
+    }
     let beside = helper
         .as_ref()
         .map(|helper| helper.as_ref().map(AsFd::as_fd));

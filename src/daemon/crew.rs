@@ -185,14 +185,14 @@ impl Crew {
 
     /// Word to go to every worker: it answers what is queued and leaves.
     pub fn dismiss(&mut self) {
-        self.tell(&[Signal::SIGPWR]);
+        self.tell(Signal::SIGPWR);
     }
 
     /// Signals every worker; whatever they die of now is as ordered.
-    pub fn tell(&mut self, signals: &[Signal]) {
+    pub fn tell(&mut self, signal: Signal) {
         for worker in self.posts.iter_mut().flat_map(|post| &mut post.workers) {
             worker.told = true;
-            process::signal_child(worker.pid, signals);
+            process::signal_child(worker.pid, signal);
         }
     }
 

@@ -44,6 +44,7 @@ pub fn spare_the_client() {
 /// # Errors
 /// Descriptor 0 is not a connection, or the privileges cannot be given up.
 pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
+    signal::become_worker();
     let conn = fd::adopt(0)?;
     let stream = getsockopt(&conn, sockopt::SockType) == Ok(SockType::Stream);
     let listens = getsockopt(&conn, sockopt::AcceptConn) == Ok(true);
@@ -104,9 +105,6 @@ fn locked_in(
     process::guard_children_against_panic();
     process::become_child();
     process::set_name(process::SERVING);
-    if let Some(lifetime) = config.timeouts.lifetime {
-        signal::alarm(lifetime);
-    }
     let services = offer::menu(config, &[], plain)?;
     // The one listener, which is somebody else's.
     let service = services.at(0);
@@ -116,6 +114,12 @@ fn locked_in(
             .helper(null.as_fd())
             .map_err(|e| Error::os("fork", "", e))?,
     );
+    // After that: the helper would inherit the handler.
+    if let Some(lifetime) = config.timeouts.lifetime {
+        signal::leave_at_alarm::<{ Exit::Ok as i32 }>()
+            .map_err(|e| Error::os("sigaction", "", e))?;
+        signal::alarm(lifetime);
+    }
     let beside = helper.as_ref().map(AsFd::as_fd);
     let mut keep = [Some(conn.as_fd()), beside];
     keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));

@@ -1,6 +1,6 @@
 //! Orders: one signal after the other, as in the table of echod(8), SIGNALS.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use nix::sys::signal::Signal;
@@ -12,6 +12,9 @@ use super::state::{Input, Phase};
 use super::supervisor::Supervisor;
 use crate::config::Model;
 
+/// How long one TERM may take to come twice.
+const TWICE: Duration = Duration::from_millis(100);
+
 impl Supervisor {
     pub(super) fn obey(&mut self, now: Instant) {
         for (signal, input) in [
@@ -19,7 +22,7 @@ impl Supervisor {
             (Signal::SIGTERM, Input::Term),
             (Signal::SIGQUIT, Input::Quit),
         ] {
-            if self.signals.take(signal) {
+            if self.signals.take(signal) && !(input == Input::Term && self.came_twice(now)) {
                 self.advance(input, now);
             }
         }
@@ -31,7 +34,9 @@ impl Supervisor {
             }
             self.reopen_log();
             self.set_listeners_again();
-            self.renew();
+            if self.phase.welcomes() {
+                self.renew();
+            }
             if running {
                 self.say(Word::Ready);
             }
@@ -52,6 +57,16 @@ impl Supervisor {
                 self.generation.retire(1);
             }
         }
+    }
+
+    /// timeout(1) sends its TERM to us and at once to its process group, which is
+    /// ours: one order, and not a second one that cuts clients.
+    fn came_twice(&mut self, now: Instant) -> bool {
+        let Some(sender) = self.signals.term_from_our_group() else {
+            return false;
+        };
+        let last = self.last_term.replace((sender, now));
+        last.is_some_and(|(who, at)| who == sender && now.saturating_duration_since(at) < TWICE)
     }
 
     fn reopen_log(&mut self) {

@@ -8,7 +8,7 @@
 //! - *Delaying*: still accepting, while balancers notice (`--shutdown-delay`).
 //! - *Settling*: TCP listeners drop new handshakes, those begun may complete.
 //! - *Draining*: idle workers leave, what is queued is served, clients finish.
-//! - *Ending*: the deadline has come; who is left was told to go.
+//! - *Ending*: the deadline has come; who is left was killed.
 
 use std::time::{Duration, Instant};
 
@@ -38,12 +38,10 @@ pub enum Phase {
         /// When clients are cut.
         deadline: Option<Instant>,
     },
-    /// Waiting for those who were told to go.
+    /// Waiting for those who were killed to be gone.
     Ending {
-        /// When they are killed, or given up.
+        /// When they are given up.
         until: Instant,
-        /// They have been killed.
-        killed: bool,
     },
 }
 
@@ -73,16 +71,14 @@ pub enum Action {
     RefuseNew,
     /// Retire the idle workers and take what is queued.
     TakeQueue,
-    /// Reset what is queued, close the listeners, tell every child to go.
+    /// Reset what is queued, close the listeners, kill every child.
     Cut,
-    /// Kill whoever did not go.
-    Kill,
     /// Leave.
     Exit,
 }
 
-/// How long a child may take to obey, and the kernel to kill it.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+/// How long the kernel may take to kill a child.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 impl Phase {
     /// Are new clients welcome, as far as listeners and limits allow?
@@ -121,7 +117,7 @@ impl Phase {
             Phase::Draining { deadline } => deadline,
             Phase::Delaying { until, .. }
             | Phase::Settling { until, .. }
-            | Phase::Ending { until, .. } => Some(until),
+            | Phase::Ending { until } => Some(until),
         }
     }
 }
@@ -139,7 +135,6 @@ pub fn advance(phase: Phase, input: Input, now: Instant, times: &StopTimes) -> (
     let cut = (
         Phase::Ending {
             until: now + PATIENCE,
-            killed: false,
         },
         Action::Cut,
     );
@@ -196,26 +191,7 @@ pub fn advance(phase: Phase, input: Input, now: Instant, times: &StopTimes) -> (
         (Phase::Settling { until, deadline }, Input::Tick) if until <= now => {
             (Phase::Draining { deadline }, Action::TakeQueue)
         }
-        (
-            Phase::Ending {
-                until,
-                killed: false,
-            },
-            Input::Tick,
-        ) if until <= now => (
-            Phase::Ending {
-                until: now + 5 * PATIENCE,
-                killed: true,
-            },
-            Action::Kill,
-        ),
-        (
-            Phase::Ending {
-                until,
-                killed: true,
-            },
-            Input::Tick,
-        ) if until <= now => (phase, Action::Exit),
+        (Phase::Ending { until }, Input::Tick) if until <= now => (phase, Action::Exit),
         (Phase::Draining { .. } | Phase::Ending { .. }, Input::Empty) => (phase, Action::Exit),
         _ => (phase, Action::None),
     }
@@ -265,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn term_cuts_at_the_deadline_then_kills_then_gives_up() {
+    fn term_cuts_at_the_deadline_then_gives_up() {
         story(
             times(0, 200, 8000),
             &[
@@ -273,8 +249,7 @@ mod tests {
                 (200, Tick, TakeQueue),
                 (8000, Tick, Cut),
                 (8500, Term, None),
-                (9000, Tick, Kill),
-                (9001, Tick, None),
+                (13_999, Tick, None),
                 (14_000, Tick, Exit),
             ],
         );

@@ -54,7 +54,6 @@ impl Supervisor {
             Action::RefuseNew => self.refuse_new(),
             Action::TakeQueue => self.retire_all(),
             Action::Cut => self.end_all(now),
-            Action::Kill => self.kill_all(),
             Action::Exit => {
                 self.say_goodbye();
                 return true;
@@ -107,17 +106,13 @@ impl Supervisor {
         }
         self.cut += queued;
         self.generation.end();
-        self.tell_all(&[Signal::SIGTERM, Signal::SIGCONT]);
+        self.kill_all();
     }
 
+    /// Kills every child whose pid the kernel still holds for us, for a worker
+    /// hears no order; a double-forked one gets its order by its channel.
     fn kill_all(&mut self) {
-        self.tell_all(&[Signal::SIGKILL]);
-    }
-
-    /// Signals every child whose pid the kernel still holds for us; a
-    /// double-forked one gets its order by its channel.
-    fn tell_all(&mut self, signals: &[Signal]) {
-        self.crew.tell(signals);
+        self.crew.tell(Signal::SIGKILL);
         let slots: Vec<_> = self.children.slots().collect();
         for slot in slots {
             self.children.told(slot);
@@ -127,7 +122,7 @@ impl Supervisor {
             let Some(pid) = self.children.get(slot).and_then(|child| child.pid) else {
                 continue;
             };
-            process::signal_child(pid, signals);
+            process::signal_child(pid, Signal::SIGKILL);
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Supervisor {
     pub(super) names: Vec<String>,
     pub(super) buffer: Buffer,
     pub(super) signals: Signals,
+    /// The last TERM of a process of our own group.
+    pub(super) last_term: Option<(nix::unistd::Pid, Instant)>,
     pub(super) children: Children,
     pub(super) reaper: Reaper,
     pub(super) channels: Option<Channels>,
@@ -164,6 +166,7 @@ impl Supervisor {
             overflows: Overflows::new(&estate.listeners),
             estate: Box::new(estate),
             signals,
+            last_term: None,
             held: None,
             phase: Phase::Running,
             fork_wait: Backoff::new(FIRST_WAIT, LONGEST_FORK_WAIT),

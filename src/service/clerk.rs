@@ -9,7 +9,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, dup};
 
@@ -17,7 +16,7 @@ use super::reply::LONGEST_REPLY;
 use super::runner;
 use crate::allowed::Allowed;
 use crate::error::errno_text;
-use crate::sys::{lifeline, process, raw};
+use crate::sys::{lifeline, process, raw, signal};
 
 /// How many a datagram worker has, and so how many commands its socket's
 /// clients can have run at once.
@@ -43,9 +42,10 @@ pub fn start(commands: &[Allowed], null: BorrowedFd<'_>) -> Result<OwnedFd, Errn
 }
 
 fn attend(commands: &[Allowed], worker: BorrowedFd<'_>, null: BorrowedFd<'_>, parent: Pid) -> ! {
+    signal::become_worker();
     process::set_name(process::COMMAND);
     // Rather than to notice it: it may be waiting for a command.
-    lifeline::on_parent_death(Signal::SIGKILL, parent);
+    lifeline::die_with_parent(parent);
     let mut keep = [worker, null];
     keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
     process::keep_only(keep);

@@ -52,6 +52,8 @@ pub fn start(commands: &[Allowed], null: BorrowedFd<'_>) -> Result<OwnedFd, Errn
 }
 
 fn attend(commands: &[Allowed], sandboxed: BorrowedFd<'_>, null: BorrowedFd<'_>) -> ! {
+    // Deaf again to what its worker hears, whose handlers it has.
+    signal::become_worker();
     process::set_name(process::COMMAND);
     raw::default_signal(nix::libc::SIGCHLD);
     run::adopt_orphans();

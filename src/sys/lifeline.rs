@@ -1,62 +1,107 @@
 //! What ties a child to the supervisor's life: PR_SET_PDEATHSIG, and the
 //! signal handlers that act on it without leaving the sandbox.
 //!
-//! The generation pipe is the guarantee (EOF); these are the fast path.
+//! The generation pipe is the guarantee (EOF); these are the fast path. What a
+//! handler obeys is who sent the signal, and not that it came: see si_pid and
+//! si_code in sigaction(2).
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
 
-/// Delivers `signal` to this process when its parent dies, and dies at once if
-/// that has happened already: `parent` is who forked us, noted before the fork.
+use super::signal;
+
+/// Kills this process when its parent dies, and at once if that has happened
+/// already: `parent` is who forked us, noted before the fork. KILL, because a
+/// worker hears nothing else.
 ///
 /// Must come after every change of credentials, which clears it
 /// (`PR_SET_PDEATHSIG(2const)`).
-pub fn on_parent_death(signal: Signal, parent: Pid) {
-    let _ = nix::sys::prctl::set_pdeathsig(signal);
-    if nix::unistd::getppid() != parent {
+pub fn die_with_parent(parent: Pid) {
+    if is_orphaned(Signal::SIGKILL, parent) {
         // Not raise(3): after a bare fork the C library may take us for another.
-        let _ = nix::sys::signal::kill(Pid::this(), signal);
+        let _ = nix::sys::signal::kill(Pid::this(), Signal::SIGKILL);
     }
 }
 
+/// Asks for `signal` when the parent dies; has it already?
+fn is_orphaned(signal: Signal, parent: Pid) -> bool {
+    let _ = nix::sys::prctl::set_pdeathsig(signal);
+    nix::unistd::getppid() != parent
+}
+
+/// What to let go of, and on whose word. One a process.
+struct Listeners {
+    fds: Vec<RawFd>,
+    null: RawFd,
+    parent: Pid,
+}
+
+static LISTENERS: OnceLock<Listeners> = OnceLock::new();
+
 /// In a worker that keeps its listeners while it serves: lets go of them the
-/// moment the supervisor dies, so that the address is free at once and the
-/// client is served on. `null` (open on /dev/null) takes their place, so every
-/// descriptor stays valid and owned. A SIGPWR that somebody sends does the same.
+/// moment the supervisor dies, or says so by a SIGPWR, so that the address is free
+/// at once and the client is served on. `null` (open on /dev/null) takes their
+/// place, so every descriptor stays valid and owned. A SIGPWR of anybody else's
+/// does nothing.
 ///
 /// # Errors
-/// The signal registry's.
+/// sigaction(2)'s.
 pub fn release_on_parent_death(
     listeners: &[BorrowedFd<'_>],
     null: BorrowedFd<'_>,
     parent: Pid,
 ) -> Result<(), Errno> {
-    let fds: Vec<_> = listeners.iter().map(AsRawFd::as_raw_fd).collect();
-    let null = null.as_raw_fd();
-    let release = move || {
-        for &fd in &fds {
+    let listeners = LISTENERS.get_or_init(|| Listeners {
+        fds: listeners.iter().map(AsRawFd::as_raw_fd).collect(),
+        null: null.as_raw_fd(),
+        parent,
+    });
+    // SAFETY: the handler reads what was written above, takes no lock, allocates
+    // nothing, makes one async-signal-safe call per listener and keeps errno.
+    unsafe { signal::handle(Signal::SIGPWR, heard_of_parent) }?;
+    if is_orphaned(Signal::SIGPWR, parent) {
+        listeners.release();
+    }
+    Ok(())
+}
+
+/// The kernel sends a PDEATHSIG in the name of the parent that dies, as if by
+/// kill(2); another process can use neither that pid nor this code.
+extern "C" fn heard_of_parent(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel passes a siginfo to a handler with SA_SIGINFO, and one
+    // of SI_USER has a pid.
+    let (code, sender) = unsafe { ((*info).si_code, (*info).si_pid()) };
+    if let Some(listeners) = LISTENERS.get()
+        && code == libc::SI_USER
+        && sender == listeners.parent.as_raw()
+    {
+        let errno = Errno::last();
+        listeners.release();
+        errno.set();
+    }
+}
+
+impl Listeners {
+    fn release(&self) {
+        for &fd in &self.fds {
             // SAFETY: dup3(2) is async-signal-safe; both descriptors are open for
             // the worker's life, and replacing `fd` keeps it owned and open.
-            unsafe { libc::dup3(null, fd, libc::O_CLOEXEC) };
+            unsafe { libc::dup3(self.null, fd, libc::O_CLOEXEC) };
         }
-    };
-    // SAFETY: the handler makes one async-signal-safe call per listener, takes
-    // no lock and allocates nothing.
-    unsafe { signal_hook::low_level::register(libc::SIGPWR, release) }
-        .map_err(|e| e.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))?;
-    on_parent_death(Signal::SIGPWR, parent);
-    Ok(())
+    }
 }
 
 /// In a double-forked child, which has no parent to die: any event on the
 /// `channel` raises SIGIO, and its handler reads what happened. A byte is the
 /// order to stop; the end of the stream means that the supervisor is gone,
-/// which ends the child only if `with_supervisor`. read(2), exit(2) and
-/// sigreturn(2) are what seccomp's strict mode allows.
+/// which ends the child only if `with_supervisor`. A SIGIO that somebody sends
+/// finds nothing there. read(2), exit(2) and sigreturn(2) are what seccomp's
+/// strict mode allows.
 ///
 /// # Errors
 /// fcntl(2)'s.
@@ -80,6 +125,7 @@ pub fn obey_channel(channel: BorrowedFd<'_>, with_supervisor: bool) -> Result<()
         channel,
         FcntlArg::F_SETFL(OFlag::O_ASYNC | OFlag::O_NONBLOCK),
     )?;
+    SigSet::from(Signal::SIGIO).thread_unblock()?;
     // What came before the flag was set raised nothing.
     obey();
     Ok(())

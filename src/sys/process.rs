@@ -13,6 +13,8 @@ use super::raw;
 
 /// Exit status of a child that was told to stop.
 pub const STOPPED: i32 = 75;
+/// Exit status of a child whose time was up (`--max-lifetime`).
+pub const EXPIRED: i32 = 76;
 /// Exit status of a child that panicked (EX_SOFTWARE).
 pub const PANICKED: i32 = 70;
 
@@ -105,7 +107,7 @@ pub fn inherited(fd: &OwnedFd) -> OwnedFd {
 /// number since: where the kernel reaps (SIGCHLD ignored), a pid in our table may
 /// be somebody else's by now. A pidfd opened before the child was seen alive can
 /// be the child's alone (`pidfd_open(2)`).
-pub fn signal_child(pid: Pid, signals: &[Signal]) {
+pub fn signal_child(pid: Pid, signal: Signal) {
     // SAFETY: two integers in, a new descriptor or -1 out.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) } as libc::c_int;
     // SAFETY: just made, for us alone.
@@ -115,16 +117,14 @@ pub fn signal_child(pid: Pid, signals: &[Signal]) {
     if waitid(Id::Pid(pid), flags) != Ok(WaitStatus::StillAlive) {
         return;
     }
-    for &signal in signals {
-        let _ = match &pidfd {
-            // SAFETY: a descriptor we own, integers, and no siginfo.
-            Some(pidfd) => unsafe {
-                libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0)
-            },
-            // No pidfd on this kernel or in this container.
-            None => kill(pid, signal).map_or(-1, |()| 0),
-        };
-    }
+    let _ = match &pidfd {
+        // SAFETY: a descriptor we own, integers, and no siginfo.
+        Some(pidfd) => unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, 0, 0)
+        },
+        // No pidfd on this kernel or in this container.
+        None => kill(pid, signal).map_or(-1, |()| 0),
+    };
 }
 
 /// In a process with threads a panic in one ends them all, at once. A thread that

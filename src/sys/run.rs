@@ -45,7 +45,7 @@ pub fn run(
     let steps = || {
         // A session has no terminal, and a group that can be killed whole.
         setsid()?;
-        lifeline::on_parent_death(Signal::SIGKILL, parent);
+        lifeline::die_with_parent(parent);
         chdir("/")?;
         umask(Mode::S_IRWXG | Mode::S_IRWXO);
         for (from, to) in [(null, 0), (out, 1), (out, 2)] {

@@ -1,9 +1,10 @@
 //! Signals: blocked for life, and read from a descriptor.
 //!
-//! The supervisor blocks every signal it takes orders by and reads them from a
-//! signalfd(2) beside its other descriptors. So none is lost between a look and
-//! the wait, and it has no handler that a child could inherit: a child is
-//! born with them blocked and at their defaults, and only opens them.
+//! The supervisor reads what it takes orders by from a signalfd(2) beside its
+//! other descriptors. So none is lost between a look and the wait, and it has no
+//! handler that a child could inherit. All the others that end a process it
+//! blocks as well, for its children: a worker obeys no signal that somebody can
+//! send to a whole process group, and is deaf from the moment it is born.
 //!
 //! Not opened inside ppoll(2): that answers with a descriptor that is ready
 //! before it lets a signal in, so under steady load none would ever come, the
@@ -14,8 +15,9 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getpgid, getpgrp};
 
 use super::raw;
 
@@ -32,15 +34,18 @@ pub const ORDERS: [Signal; 9] = [
     Signal::SIGCHLD,
 ];
 
-/// What a worker never hears: a key press or a `pkill` meant for the supervisor.
-const DEAF: u64 = bit(libc::SIGINT)
-    | bit(libc::SIGQUIT)
-    | bit(libc::SIGHUP)
-    | bit(libc::SIGUSR1)
-    | bit(libc::SIGUSR2)
-    | bit(libc::SIGWINCH)
-    | bit(libc::SIGTTIN)
-    | bit(libc::SIGTTOU);
+/// What a worker never hears: whatever may be sent to all of a terminal's, a
+/// manager's or a script's processes, and is meant for the supervisor. Beside KILL
+/// and STOP, which nobody can block, there is left what a fault raises, which
+/// blocked would end it all the same, and CONT.
+const DEAF: u64 = !(bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGABRT)
+    | bit(libc::SIGSYS)
+    | bit(libc::SIGCONT));
 
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
@@ -51,24 +56,28 @@ pub struct Signals {
     fd: SignalFd,
     /// Signal n, heard and not yet taken, is bit n - 1.
     heard: u64,
+    /// Who sent the last TERM.
+    term_sender: Pid,
 }
 
-/// Bytes of a signalfd_siginfo; its first four are the signal's number.
+/// Bytes of a signalfd_siginfo.
 const SIGINFO: usize = 128;
 
 impl Signals {
-    /// Blocks the signals of [`ORDERS`] and opens a descriptor to hear them by.
-    /// From here on a TERM is an orderly stop.
+    /// Blocks what workers do not hear, which is more than the [`ORDERS`], and
+    /// opens a descriptor to hear these by. From here on a TERM is an orderly stop.
+    /// Ctrl-Z stops the supervisor as it does any program.
     ///
     /// # Errors
     /// signalfd(2)'s.
     pub fn install() -> Result<Self, Errno> {
         let orders: SigSet = ORDERS.into_iter().collect();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&orders), None)?;
+        raw::set_mask(DEAF & !bit(libc::SIGTSTP));
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
         Ok(Signals {
             fd: SignalFd::with_flags(&orders, flags)?,
             heard: 0,
+            term_sender: Pid::from_raw(0),
         })
     }
 
@@ -82,8 +91,14 @@ impl Signals {
         let mut news = [0; 2 * SIGINFO];
         while let Ok(n) = raw::read(self.fd.as_fd(), &mut news) {
             for info in news[..n].chunks_exact(SIGINFO) {
-                let number = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+                let word = |at: usize| {
+                    i32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]])
+                };
+                let (number, sender) = (word(0), word(12)); // ssi_signo, ssi_pid
                 self.heard |= bit(number);
+                if number == libc::SIGTERM {
+                    self.term_sender = Pid::from_raw(sender);
+                }
             }
             if n < news.len() {
                 return;
@@ -96,6 +111,14 @@ impl Signals {
         let taken = self.heard & bit(signal as i32);
         self.heard ^= taken;
         taken != 0
+    }
+
+    /// Who sent the TERM that was heard last, if that is one of our own process
+    /// group, such as timeout(1): what it sends to the group comes to us too.
+    pub fn term_from_our_group(&self) -> Option<Pid> {
+        let sender = self.term_sender;
+        let ours = || getpgid(Some(sender)) == Ok(getpgrp());
+        (sender.as_raw() > 0 && ours()).then_some(sender)
     }
 }
 
@@ -130,19 +153,70 @@ pub fn let_kernel_discard_children() -> Result<(), Errno> {
     Ok(())
 }
 
-/// The child arm's first act: opens all but what a worker never hears. They are
-/// at their defaults, since the supervisor has no handlers.
+/// The child arm's first act: a worker hears no order. What it does hear is at
+/// its default, since the supervisor has no handlers.
 #[inline(always)]
 pub fn become_worker() {
     raw::set_mask(DEAF);
 }
 
-/// Arms a one-shot timer whose SIGALRM ends the process (`setitimer(2)`; not
-/// inherited by fork). Zero disarms it.
+/// What runs when a signal comes: its number, and who sent it.
+pub type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// In a worker, which is deaf: opens `signal`, for `handler`. A call that it
+/// interrupts is restarted where it can be.
+///
+/// # Errors
+/// sigaction(2)'s.
+///
+/// # Safety
+/// `handler` must do nothing but what signal-safety(7) allows, and leave errno as
+/// it found it.
+pub unsafe fn handle(signal: Signal, handler: Handler) -> Result<(), Errno> {
+    // SAFETY: all zeroes is a sigaction with no flags and an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: a handler of the kind that SA_SIGINFO asks for, as safe as the
+    // caller promises; the old action is not asked for.
+    Errno::result(unsafe {
+        libc::sigaction(signal as libc::c_int, &action, std::ptr::null_mut())
+    })?;
+    SigSet::from(signal).thread_unblock()
+}
+
+/// In a worker: when the time of [`alarm`] is up it leaves with this status. An
+/// ALRM that a process sends is not the kernel's timer, and says so: see
+/// si_code in sigaction(2).
+///
+/// # Errors
+/// sigaction(2)'s.
+pub fn leave_at_alarm<const STATUS: i32>() -> Result<(), Errno> {
+    extern "C" fn expired<const STATUS: i32>(
+        _: libc::c_int,
+        info: *mut libc::siginfo_t,
+        _: *mut libc::c_void,
+    ) {
+        // SAFETY: the kernel passes a siginfo to a handler with SA_SIGINFO.
+        if unsafe { (*info).si_code } == libc::SI_KERNEL {
+            raw::exit(STATUS);
+        }
+    }
+    // SAFETY: it reads what it is given and makes at most one system call, which
+    // does not return.
+    unsafe { handle(Signal::SIGALRM, expired::<STATUS>) }
+}
+
+/// From one ALRM to the next, when the time is up: a process that sends them
+/// while this one is stopped would have the timer's merged with its own.
+const AGAIN: libc::time_t = 1;
+
+/// Arms the timer of [`leave_at_alarm`] (`setitimer(2)`; not inherited by fork).
+/// Zero disarms it.
 pub fn alarm(after: std::time::Duration) {
     let value = libc::itimerval {
         it_interval: libc::timeval {
-            tv_sec: 0,
+            tv_sec: AGAIN,
             tv_usec: 0,
         },
         it_value: libc::timeval {
@@ -161,7 +235,7 @@ mod tests {
 
     /// In a forked child, because masks and handlers belong to the process.
     #[test]
-    fn a_signal_is_heard_once_and_a_worker_dies_of_term() {
+    fn a_signal_is_heard_once_and_by_a_worker_not_at_all() {
         let pid = crate::sys::process::fork(|| {
             let Ok(mut signals) = Signals::install() else {
                 return 1;
@@ -194,18 +268,23 @@ mod tests {
             }
             signals.hear();
             become_worker();
-            let _ = nix::sys::signal::raise(Signal::SIGINT); // deaf
-            let _ = nix::sys::signal::raise(Signal::SIGTERM); // dies here
-            7
+            for signal in Signal::iterator() {
+                if bit(signal as i32) & DEAF & !bit(libc::SIGKILL) & !bit(libc::SIGSTOP) != 0 {
+                    let _ = nix::sys::signal::raise(signal);
+                }
+            }
+            // The kernel's timer, and nobody else's.
+            if leave_at_alarm::<7>().is_err() {
+                return 8;
+            }
+            let _ = nix::sys::signal::raise(Signal::SIGALRM);
+            alarm(std::time::Duration::from_millis(1));
+            loop {
+                nix::unistd::pause();
+            }
         })
         .unwrap();
         let status = nix::sys::wait::waitpid(pid, None).unwrap();
-        assert!(
-            matches!(
-                status,
-                nix::sys::wait::WaitStatus::Signaled(_, Signal::SIGTERM, _)
-            ),
-            "{status:?}"
-        );
+        assert_eq!(status, nix::sys::wait::WaitStatus::Exited(pid, 7));
     }
 }

@@ -245,6 +245,21 @@ const ROWS: &[Row] = &[
     ),
     (99, "one listener flooded, and a client at another", TURNS),
     (
+        100,
+        "an order to the whole process group",
+        &["tests/signals/groups.rs"],
+    ),
+    (
+        103,
+        "a lifetime that ends under a super-server",
+        &["tests/inetd.rs"],
+    ),
+    (
+        106,
+        "a number or a duration at the end of what there is",
+        &["src/cli/echoload/meaning.rs"],
+    ),
+    (
         109,
         "a worker that was taken over spoils the listener",
         &["tests/sandbox.rs"],

@@ -2,15 +2,17 @@
 //! is a millisecond old, before the daemon is ready, many at once.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::libc::SIGTERM;
 
+use crate::common::client::tcp_addr;
 use crate::common::design::pool;
 use crate::common::{
-    Builder, Client, DEADLINE, Daemon, Signal, echo_once, need, poll_until, proc, signal,
+    Builder, Client, DEADLINE, DESIGNS, Daemon, Signal, echo_once, need, poll_until, proc, signal,
 };
 
 const NONE: &[&str] = &[];
@@ -61,15 +63,16 @@ fn row_29_a_signal_in_a_widened_window_is_not_lost() {
     }
 }
 
+/// The one order that a worker obeys at any age.
 #[test]
-fn row_32_term_to_newborn_workers_ends_every_one() {
+fn row_32_kill_to_newborn_workers_ends_every_one() {
     let daemon = Daemon::start(&pool(8, 8, 16));
     let mut shot = BTreeSet::new();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(2) && shot.len() < 500 {
         for pid in proc::children(daemon.pid()) {
             if shot.insert(pid) {
-                signal(pid, Signal::SIGTERM);
+                signal(pid, Signal::SIGKILL);
             }
         }
     }
@@ -144,6 +147,33 @@ fn row_34_other_orders_do_not_undo_a_stop() {
     client.shutdown_write().expect("shutdown");
     assert!(client.rest().is_empty());
     assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
+}
+
+/// Nobody new is let in, so there is nobody to renew; the log is reopened as ever.
+#[test]
+fn hup_during_a_stop_brings_no_new_workers() {
+    for design in DESIGNS {
+        let daemon = Builder::new()
+            .args(design.args)
+            .args(["--stop-settle", "300ms"])
+            .start();
+        let mut client = Client::connect(daemon.addr());
+        client.ping(b"before");
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_log("stopping", DEADLINE);
+        daemon.signal(Signal::SIGHUP);
+        if !design.reuses {
+            // Others keep the listener until they are done with their client.
+            poll_until(DEADLINE, "the listener is closed", || {
+                TcpListener::bind(tcp_addr(daemon.addr())).is_ok()
+            });
+        }
+        daemon.signal(Signal::SIGHUP);
+        client.ping(b"served on");
+        drop(client);
+        assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
+        assert_eq!(daemon.log_count("new workers"), 0, "{}", daemon.log());
+    }
 }
 
 /// Exit 0, or death by TERM before there was anything to tidy up; no file and

@@ -344,7 +344,8 @@ fn orders_of_strangers_do_not_end_the_service() {
     }
     Peer::to(daemon.addr()).ping(b"deaf to them");
     let pid = worker(&daemon);
+    // The word to go counts from the supervisor alone.
     proc::signal(pid, Signal::SIGPWR);
-    other_worker(&daemon, pid);
-    Peer::to(daemon.addr()).ping(b"replaced");
+    Peer::to(daemon.addr()).ping(b"not obeyed");
+    assert_eq!(worker(&daemon), pid);
 }

@@ -124,6 +124,9 @@ fn lock_in(
     if terms.orphans == Orphans::Finish && !door.is_passed() {
         lifeline::release_on_parent_death(&listeners, terms.null, terms.supervisor).ok()?;
     }
+    if terms.timeouts.lifetime.is_some() {
+        signal::leave_at_alarm::<{ process::EXPIRED }>().ok()?;
+    }
     door.open().ok()?;
     let entered = terms.sandbox.enter_for_many(limits, descriptors).is_ok();
     (entered || terms.policy != crate::config::SandboxPolicy::Strict).then_some(())
