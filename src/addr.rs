@@ -78,6 +78,26 @@ impl fmt::Display for Peer {
 }
 
 impl Addr {
+    /// Reads the address of a server that a client calls: of one host, with a
+    /// port. What is said of another is nothing that only a server may be given.
+    ///
+    /// # Errors
+    /// There is no such address, or it stands for no one server (64).
+    pub fn of_server(text: &str) -> Result<Addr, Error> {
+        match read(text, Whose::Client)? {
+            Addr::Tcp {
+                host: Host::Any, ..
+            }
+            | Addr::Udp {
+                host: Host::Any, ..
+            } => Err(usage(text, "* is for servers: name one host")),
+            Addr::Tcp { port: 0, .. } | Addr::Udp { port: 0, .. } => {
+                Err(usage(text, "port 0 is for servers"))
+            }
+            addr => Ok(addr),
+        }
+    }
+
     /// Asks the resolver, each time anew, which socket addresses a `tcp` or
     /// `udp` address stands for; `*` is 0.0.0.0 and `[::]`. Never empty, and no
     /// address twice.
@@ -137,20 +157,31 @@ impl FromStr for Addr {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (addr, attrs) = split_attrs(text);
-        match attrs.first() {
-            None => parse(text, &addr),
-            Some(_) => Err(usage(
-                text,
-                "attributes belong to a listener; a comma in a path is written \\,",
-            )),
-        }
+        read(text, Whose::Server)
+    }
+}
+
+/// Whose command line an address stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Server,
+    Client,
+}
+
+fn read(text: &str, whose: Whose) -> Result<Addr, Error> {
+    let (addr, attrs) = split_attrs(text);
+    match attrs.first() {
+        None => parse(text, &addr, whose),
+        Some(_) => Err(usage(
+            text,
+            "attributes belong to a listener; a comma in a path is written \\,",
+        )),
     }
 }
 
 /// Reads an address whose `\,` are already commas. `typed` is what the
 /// message quotes.
-fn parse(typed: &str, addr: &str) -> Result<Addr, Error> {
+fn parse(typed: &str, addr: &str, whose: Whose) -> Result<Addr, Error> {
     if addr.chars().any(char::is_control) {
         return Err(usage(typed, "an address holds no control characters"));
     }
@@ -161,10 +192,11 @@ fn parse(typed: &str, addr: &str) -> Result<Addr, Error> {
         return Ok(Addr::UnixGram(parse_path(typed, path)?));
     }
     if let Some(rest) = addr.strip_prefix("udp:") {
-        let (host, port) = parse_inet(typed, rest)?;
+        let (host, port) = parse_inet(typed, rest, whose)?;
         return Ok(Addr::Udp { host, port });
     }
-    let (host, port) = parse_inet(typed, addr.strip_prefix("tcp:").unwrap_or(addr))?;
+    let rest = addr.strip_prefix("tcp:").unwrap_or(addr);
+    let (host, port) = parse_inet(typed, rest, whose)?;
     Ok(Addr::Tcp { host, port })
 }
 
@@ -194,14 +226,16 @@ pub(crate) fn check_length(typed: impl fmt::Display, bytes: usize) -> Result<(),
     Ok(())
 }
 
-fn parse_inet(typed: &str, text: &str) -> Result<(Host, u16), Error> {
-    const SHAPE: &str = "expected HOST:PORT, [V6]:PORT or *:PORT, \
-                         or unix:PATH for a Unix socket";
-    let (host, port) = text.rsplit_once(':').ok_or_else(|| usage(typed, SHAPE))?;
-    Ok((parse_host(typed, host)?, parse_port(typed, port)?))
+fn parse_inet(typed: &str, text: &str, whose: Whose) -> Result<(Host, u16), Error> {
+    let shape = match whose {
+        Whose::Server => "expected HOST:PORT, [V6]:PORT or *:PORT, or unix:PATH for a Unix socket",
+        Whose::Client => "expected HOST:PORT, [V6]:PORT, or unix:PATH for a Unix socket",
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| usage(typed, shape))?;
+    Ok((parse_host(typed, host, whose)?, parse_port(typed, port)?))
 }
 
-fn parse_host(typed: &str, host: &str) -> Result<Host, Error> {
+fn parse_host(typed: &str, host: &str, whose: Whose) -> Result<Host, Error> {
     if let Some(inner) = host.strip_prefix('[') {
         let v6 = inner.strip_suffix(']');
         return v6.and_then(parse_v6).ok_or_else(|| {
@@ -213,6 +247,7 @@ fn parse_host(typed: &str, host: &str) -> Result<Host, Error> {
     }
     match host {
         "*" => Ok(Host::Any),
+        "" if whose == Whose::Client => Err(usage(typed, "the host is missing")),
         "" => Err(usage(typed, "the host is missing; *:PORT is every address")),
         _ if host.parse::<Ipv6Addr>().is_ok() || host.starts_with(':') => Err(usage(
             typed,

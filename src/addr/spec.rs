@@ -8,7 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Addr, UnixPath, parse, usage};
+use super::{Addr, UnixPath, Whose, parse, usage};
 use crate::error::Error;
 
 /// A listener asked for: `--listen ADDR[,KEY=VALUE...]`.
@@ -49,7 +49,7 @@ impl FromStr for ListenSpec {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         let (addr, given) = split_attrs(text);
-        let addr = parse(text, &addr)?;
+        let addr = parse(text, &addr, Whose::Server)?;
         let mut attrs = Attrs::default();
         for (n, attr) in given.iter().enumerate() {
             let key = key_of(attr);

@@ -87,6 +87,12 @@ fn a_wrong_address_is_a_usage_error_that_says_why() {
         assert!(error.to_string().contains(why), "{typed}: {error}");
         assert!(!error.to_string().contains('\n'), "{typed}: {error}");
         assert_eq!(error.status(), Exit::Usage, "{typed}");
+        // What only a server may be given is no advice for a client.
+        let error = Addr::of_server(typed).expect_err(typed).to_string();
+        assert!(error.contains(why) && !error.contains('*'), "{error}");
+    }
+    for typed in ["*:7", "udp:*:7", "h:0", "udp:h:0"] {
+        assert!(Addr::of_server(typed).is_err(), "{typed}");
     }
 }
 

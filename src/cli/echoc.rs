@@ -5,9 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-
-use super::explain;
+use super::Unparsed;
 use crate::client::ping::Outcome;
 use crate::client::{check, notice, ping, session};
 use crate::error::{Error, Exit, Result};
@@ -15,11 +13,12 @@ use crate::error::{Error, Exit, Result};
 mod meaning;
 mod typed;
 
-use meaning::{Mode, mode};
-use typed::Cli;
+use meaning::{Limits, Mode, mode};
+use typed::Typed;
 
 /// Exit statuses of ping(8) and of the monitoring plugins.
 const PING_ERROR: u8 = 2;
+const CHECK_WARNING: u8 = 1;
 const CHECK_CRITICAL: u8 = 2;
 const CHECK_UNKNOWN: u8 = 3;
 
@@ -35,7 +34,17 @@ pub fn main() -> ExitCode {
             talked(session::run(&talk))
         }
         Ok(Mode::Ping(plan)) => pinged(ping::run(&plan)),
-        Ok(Mode::Check { plan, quiet }) => checked(check::run(&plan), quiet),
+        Ok(Mode::Check {
+            plan,
+            limits,
+            quiet,
+        }) => {
+            let (line, status) = checked(check::run(&plan), limits, plan.timeout);
+            if !quiet {
+                let _ = writeln!(io::stdout(), "ECHO {line}");
+            }
+            status.into()
+        }
         Err(Ok(text)) => shown(&text),
         Err(Err(error)) => misused(&error, &args),
     }
@@ -51,12 +60,9 @@ pub fn command() -> clap::Command {
 ///
 /// # Errors
 /// The text of --help or --version, or one usage error.
-pub fn parse(
-    args: &[String],
-    terminal: bool,
-) -> std::result::Result<Mode, std::result::Result<String, Error>> {
-    let cli = Cli::try_parse_from(args).map_err(|error| explain(&error))?;
-    mode(&cli, terminal).map_err(Err)
+pub fn parse(args: &[String], terminal: bool) -> std::result::Result<Mode, Unparsed> {
+    let typed = Typed::parse(args)?;
+    mode(&typed, terminal).map_err(Err)
 }
 
 fn shown(help: &str) -> ExitCode {
@@ -102,17 +108,33 @@ fn pinged(result: Result<Outcome>) -> ExitCode {
     }
 }
 
-fn checked(result: Result<Duration>, quiet: bool) -> ExitCode {
-    let (line, status) = match result {
-        Ok(rtt) => {
-            let seconds = rtt.as_secs_f64();
-            let millis = seconds * 1e3;
-            (format!("OK - {millis:.2} ms | rtt={seconds:.6}s"), 0)
-        }
-        Err(error) => (format!("CRITICAL - {error}"), CHECK_CRITICAL),
+/// The line for the monitor, and the status that says the same.
+fn checked(result: Result<Duration>, limits: Limits, most: Duration) -> (String, u8) {
+    let rtt = match result {
+        Ok(rtt) => rtt,
+        Err(error) => return (format!("CRITICAL - {error}"), CHECK_CRITICAL),
     };
-    if !quiet {
-        let _ = writeln!(io::stdout(), "ECHO {line}");
+    let above = |limit: Option<Duration>| limit.filter(|limit| rtt > *limit);
+    let (word, over, status) = match (above(limits.critical), above(limits.warning)) {
+        (Some(limit), _) => ("CRITICAL", Some(limit), CHECK_CRITICAL),
+        (None, Some(limit)) => ("WARNING", Some(limit), CHECK_WARNING),
+        (None, None) => ("OK", None, 0),
+    };
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let mut line = format!("{word} - {:.2} ms", millis(rtt));
+    if let Some(limit) = over {
+        line += &format!(", more than {} ms", millis(limit));
     }
-    status.into()
+    // The label, the value with its unit, the limits, and what it can be.
+    let seconds = |time: Duration| format!("{:.6}", time.as_secs_f64());
+    let limit = |limit: Option<Duration>| limit.map_or(String::new(), seconds);
+    line += &format!(
+        " | rtt={}s;{};{};{};{}",
+        seconds(rtt),
+        limit(limits.warning),
+        limit(limits.critical),
+        seconds(Duration::ZERO),
+        seconds(most)
+    );
+    (line, status)
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::PollFlags;
 
 use super::dial::Dialer;
 use super::payload::Payload;
@@ -19,6 +20,9 @@ use crate::error::{Error, Exit, Result};
 
 /// Bytes of the echo, as ping(8) has them.
 const SIZE: usize = 56;
+
+/// The part of the time that a server has to end its side, after the echo.
+const PATIENCE: u32 = 4;
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -81,10 +85,32 @@ fn once(plan: &Plan, dialer: &mut Dialer<'_>, waiter: &Waiter, until: Instant) -
         let message = wire.flush().and_then(|()| wire.receive());
         if let Some(message) = message.map_err(gone)? {
             let took = begun.elapsed();
-            return match payload.number(&message, 1) {
-                Some(_) => Ok(took),
-                None => Err(failed(plan, "the echo differs").exit(Exit::Mismatch)),
-            };
+            if payload.number(&message, 1).is_none() {
+                return Err(failed(plan, "the echo differs").exit(Exit::Mismatch));
+            }
+            if !plan.server.datagrams() {
+                let patience = Instant::now() + plan.timeout / PATIENCE;
+                nothing_more(plan, &mut wire, waiter, until.min(patience))?;
+            }
+            return Ok(took);
+        }
+    }
+}
+
+/// Whoever has all of the echo ends its side, and hears no more than the other
+/// end: a byte that follows is no echo. A server that leaves the connection open
+/// or breaks it has said nothing wrong.
+fn nothing_more(plan: &Plan, wire: &mut Wire, waiter: &Waiter, until: Instant) -> Result<()> {
+    let _ = wire.link().half_close();
+    loop {
+        let received = wire.receive();
+        if wire.rest() > 0 || matches!(received, Ok(Some(_))) {
+            let error = failed(plan, "more came back than was sent");
+            return Err(error.exit(Exit::Mismatch));
+        }
+        let over = received.is_err();
+        if over || waiter.one(wire.as_fd(), PollFlags::POLLIN, Some(until))? == Woken::Late {
+            return Ok(());
         }
     }
 }

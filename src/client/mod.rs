@@ -43,6 +43,9 @@ pub struct Talk {
     pub retry: Retry,
     /// The answer to a datagram, and the server's last end of file.
     pub timeout: Duration,
+    /// How long a stream on which something is out may be silent; `None` is for
+    /// ever.
+    pub silence: Option<Duration>,
     /// Connecting to one address.
     pub connect_timeout: Duration,
     /// Compare what comes back.

@@ -36,6 +36,8 @@ pub enum End {
     /// The server ended its side before all was back, or before the input
     /// ended.
     Closed,
+    /// Nothing moved for too long, though something was out.
+    Silent,
     /// The connection broke.
     Broken(Errno),
 }
@@ -49,6 +51,8 @@ pub struct Manner {
     pub prompt: bool,
     /// How long to wait for the server's end of file when all is back.
     pub patience: Duration,
+    /// How long the server may do nothing while something is out.
+    pub silence: Option<Duration>,
 }
 
 /// The conversation so far.
@@ -70,6 +74,8 @@ pub struct Pipe {
 #[derive(Default)]
 struct Line {
     half_closed: Option<Instant>,
+    /// When something was sent or came, or there was nothing to wait for.
+    moved: Option<Instant>,
     /// The server takes no more.
     deaf: Option<Errno>,
     /// The server's side is over.
@@ -128,6 +134,10 @@ impl Pipe {
         self.heard = false;
         loop {
             self.prompt();
+            if !self.waiting(&line) {
+                line.moved = None;
+            }
+            line.moved.get_or_insert_with(Instant::now);
             if let Some(end) = self.end(&mut line)? {
                 return Ok(end);
             }
@@ -137,6 +147,9 @@ impl Pipe {
                 let _ = link.half_close();
             }
             let ready = self.wait(link, &line, waiter)?;
+            if self.silent(&line) && !ready.arrived && !ready.sendable {
+                return Ok(End::Silent);
+            }
             if ready.output {
                 self.flush()?;
             }
@@ -218,6 +231,7 @@ impl Pipe {
         while !self.to_server.is_empty() {
             match write(link, self.to_server.left()) {
                 Ok(len) => {
+                    line.moved = None;
                     if self.manner.verify {
                         self.ledger.sent(&self.to_server.left()[..len]);
                     }
@@ -253,6 +267,7 @@ impl Pipe {
             return None;
         }
         self.heard = true;
+        line.moved = None;
         self.at_margin = self.to_output.left().ends_with(b"\n");
         if !self.manner.verify {
             self.prompt_due |= self.at_margin;

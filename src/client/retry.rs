@@ -8,6 +8,9 @@ use std::time::Duration;
 /// The longest pause of `forever`, unless the first is longer.
 const CAP: Duration = Duration::from_secs(60);
 
+/// The shortest: a server that is not there is not called in a hot loop.
+const FLOOR: Duration = Duration::from_millis(1);
+
 /// How often and how soon to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
@@ -69,7 +72,7 @@ impl Attempts {
     }
 
     fn pause(&self, doublings: u32) -> Duration {
-        let interval = self.retry.interval;
+        let interval = self.retry.interval.max(FLOOR);
         let doubled = interval.saturating_mul(2u32.saturating_pow(doublings));
         doubled.min(interval.max(CAP))
     }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use nix::sys::socket::UnixAddr;
 
-use crate::addr::{Addr, Host, UnixPath};
+use crate::addr::{Addr, UnixPath};
 use crate::error::{Error, Exit, Result};
 
 /// An address that names one server.
@@ -43,18 +43,7 @@ impl FromStr for Server {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        match text.parse()? {
-            Addr::Tcp {
-                host: Host::Any, ..
-            }
-            | Addr::Udp {
-                host: Host::Any, ..
-            } => Err(Error::usage(text, "* is for servers: name one host")),
-            Addr::Tcp { port: 0, .. } | Addr::Udp { port: 0, .. } => {
-                Err(Error::usage(text, "port 0 is for servers"))
-            }
-            addr => Ok(Server(addr)),
-        }
+        Addr::of_server(text).map(Server)
     }
 }
 

@@ -29,6 +29,7 @@ pub fn run(talk: &Talk) -> Result<Exit> {
             verify: talk.verify,
             prompt: talk.prompt,
             patience: talk.timeout,
+            silence: talk.silence,
         }),
         differs: false,
         times: 0,
@@ -99,6 +100,10 @@ impl Session<'_> {
             End::Done => return Ok(Some(self.status())),
             End::Differs(_) => return Ok(Some(Exit::Mismatch)),
             End::Closed => format!("{server} closed the connection"),
+            End::Silent => format!(
+                "no answer from {server} within {:?}",
+                self.talk.silence.unwrap_or_default()
+            ),
             End::Broken(errno) => format!("connection to {server}: {}", errno_text(errno)),
         };
         let (lost, from) = self.pipe.ledger().give_up();

@@ -60,6 +60,11 @@ impl Wire {
         &self.link
     }
 
+    /// Bytes that came after the last whole message.
+    pub fn rest(&self) -> usize {
+        self.partial.len()
+    }
+
     /// What to wait for.
     pub fn events(&self) -> PollFlags {
         match self.out.is_empty() {

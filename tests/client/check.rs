@@ -13,7 +13,7 @@ fn ok(ran: Ran) -> f64 {
     let text = ran.status(0).text();
     let rest = text.strip_prefix("ECHO OK - ").expect(&text);
     let (millis, rest) = rest.split_once(" ms | rtt=").expect(&text);
-    let seconds = rest.strip_suffix("s\n").expect(&text);
+    let seconds = rest.strip_suffix("s;;;0.000000;2.000000\n").expect(&text);
     assert_eq!(millis.split_once('.').expect(&text).1.len(), 2, "{text}");
     assert_eq!(seconds.split_once('.').expect(&text).1.len(), 6, "{text}");
     let (millis, seconds): (f64, f64) = (millis.parse().unwrap(), seconds.parse().unwrap());
@@ -102,9 +102,95 @@ fn a_retry_may_save_it() {
     ok(echoc(&args, ""));
 }
 
+/// A byte too many is no echo, also when it comes late, or beside the echo.
+#[test]
+fn a_byte_too_many_is_critical() {
+    let beside = tcp(|_, mut stream| {
+        let mut bytes = [0; 57];
+        stream.read_exact(&mut bytes[..56]).expect("the echo");
+        let _ = stream.write_all(&bytes);
+        let _ = stream.read(&mut bytes);
+    });
+    let late = tcp(|_, mut stream| {
+        let mut bytes = Vec::new();
+        let mut first = [0; 56];
+        stream.read_exact(&mut first).expect("the echo");
+        stream.write_all(&first).expect("the echo");
+        stream.read_to_end(&mut bytes).expect("the end");
+        let _ = stream.write_all(b"!");
+    });
+    let longer = udp(|_, mut asked| {
+        asked.push(0);
+        vec![asked]
+    });
+    for addr in [&beside, &late] {
+        critical(&["--check", addr], "more came back than was sent");
+    }
+    critical(&["--check", &longer], "the echo differs");
+    let args = ["--ping", "-c", "1", "--connect", &beside];
+    let text = echoc(&args, "").text();
+    assert!(text.contains("1 byte that is no echo of ours"), "{text}");
+    assert!(text.contains("+1 corrupted"), "{text}");
+    // One that leaves the connection open has said nothing wrong.
+    let open = tcp(|_, mut stream| {
+        let mut bytes = [0; 56];
+        stream.read_exact(&mut bytes).expect("the echo");
+        stream.write_all(&bytes).expect("the echo");
+        std::thread::park();
+    });
+    ok(echoc(&["--check", &open], ""));
+}
+
+/// -w and -c as the monitoring plugins have them.
+#[test]
+fn a_slow_echo_is_a_warning_and_then_critical() {
+    let slow = tcp(|_, mut stream| {
+        let mut bytes = [0; 56];
+        stream.read_exact(&mut bytes).expect("the echo");
+        std::thread::sleep(Duration::from_millis(50));
+        stream.write_all(&bytes).expect("the echo");
+    });
+    for (args, status, word, limits) in [
+        (&["-w", "40"][..], 1, "WARNING", ";0.040000;;"),
+        (
+            &["-w", "10", "-c", "40"],
+            2,
+            "CRITICAL",
+            ";0.010000;0.040000;",
+        ),
+        (&["-c", "0.01s"], 2, "CRITICAL", ";;0.010000;"),
+        (
+            &["-w", "60000", "-c", "70s"],
+            0,
+            "OK",
+            ";60.000000;70.000000;",
+        ),
+        (
+            &["--warning", "40", "-W", "9"],
+            1,
+            "WARNING",
+            ";0.040000;;0.000000;9.000000",
+        ),
+    ] {
+        let args = [&["--check"], args, &[slow.as_str()]].concat();
+        let text = echoc(&args, "").status(status).text();
+        assert!(text.starts_with(&format!("ECHO {word} - ")), "{text}");
+        assert!(text.contains(limits), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    let quiet = echoc(&["--check", "-q", "-w", "1", &slow], "").status(1);
+    assert_eq!((quiet.text(), quiet.stderr), (String::new(), String::new()));
+}
+
 #[test]
 fn a_bad_command_line_is_unknown() {
-    for args in [&["--check", "nowhere"][..], &["--check", "-W", "0"]] {
+    for args in [
+        &["--check", "nowhere"][..],
+        &["--check", "-W", "0"],
+        &["--check", "-i", "1", "127.0.0.1:7"],
+        &["--check", "--connect", "127.0.0.1:7"],
+        &["--check", "-w", "2", "-c", "1", "127.0.0.1:7"],
+    ] {
         let ran = echoc(args, "").status(3);
         assert!(ran.text().starts_with("ECHO UNKNOWN - "), "{}", ran.text());
     }

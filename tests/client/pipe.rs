@@ -124,6 +124,31 @@ fn a_wrong_byte_is_status_76_and_its_offset() {
     assert!(echoc(&["--no-verify", &addr], [0x41; 1000]).status == Some(0));
 }
 
+/// A kernel takes what nobody serves, and for as long as one waits.
+#[test]
+fn a_silent_server_is_given_up_after_the_timeout() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = listener.local_addr().expect("bound").to_string();
+    let more_than_fits = pattern(3, 16 << 20);
+    for args in [&[][..], &["--no-verify"], &["--retry", "0"]] {
+        for input in [&b"x"[..], &more_than_fits] {
+            let args = [args, &["-W", "200ms", &addr]].concat();
+            echoc(&args, input).status(74).says("within 200ms");
+        }
+    }
+    // One that is slow, and not silent, is waited for.
+    let slow = tcp(|_, mut stream| {
+        let mut byte = [0; 1];
+        while let Ok(1) = stream.read(&mut byte) {
+            thread::sleep(std::time::Duration::from_millis(150));
+            let _ = stream.write_all(&byte);
+        }
+    });
+    let ran = echoc(&["-W", "1s", &slow], "0123456789").status(0);
+    assert_eq!(ran.text(), "0123456789");
+    drop(listener);
+}
+
 #[test]
 fn a_server_that_closes_early_is_status_76_and_where() {
     let addr = tcp(|_, mut stream| {

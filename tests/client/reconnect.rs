@@ -61,6 +61,16 @@ fn a_server_that_only_closes_is_not_called_for_ever() {
     drop(stdin);
 }
 
+/// No pause at all would be a hot loop; of one for ever, each is longer.
+#[test]
+fn a_retry_always_pauses() {
+    let args = ["--retry", "forever", "--retry-interval", "0", &nobody()];
+    let mut run = Running::start(&args);
+    run.wait_said("retry 8 in 128ms");
+    let args = ["--retry", "2", "--retry-interval", "0", &nobody()];
+    echoc(&args, "x").status(69).says("retry 2 of 2 in 1ms");
+}
+
 #[test]
 fn a_name_is_called_at_each_of_its_addresses() {
     // Where localhost is ::1 first, this listens on the second address only.

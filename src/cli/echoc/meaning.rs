@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::typed::{Cli, Tries};
+use super::typed::{Cli, Tries, Typed, span, threshold};
+use crate::cli::whole;
 use crate::client::{Retry, Server, Talk, check, ping};
 use crate::error::{Error, Result};
 
@@ -16,7 +17,20 @@ pub enum Mode {
     Ping(ping::Plan),
     /// One echo, and a line for a monitor unless `quiet`.
     #[allow(missing_docs)]
-    Check { plan: check::Plan, quiet: bool },
+    Check {
+        plan: check::Plan,
+        limits: Limits,
+        quiet: bool,
+    },
+}
+
+/// Round trip times above which a monitor is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Above this it is slow.
+    pub warning: Option<Duration>,
+    /// Above this it is as good as down.
+    pub critical: Option<Duration>,
 }
 
 /// Where echod serves unless told otherwise.
@@ -35,13 +49,22 @@ const CONNECT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What cannot be meant (64).
-pub(super) fn mode(cli: &Cli, terminal: bool) -> Result<Mode> {
+pub(super) fn mode(typed: &Typed, terminal: bool) -> Result<Mode> {
+    let cli = &typed.cli;
     let balancer = cli.server.len() == 4;
     let server = server(&cli.server)?;
-    if balancer && cli.ping {
-        return Err(Error::usage("--ping", "one server: ADDR, or HOST PORT"));
-    }
-    let talking = !cli.ping && !cli.check && !balancer;
+    let kind = match (cli.ping, cli.check) {
+        (true, true) => return Err(Error::usage("--ping with --check", "one of them")),
+        (true, false) if balancer => {
+            return Err(Error::usage("--ping", "one server: ADDR, or HOST PORT"));
+        }
+        (true, false) => Kind::Ping,
+        (false, true) => Kind::Check,
+        (false, false) if balancer => Kind::Check,
+        (false, false) => Kind::Talk,
+    };
+    usable(typed, kind)?;
+    let talking = kind == Kind::Talk;
     let usual = match talking && terminal {
         true => TERMINAL_RETRIES,
         false => 0,
@@ -54,43 +77,122 @@ pub(super) fn mode(cli: &Cli, terminal: bool) -> Result<Mode> {
         },
         interval: cli.retry_interval,
     };
-    if talking {
-        return Ok(Mode::Talk(Talk {
+    if typed.given("retry-interval") && cli.retry.is_none() && usual == 0 {
+        let why = "nothing is tried again unless --retry says so";
+        return Err(Error::usage("--retry-interval without --retry", why));
+    }
+    match kind {
+        Kind::Talk => Ok(Mode::Talk(Talk {
             server,
             retry,
             timeout: cli.timeout.unwrap_or(ANSWER),
+            silence: cli.timeout,
             connect_timeout: cli.timeout.unwrap_or(CONNECT),
             verify: !cli.no_verify,
             quiet: cli.quiet,
             terminal,
             prompt: terminal && !cli.quiet,
-        }));
+        })),
+        Kind::Ping => ping_plan(cli, server, retry).map(Mode::Ping),
+        Kind::Check => {
+            let timeout = cli.timeout.unwrap_or(CHECK);
+            let plan = check::Plan {
+                server,
+                retry,
+                timeout,
+            };
+            let quiet = cli.quiet || balancer;
+            let limits = limits(cli)?;
+            Ok(Mode::Check {
+                plan,
+                limits,
+                quiet,
+            })
+        }
     }
-    if cli.ping {
-        return ping_plan(cli, server, retry).map(Mode::Ping);
-    }
-    let timeout = cli.timeout.unwrap_or(CHECK);
-    let plan = check::Plan {
-        server,
-        retry,
-        timeout,
+}
+
+/// What is done, whatever the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Talk,
+    Ping,
+    Check,
+}
+
+/// Options that only some modes can use.
+const ONLY: [(&str, &[Kind]); 9] = [
+    ("count", &[Kind::Ping]),
+    ("deadline", &[Kind::Ping]),
+    ("interval", &[Kind::Ping]),
+    ("size", &[Kind::Ping]),
+    ("timestamps", &[Kind::Ping]),
+    ("connect", &[Kind::Ping]),
+    ("warning", &[Kind::Check]),
+    ("critical", &[Kind::Check]),
+    ("no-verify", &[Kind::Talk]),
+];
+
+/// Refuses an option that nothing would use.
+fn usable(typed: &Typed, kind: Kind) -> Result<()> {
+    // -c and -w are others with --check, as the monitoring plugins have them.
+    let plugins = |option: &str| {
+        kind == Kind::Check && matches!(option, "count" | "deadline") && !typed.spelled(option)
     };
-    let quiet = cli.quiet || balancer;
-    Ok(Mode::Check { plan, quiet })
+    let unused = ONLY
+        .iter()
+        .find(|(option, kinds)| typed.given(option) && !kinds.contains(&kind) && !plugins(option));
+    let Some((option, kinds)) = unused else {
+        return Ok(());
+    };
+    let subject = match (kind, kinds[0]) {
+        (Kind::Ping, _) => format!("--{option} with --ping"),
+        (Kind::Check, _) => format!("--{option} with --check"),
+        (Kind::Talk, Kind::Check) => format!("--{option} without --check"),
+        (Kind::Talk, _) => format!("--{option} without --ping"),
+    };
+    Err(Error::usage(subject, "nothing would use it"))
+}
+
+/// The round trip times from which a monitor is told.
+fn limits(cli: &Cli) -> Result<Limits> {
+    let limit = |name: &str, short: &Option<String>, long: &Option<String>| {
+        if short.is_some() && long.is_some() {
+            let why = "they are one: a round trip time";
+            return Err(Error::usage(format!("-{} with --{name}", &name[..1]), why));
+        }
+        let given = short.as_deref().or(long.as_deref());
+        given.map(threshold).transpose()
+    };
+    let limits = Limits {
+        warning: limit("warning", &cli.deadline, &cli.warning)?,
+        critical: limit("critical", &cli.count, &cli.critical)?,
+    };
+    match (limits.warning, limits.critical) {
+        (Some(warning), Some(critical)) if warning > critical => Err(Error::usage(
+            format!("-w {warning:?} with -c {critical:?}"),
+            "a warning comes before it is critical",
+        )),
+        _ => Ok(limits),
+    }
 }
 
 fn ping_plan(cli: &Cli, server: Server, retry: Retry) -> Result<ping::Plan> {
     if cli.connect && server.datagrams() {
-        let why = format!("{server} has no connections");
-        return Err(Error::usage("--connect", why));
+        let subject = format!("--connect with {server}");
+        return Err(Error::usage(subject, "datagrams have no connections"));
     }
+    let count = cli.count.as_deref().map(|text| {
+        let bad = |why| Error::usage(format!("-c {text}"), why);
+        whole(1..=u64::MAX)(text).map_err(bad)
+    });
     Ok(ping::Plan {
         server,
         retry,
-        count: cli.count,
+        count: count.transpose()?,
         interval: cli.interval,
         size: cli.size,
-        deadline: cli.deadline,
+        deadline: cli.deadline.as_deref().map(span).transpose()?,
         timeout: cli.timeout.unwrap_or(ANSWER),
         quiet: cli.quiet,
         timestamps: cli.timestamps,

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use clap::Parser;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
 
+use crate::cli::{Unparsed, explain};
 use crate::error::{Error, Result};
 use crate::values;
 
@@ -23,42 +25,49 @@ pub(super) struct Cli {
     pub(super) server: Vec<String>,
 
     /// Send an echo each -i, and measure how long it takes
-    #[arg(long, help_heading = "Ping", conflicts_with = "check")]
+    #[arg(long, help_heading = "Ping")]
     pub(super) ping: bool,
 
     /// Echoes to send; with -w, echoes to be answered
-    #[arg(short, long, value_name = "N", help_heading = "Ping", requires = "ping",
-          value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) count: Option<u64>,
+    #[arg(short, long, value_name = "N", help_heading = "Ping")]
+    pub(super) count: Option<String>,
 
     /// From one echo to the next; 0: as soon as the last is settled
-    #[arg(short, long, value_name = "DURATION", help_heading = "Ping", requires = "ping",
-          default_value = "1s", value_parser = values::duration)]
+    #[arg(short, long, value_name = "DURATION", help_heading = "Ping",
+          default_value = "1s", value_parser = pause)]
     pub(super) interval: Duration,
 
     /// Bytes in an echo
-    #[arg(short, long, value_name = "BYTES", help_heading = "Ping", requires = "ping",
+    #[arg(short, long, value_name = "BYTES", help_heading = "Ping",
           default_value = "56", value_parser = size)]
     pub(super) size: usize,
 
     /// Stop after this time
-    #[arg(short = 'w', long, value_name = "DURATION", help_heading = "Ping",
-          requires = "ping", value_parser = span)]
-    pub(super) deadline: Option<Duration>,
+    #[arg(short = 'w', long, value_name = "DURATION", help_heading = "Ping")]
+    pub(super) deadline: Option<String>,
 
     /// The time before each line
-    #[arg(short = 'D', long, help_heading = "Ping", requires = "ping")]
+    #[arg(short = 'D', long, help_heading = "Ping")]
     pub(super) timestamps: bool,
 
     /// A connection for each echo, measured separately
-    #[arg(long, help_heading = "Ping", requires = "ping")]
+    #[arg(long, help_heading = "Ping")]
     pub(super) connect: bool,
 
     /// Send one echo, and print one line for a monitoring system
     #[arg(long, help_heading = "Check")]
     pub(super) check: bool,
 
-    /// How long to wait for an answer (1s), or for all of --check (2s)
+    /// With --check also -w: say WARNING above this round trip time
+    #[arg(long, value_name = "MS", help_heading = "Check")]
+    pub(super) warning: Option<String>,
+
+    /// With --check also -c: say CRITICAL above this round trip time
+    #[arg(long, value_name = "MS", help_heading = "Check")]
+    pub(super) critical: Option<String>,
+
+    /// How long to wait for an answer (1s), for a stream that is silent (for
+    /// ever), or for all of --check (2s)
     #[arg(short = 'W', long, value_name = "DURATION", value_parser = span)]
     pub(super) timeout: Option<Duration>,
 
@@ -75,13 +84,51 @@ pub(super) struct Cli {
         long,
         value_name = "DURATION",
         default_value = "1s",
-        value_parser = values::duration
+        value_parser = pause
     )]
     pub(super) retry_interval: Duration,
 
     /// Copy without comparing
-    #[arg(long, conflicts_with_all = ["ping", "check"])]
+    #[arg(long)]
     pub(super) no_verify: bool,
+}
+
+/// What was typed, and which of it was typed rather than a default.
+pub(super) struct Typed {
+    pub(super) cli: Cli,
+    matches: ArgMatches,
+    long: Vec<String>,
+}
+
+impl Typed {
+    /// # Errors
+    /// Help to print, or a usage error.
+    pub(super) fn parse(args: &[String]) -> std::result::Result<Self, Unparsed> {
+        let matches = Cli::command()
+            .try_get_matches_from(args)
+            .map_err(|error| explain(&error))?;
+        let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+        let options = args.iter().take_while(|arg| *arg != "--");
+        let name = |arg: &String| arg.split('=').next().unwrap_or_default().to_owned();
+        Ok(Typed {
+            cli,
+            matches,
+            long: options.map(name).collect(),
+        })
+    }
+
+    /// Was the option with this long name given?
+    pub(super) fn given(&self, long: &str) -> bool {
+        let id = long.replace('-', "_");
+        self.matches.value_source(&id) == Some(ValueSource::CommandLine)
+    }
+
+    /// Was it given by that name?
+    pub(super) fn spelled(&self, long: &str) -> bool {
+        self.long
+            .iter()
+            .any(|arg| arg.strip_prefix("--") == Some(long))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,16 +146,35 @@ fn tries(text: &str) -> std::result::Result<Tries, String> {
         _ => text
             .parse()
             .map(Tries::Times)
-            .map_err(|_| "a number, or forever".to_owned()),
+            .map_err(|_| format!("0 to {}, or forever", u32::MAX)),
     }
 }
 
 /// A time to wait, of which none would be no wait at all.
-fn span(text: &str) -> Result<Duration> {
+pub(super) fn span(text: &str) -> Result<Duration> {
+    between(text, Duration::from_millis(1), "1ms to 365d")
+}
+
+/// A time between two things, or none.
+fn pause(text: &str) -> Result<Duration> {
+    between(text, Duration::ZERO, "at most 365d")
+}
+
+/// A round trip time above which a monitor is told: milliseconds, or with a
+/// unit.
+pub(super) fn threshold(text: &str) -> Result<Duration> {
+    let millis = text.parse::<f64>().map(|millis| millis / 1e3);
+    let text = millis.map_or_else(|_| text.to_owned(), |seconds| seconds.to_string());
+    between(&text, Duration::ZERO, "at most 365d, in ms or with a unit")
+}
+
+/// Longer than a year is a typing error.
+fn between(text: &str, least: Duration, range: &str) -> Result<Duration> {
+    const MOST: Duration = Duration::from_secs(365 * 24 * 3600);
     let span = values::duration(text)?;
-    match span >= Duration::from_millis(1) {
+    match (least..=MOST).contains(&span) {
         true => Ok(span),
-        false => Err(Error::usage(format!("'{text}'"), "at least 1ms")),
+        false => Err(Error::usage(format!("'{text}'"), range)),
     }
 }
 

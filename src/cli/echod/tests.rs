@@ -146,7 +146,8 @@ fn udp_is_limited_unless_told_otherwise() {
     let rate = udp.rate.unwrap();
     assert_eq!((rate.count, rate.per.as_secs()), (50, 1));
     assert_eq!(udp.global_rate.unwrap().count, 10_000);
-    assert_eq!(udp.refuse_ports.unwrap().0, [(0, 1023), (2049, 2049)]);
+    let refused = [(0, 1023), (2049, 2049), (7777, 7777), (11_211, 11_211)];
+    assert_eq!(udp.refuse_ports.unwrap().0, refused);
     let all_off = "-l udp:[::1]:0 --udp-rate off --udp-global-rate off --udp-refuse-port off";
     let udp = parsed(all_off).unwrap().udp;
     assert_eq!(

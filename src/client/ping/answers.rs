@@ -2,6 +2,7 @@
 
 use super::Ping;
 use super::report::Millis;
+use crate::client::count;
 use crate::client::probes::Verdict;
 use crate::error::Result;
 
@@ -13,7 +14,7 @@ impl Ping<'_> {
             };
             let received = wire.flush().and_then(|()| wire.receive());
             match received {
-                Ok(None) => return Ok(()),
+                Ok(None) => return self.excess(),
                 Ok(Some(message)) => self.message(&message)?,
                 Err(gone) => self.gone(gone)?,
             }
@@ -50,17 +51,32 @@ impl Ping<'_> {
             "{} bytes from {peer}: seq={seq}{set_up}{time}{note}",
             message.len()
         );
+        self.print(line, false)?;
         if self.plan.connect {
+            self.excess()?;
             self.wire = None;
         }
-        self.print(line, false)
+        Ok(())
+    }
+
+    /// Bytes that came though all echoes are back.
+    fn excess(&mut self) -> Result<()> {
+        let rest = self.wire.as_ref().map_or(0, |wire| wire.rest());
+        match rest > 0 && self.streams() && self.probes.out() == 0 {
+            true => self.corrupted(rest),
+            false => Ok(()),
+        }
     }
 
     /// Something came that no echo of ours is. On a stream it stood in the
     /// place of one.
     fn corrupted(&mut self, len: usize) -> Result<()> {
         self.tally.corrupted += 1;
-        self.print(format_args!("{len} bytes that are no echo of ours"), false)?;
+        let (bytes, are) = (
+            count(len as u64, "byte"),
+            if len == 1 { "is" } else { "are" },
+        );
+        self.print(format_args!("{bytes} that {are} no echo of ours"), false)?;
         if self.streams() {
             let lost = self.probes.lose_oldest();
             self.lose(lost, ": the content differs")?;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags};
 
@@ -45,8 +46,10 @@ impl Pipe {
             fds.push(PollFd::new(link.as_fd(), wanted));
         }
         let all_back = self.manner.verify && self.ledger.missing() == 0;
-        let until = line.half_closed.filter(|_| all_back && !output);
-        waiter.wait(&mut fds, until.map(|at| at + self.manner.patience))?;
+        let last = line.half_closed.filter(|_| all_back && !output);
+        let last = last.map(|at| at + self.manner.patience);
+        let until = [last, self.silence_ends(line)].into_iter().flatten().min();
+        waiter.wait(&mut fds, until)?;
         let mut events = fds
             .iter()
             .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
@@ -65,6 +68,27 @@ impl Pipe {
             arrived: wanted.contains(PollFlags::POLLIN) && link.intersects(arrived),
             sendable: sendable && link.intersects(PollFlags::POLLOUT | broken),
         })
+    }
+
+    /// Is it the server's turn? What it sent and nobody took is not.
+    pub(super) fn waiting(&self, line: &Line) -> bool {
+        let out = match self.manner.verify {
+            true => self.ledger.missing() > 0,
+            false => line.half_closed.is_some(),
+        };
+        let theirs = out || (!self.to_server.is_empty() && line.deaf.is_none());
+        theirs && self.to_output.is_empty() && line.ended.is_none()
+    }
+
+    fn silence_ends(&self, line: &Line) -> Option<Instant> {
+        let silence = self.manner.silence.filter(|_| self.waiting(line))?;
+        Some(line.moved? + silence)
+    }
+
+    /// Has it done nothing for too long?
+    pub(super) fn silent(&self, line: &Line) -> bool {
+        let end = self.silence_ends(line);
+        end.is_some_and(|end| Instant::now() >= end)
     }
 
     /// A server that never ends its side is waited for no longer than that.

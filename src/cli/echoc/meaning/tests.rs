@@ -1,13 +1,12 @@
 //! What each command line means.
 
-use clap::Parser;
-
 use super::*;
 
 fn typed(line: &str, terminal: bool) -> Result<Mode, String> {
     let words = std::iter::once("echoc").chain(line.split_whitespace());
-    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-    mode(&cli, terminal).map_err(|error| error.to_string())
+    let words: Vec<String> = words.map(str::to_owned).collect();
+    let typed = Typed::parse(&words).map_err(|error| error.unwrap_err().to_string())?;
+    mode(&typed, terminal).map_err(|error| error.to_string())
 }
 
 fn talk(line: &str, terminal: bool) -> Talk {
@@ -67,7 +66,10 @@ fn a_balancers_four_words_are_a_quiet_check_of_the_last_two() {
         ("NOT_USED NOT_USED ::1 7", "tcp:[::1]:7"),
         ("NOT_USED NOT_USED /run/e.sock NOT_USED", "unix:/run/e.sock"),
     ] {
-        let Ok(Mode::Check { plan, quiet: true }) = typed(line, true) else {
+        let Ok(Mode::Check {
+            plan, quiet: true, ..
+        }) = typed(line, true)
+        else {
             panic!("{line}");
         };
         assert_eq!(plan.server.to_string(), server);
@@ -98,9 +100,107 @@ fn what_cannot_be_meant_is_refused() {
         "--ping --no-verify",
         "--retry often",
         "--retry -1",
+        "--check -c x",
+        "--check -w -5",
+        "--check -w 200 -c 100",
+        "--check -w 1 --warning 1",
         "nowhere",
         "*:7",
     ] {
         assert!(typed(line, false).is_err(), "{line}");
     }
+}
+
+#[test]
+fn a_monitors_limits_are_milliseconds() {
+    let ms = Duration::from_millis;
+    for (line, warning, critical) in [
+        ("--check", None, None),
+        ("--check -w 100 -c 200", Some(ms(100)), Some(ms(200))),
+        ("--check -qc5", None, Some(ms(5))),
+        (
+            "--check --warning 1.5 h:1",
+            Some(Duration::from_micros(1500)),
+            None,
+        ),
+        ("--check --critical=2s h 1", None, Some(ms(2000))),
+        ("-w 3 a b h 7", Some(ms(3)), None),
+    ] {
+        let Ok(Mode::Check { limits, .. }) = typed(line, false) else {
+            panic!("{line}");
+        };
+        assert_eq!(
+            (limits.warning, limits.critical),
+            (warning, critical),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn an_option_that_a_mode_cannot_use_is_refused_by_both_names() {
+    for (line, option, with) in [
+        ("-c 3", "--count", "--ping"),
+        ("-i 3", "--interval", "--ping"),
+        ("-w 3", "--deadline", "--ping"),
+        ("-D", "--timestamps", "--ping"),
+        ("--connect", "--connect", "--ping"),
+        ("--critical 3", "--critical", "--check"),
+        ("--check -i 3", "--interval", "--check"),
+        ("--check -s 56", "--size", "--check"),
+        ("--check --connect", "--connect", "--check"),
+        ("--check -D", "--timestamps", "--check"),
+        ("--check --count 3", "--count", "--check"),
+        ("--check --deadline=3", "--deadline", "--check"),
+        ("--check --no-verify", "--no-verify", "--check"),
+        ("-i 3 a b h 7", "--interval", "--check"),
+        ("--ping --no-verify", "--no-verify", "--ping"),
+        ("--ping --warning 3", "--warning", "--ping"),
+        ("--ping --check", "--ping", "--check"),
+        ("--ping --connect udp:h:1", "--connect", "udp:h:1"),
+        ("--retry-interval 1", "--retry-interval", "--retry"),
+        ("--ping --retry-interval 1", "--retry-interval", "--retry"),
+    ] {
+        let error = typed(line, false).unwrap_err();
+        assert!(
+            error.contains(option) && error.contains(with),
+            "{line}: {error}"
+        );
+    }
+    assert!(
+        typed("--retry-interval 1", true).is_ok(),
+        "a terminal retries"
+    );
+}
+
+/// Values at the edge of their type are usage errors that say what works.
+#[test]
+fn row_106_the_largest_that_works_is_named() {
+    let most = u64::MAX;
+    for (line, largest) in [
+        ("--ping -i", "365d"),
+        ("--ping -w", "365d"),
+        ("--ping -W", "365d"),
+        ("-W", "365d"),
+        ("--check -w", "365d"),
+        ("--check --critical", "365d"),
+        ("--retry 1 --retry-interval", "365d"),
+        ("--retry", "4294967295"),
+        ("--ping -s", "65507"),
+    ] {
+        for value in [format!("{}", most >> 1), "400000000".to_owned()] {
+            let value = match line {
+                "--retry" | "--ping -s" => format!("{most}"),
+                "--check -w" | "--check --critical" => format!("{value}000"),
+                _ => value,
+            };
+            let error = typed(&format!("{line} {value}"), false).unwrap_err();
+            assert!(error.contains(largest), "{line} {value}: {error}");
+        }
+        let beyond = typed(&format!("{line} {most}0"), false);
+        assert!(beyond.is_err(), "{line}");
+    }
+    let error = typed(&format!("--ping -c {most}0"), false).unwrap_err();
+    assert!(error.contains(&most.to_string()), "{error}");
+    assert!(typed(&format!("--ping -c {most}"), false).is_ok());
 }
