@@ -192,11 +192,11 @@ fn parse(typed: &str, addr: &str, whose: Whose) -> Result<Addr, Error> {
         return Ok(Addr::UnixGram(parse_path(typed, path)?));
     }
     if let Some(rest) = addr.strip_prefix("udp:") {
-        let (host, port) = parse_inet(typed, rest, whose)?;
+        let (host, port) = parse_inet(typed, "udp", rest, whose)?;
         return Ok(Addr::Udp { host, port });
     }
     let rest = addr.strip_prefix("tcp:").unwrap_or(addr);
-    let (host, port) = parse_inet(typed, rest, whose)?;
+    let (host, port) = parse_inet(typed, "tcp", rest, whose)?;
     Ok(Addr::Tcp { host, port })
 }
 
@@ -226,19 +226,33 @@ pub(crate) fn check_length(typed: impl fmt::Display, bytes: usize) -> Result<(),
     Ok(())
 }
 
-fn parse_inet(typed: &str, text: &str, whose: Whose) -> Result<(Host, u16), Error> {
+fn parse_inet(typed: &str, scheme: &str, text: &str, whose: Whose) -> Result<(Host, u16), Error> {
     let shape = match whose {
         Whose::Server => "expected HOST:PORT, [V6]:PORT or *:PORT, or unix:PATH for a Unix socket",
         Whose::Client => "expected HOST:PORT, [V6]:PORT, or unix:PATH for a Unix socket",
     };
+    if let Some(plain) = text.strip_prefix("//") {
+        let meant = plain.trim_end_matches('/');
+        let why = format_args!("an address has no slashes: {scheme}:{meant} is meant");
+        return Err(usage(typed, why));
+    }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| usage(typed, shape))?;
-    Ok((parse_host(typed, host, whose)?, parse_port(typed, port)?))
+    let host = parse_host(typed, host, whose)?;
+    Ok((host, parse_port(typed, scheme, port)?))
 }
 
 fn parse_host(typed: &str, host: &str, whose: Whose) -> Result<Host, Error> {
     if let Some(inner) = host.strip_prefix('[') {
-        let v6 = inner.strip_suffix(']');
-        return v6.and_then(parse_v6).ok_or_else(|| {
+        let v6 = inner.strip_suffix(']').and_then(parse_v6);
+        if let Some(Host::V6(ip)) = v6
+            && ip.is_unicast_link_local()
+        {
+            let why = format_args!(
+                "every interface has link-local addresses: say which, as in [{ip}%eth0]"
+            );
+            return Err(usage(typed, why));
+        }
+        return v6.ok_or_else(|| {
             usage(
                 typed,
                 "expected an IPv6 address and a port, as in [::1]:7777",
@@ -287,13 +301,37 @@ fn parse_v6(text: &str) -> Option<Host> {
     }
 }
 
-fn parse_port(typed: &str, port: &str) -> Result<u16, Error> {
+/// A number, or a name of services(5).
+fn parse_port(typed: &str, scheme: &str, port: &str) -> Result<u16, Error> {
     // u16::from_str would take "+7777".
     let digits = port.bytes().all(|b| b.is_ascii_digit());
     match port.parse() {
-        Ok(port) if digits => Ok(port),
-        _ => Err(usage(typed, "a port is a number from 0 to 65535")),
+        Ok(port) if digits => return Ok(port),
+        _ if port.contains(|c: char| c.is_ascii_alphabetic()) => {}
+        _ => return Err(usage(typed, "a port is a number from 0 to 65535")),
     }
+    let services = std::fs::read_to_string(SERVICES).unwrap_or_default();
+    service(&services, port, scheme).ok_or_else(|| {
+        let why = format_args!(
+            "no {scheme} service {port} in {SERVICES}; a port is a number from 0 to 65535, \
+             or a name from there"
+        );
+        usage(typed, why)
+    })
+}
+
+/// Names of ports, see services(5).
+const SERVICES: &str = "/etc/services";
+
+/// The port of a service in the text of [`SERVICES`]: `echo 7/tcp alias # comment`.
+fn service(services: &str, name: &str, protocol: &str) -> Option<u16> {
+    services.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_whitespace();
+        let first = words.next()?;
+        let (port, its) = words.next()?.split_once('/')?;
+        let named = first == name || words.any(|alias| alias == name);
+        (its == protocol && named).then(|| port.parse().ok())?
+    })
 }
 
 /// A usage error that stays on one line whatever was typed.

@@ -1,5 +1,7 @@
 //! Values that people type and read: durations, sizes, rates, ports.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -17,21 +19,134 @@ pub struct Rate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ports(pub Vec<(u16, u16)>);
 
+/// The longest duration that is taken, `100y`: what clocks, timers and socket
+/// options count in holds it, also when it is added to the time of day.
+pub const LONGEST: Duration = Duration::from_secs(100 * 31_557_600);
+
 /// `30s`, `5m`, `200ms`, `1h 30m`; a bare number is seconds, decimals allowed.
 ///
 /// # Errors
-/// A usage error with an example.
+/// A usage error with an example, or with the longest there is.
 pub fn duration(text: &str) -> Result<Duration> {
-    let bad = || {
-        Error::usage(
-            format!("'{text}'"),
-            "not a duration such as 30s, 5m, 200ms or 1.5",
-        )
-    };
+    within(
+        text,
+        read(text)?,
+        &(Duration::ZERO..=LONGEST),
+        "too long: at most 100y",
+    )
+}
+
+/// A duration of this range; `says` is what to say of another.
+pub fn span(
+    range: RangeInclusive<Duration>,
+    says: &'static str,
+) -> impl Fn(&str) -> Result<Duration> + Clone {
+    move |text| within(text, read(text)?, &range, says)
+}
+
+/// A duration of any length; whatever is longer than the type holds is its longest.
+fn read(text: &str) -> Result<Duration> {
+    let bad = || quoted(text, "not a duration such as 30s, 5m, 200ms or 1.5");
     if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| bad());
+        if seconds.is_finite() && seconds > LONGEST.as_secs_f64() {
+            return Ok(Duration::MAX);
+        }
+        let duration = Duration::try_from_secs_f64(seconds).map_err(|_| bad())?;
+        // More than none must not become none, which may mean no limit.
+        return Ok(duration.max(Duration::from_nanos((seconds > 0.0).into())));
     }
-    humantime::parse_duration(text).map_err(|_| bad())
+    humantime::parse_duration(text).or_else(|error| match error {
+        // Its other cause is a part of a nanosecond.
+        humantime::DurationError::NumberOverflow if !text.contains('.') => Ok(Duration::MAX),
+        humantime::DurationError::NumberOverflow => {
+            Err(quoted(text, "not a duration from 1ns to 100y"))
+        }
+        _ => Err(bad()),
+    })
+}
+
+/// A whole number of this range, without a unit.
+pub fn count<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T> + Clone {
+    let range = i128::from(*range.start())..=i128::from(*range.end());
+    move |text| {
+        let number = whole(text).ok_or_else(|| match unit(text) {
+            (digits, 1..) if whole(digits).is_some() => quoted(
+                text,
+                "not a whole number: K, M and G are for sizes in bytes",
+            ),
+            _ => quoted(text, "not a whole number such as 64"),
+        })?;
+        narrow(text, bounded(text, number, &range)?)
+    }
+}
+
+/// So many bytes of this range: `64`, `16K`, `3M`, `1G`, by units of 1024.
+pub fn size<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T> + Clone {
+    let range = i128::from(*range.start())..=i128::from(*range.end());
+    move |text| {
+        let (digits, shift) = unit(text);
+        let number =
+            whole(digits).ok_or_else(|| quoted(text, "not a size such as 64, 16K or 1M"))?;
+        let bytes = number.saturating_mul(1 << shift);
+        narrow(text, bounded(text, bytes, &range)?)
+    }
+}
+
+fn quoted(text: &str, why: impl Display) -> Error {
+    Error::usage(format_args!("'{text}'"), why)
+}
+
+/// Digits, perhaps after a minus sign. More of them than the type holds are a
+/// number that is beyond every range.
+fn whole(text: &str) -> Option<i128> {
+    let (beyond, digits) = match text.strip_prefix('-') {
+        Some(digits) => (i128::MIN, digits),
+        None => (i128::MAX, text),
+    };
+    let whole = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    whole.then(|| text.parse().unwrap_or(beyond))
+}
+
+/// What stands before a unit, and by how many bits that shifts it.
+fn unit(text: &str) -> (&str, u32) {
+    let shift = match text.as_bytes().last() {
+        Some(b'K' | b'k') => 10,
+        Some(b'M' | b'm') => 20,
+        Some(b'G' | b'g') => 30,
+        _ => return (text, 0),
+    };
+    (&text[..text.len() - 1], shift)
+}
+
+fn within<V: PartialOrd>(
+    text: &str,
+    value: V,
+    range: &RangeInclusive<V>,
+    says: impl Display,
+) -> Result<V> {
+    match range.contains(&value) {
+        true => Ok(value),
+        false => Err(quoted(text, says)),
+    }
+}
+
+/// As [`within`], for a number.
+fn bounded(text: &str, number: i128, range: &RangeInclusive<i128>) -> Result<i128> {
+    match number < *range.start() {
+        true => within(
+            text,
+            number,
+            range,
+            format_args!("at least {}", range.start()),
+        ),
+        false => within(text, number, range, format_args!("at most {}", range.end())),
+    }
+}
+
+/// Of a range that is the type's, none fails.
+fn narrow<T: TryFrom<u64>>(text: &str, number: i128) -> Result<T> {
+    let number = u64::try_from(number).ok().and_then(|n| T::try_from(n).ok());
+    number.ok_or_else(|| quoted(text, "out of range"))
 }
 
 /// A duration that `0` or `off` turns off.
@@ -47,13 +162,7 @@ pub fn limit(text: &str) -> Result<Option<Duration>> {
 
 /// `64`, `16K`, `3M`, `1G`: bytes, by units of 1024. `None` if it is no such.
 pub fn bytes(text: &str) -> Option<u64> {
-    let (digits, shift) = match text.as_bytes().last() {
-        Some(b'K' | b'k') => (&text[..text.len() - 1], 10),
-        Some(b'M' | b'm') => (&text[..text.len() - 1], 20),
-        Some(b'G' | b'g') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+    size(0..=u64::MAX)(text).ok()
 }
 
 /// `50/1s`: so many in such a time; `off` is no limit.
@@ -64,12 +173,14 @@ pub fn rate(text: &str) -> Result<Option<Rate>> {
     if text == "off" {
         return Ok(None);
     }
-    let bad = || Error::usage(format!("'{text}'"), "not a rate such as 50/1s, or off");
-    let (count, per) = text.split_once('/').ok_or_else(bad)?;
-    let digits = count.bytes().all(|b| b.is_ascii_digit());
-    match (count.parse(), duration(per)) {
-        (Ok(count @ 1..), Ok(per)) if digits && !per.is_zero() => Ok(Some(Rate { count, per })),
-        _ => Err(bad()),
+    let (number, per) = text
+        .split_once('/')
+        .ok_or_else(|| quoted(text, "not a rate such as 50/1s, or off"))?;
+    let count = count(1..=u32::MAX.into())(number)?;
+    let per = duration(per)?;
+    match per.is_zero() {
+        true => Err(quoted(text, "so many in no time; off is no limit")),
+        false => Ok(Some(Rate { count, per })),
     }
 }
 
@@ -91,7 +202,12 @@ pub fn ports(text: &str) -> Result<Option<Ports>> {
         (first <= last).then_some((first, last))
     };
     let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
-    let bad = || Error::usage(format!("'{text}'"), "not ports such as 0-1023,2049, or off");
+    let bad = || {
+        Error::usage(
+            format!("'{text}'"),
+            "not ports of 0 to 65535 such as 0-1023,2049, or off",
+        )
+    };
     Ok(Some(Ports(ranges.ok_or_else(bad)?)))
 }
 
@@ -122,16 +238,7 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(expected), "{text}");
         }
-        for text in [
-            "",
-            "fast",
-            "-1",
-            "1e400",
-            "inf",
-            "nan",
-            "5 parsecs",
-            "99999999999999999999s",
-        ] {
+        for text in ["", "fast", "-1", "1e400", "inf", "nan", "5 parsecs"] {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!(limit("off"), Ok(None));
@@ -139,6 +246,79 @@ mod tests {
         assert_eq!(limit("10m"), Ok(Some(ms(600_000))));
         assert_eq!(show(Duration::from_micros(830)), "0.8ms");
         assert_eq!(show(ms(61_204)), "61.204s");
+    }
+
+    #[test]
+    fn row_106_the_largest_that_works_is_named() {
+        let largest = u64::MAX.to_string();
+        let long = [
+            &largest,
+            "9223372036854775807",
+            "3155760000.1",
+            "1e300",
+            "101y",
+            "3000000000m",
+        ];
+        for text in long {
+            let error = duration(text).expect_err(text);
+            assert!(error.to_string().ends_with("at most 100y"), "{error}");
+        }
+        for text in [
+            format!("{largest}s"),
+            format!("{largest}y"),
+            "9".repeat(50) + "s",
+        ] {
+            let error = duration(&text).expect_err(&text);
+            assert!(error.to_string().ends_with(" 100y"), "{error}");
+        }
+        for text in ["100y", "3155760000", "3155760000s"] {
+            assert_eq!(duration(text), Ok(LONGEST), "{text}");
+        }
+        // Rounded to none, these would be no limit.
+        for text in ["1e-300", "0.0000000001"] {
+            assert_eq!(limit(text), Ok(Some(Duration::from_nanos(1))), "{text}");
+        }
+        let second = span(
+            Duration::from_millis(1)..=Duration::from_secs(1),
+            "1ms to 1s",
+        );
+        assert_eq!(second("1"), Ok(Duration::from_secs(1)));
+        for text in ["1.1", "0", "101y", &largest, "99999999999999999999s"] {
+            let error = second(text).expect_err(text);
+            assert!(error.to_string().ends_with(": 1ms to 1s"), "{error}");
+        }
+        let few = count::<u8>(1..=200);
+        let page = size::<u32>(1..=4096);
+        assert_eq!((few("200"), page("4K")), (Ok(200), Ok(4096)));
+        let (huge, low) = ("9".repeat(60), "-".to_owned() + &"9".repeat(60));
+        for (text, why) in [
+            ("201", "at most 200"),
+            (&largest, "at most 200"),
+            (&huge, "at most 200"),
+            ("0", "at least 1"),
+            ("-1", "at least 1"),
+            (&low, "at least 1"),
+            ("1k", "K, M and G are for sizes"),
+            ("+1", "not a whole number"),
+            ("1.5", "not a whole number"),
+            ("", "not a whole number"),
+            ("k", "not a whole number"),
+        ] {
+            let error = few(text).expect_err(text);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        for (text, why) in [
+            ("5K", "at most 4096"),
+            ("9999999999999G", "at most 4096"),
+            ("x", "not a size"),
+        ] {
+            let error = page(text).expect_err(text);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        let error = rate("4294967296/1s").expect_err("too many");
+        assert!(error.to_string().ends_with("at most 4294967295"), "{error}");
+        let error = rate(&format!("1/{largest}")).expect_err("too long");
+        assert!(error.to_string().ends_with("at most 100y"), "{error}");
     }
 
     #[test]

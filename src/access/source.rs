@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use crate::error::{Error, Result};
+use crate::values;
 
 /// `--max-per-source`: so many at once from each network of this size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,25 +50,14 @@ pub fn per_source(text: &str) -> Result<Option<PerSource>> {
     if text == "off" {
         return Ok(None);
     }
-    let (most, lengths) = match text.split_once('/') {
-        Some((most, lengths)) => (most, lengths.split_once(':')),
-        None => (text, Some(("32", "64"))),
-    };
-    let number = |text: &str, most: u32| {
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| digits);
-        number.filter(|n| (1..=most).contains(n))
-    };
-    let limit = lengths.and_then(|(v4, v6)| {
-        Some(PerSource {
-            most: number(most, u32::MAX)?,
-            v4: number(v4, 32)? as u8,
-            v6: number(v6, 128)? as u8,
-        })
-    });
-    let bad = || {
+    let (most, lengths) = text.split_once('/').unwrap_or((text, "32:64"));
+    let (v4, v6) = lengths.split_once(':').ok_or_else(|| {
         let why = "not a number such as 64, with prefix lengths such as 64/24:56, or off";
         Error::usage(format!("'{text}'"), why)
-    };
-    limit.map(Some).ok_or_else(bad)
+    })?;
+    Ok(Some(PerSource {
+        most: values::count(1..=u32::MAX.into())(most)?,
+        v4: values::count(1..=32)(v4)?,
+        v6: values::count(1..=128)(v6)?,
+    }))
 }

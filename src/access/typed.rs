@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::Who;
 use crate::error::{Error, Result};
+use crate::values;
 
 /// `192.0.2.0/24`, `2001:db8::7`: a network, or one address.
 ///
@@ -44,9 +45,8 @@ fn canonical(net: IpNet) -> IpNet {
 /// A usage error with an example.
 pub fn who(text: &str) -> Result<Who> {
     let id = |number: &str| {
-        let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-        let bad = || Error::usage(format!("'{text}'"), "not an id by number, such as uid:1000");
-        number.parse().ok().filter(|_| digits).ok_or_else(bad)
+        values::count(0..=u32::MAX.into())(number)
+            .map_err(|error| Error::usage(format!("'{text}'"), format!("an id by number: {error}")))
     };
     match (text.strip_prefix("uid:"), text.strip_prefix("gid:")) {
         (Some(number), _) => id(number).map(Who::Uid),

@@ -61,7 +61,20 @@ fn a_wrong_address_is_a_usage_error_that_says_why() {
         ("localhost:65536", "port is a number"),
         ("localhost:+7", "port is a number"),
         ("localhost:-7", "port is a number"),
-        ("localhost:echo", "port is a number"),
+        (
+            "localhost:no-such",
+            "no tcp service no-such in /etc/services",
+        ),
+        (
+            "udp:localhost:no-such",
+            "no udp service no-such in /etc/services",
+        ),
+        ("tcp://127.0.0.1:7777", "tcp:127.0.0.1:7777 is meant"),
+        ("tcp://127.0.0.1:7777/", "tcp:127.0.0.1:7777 is meant"),
+        ("udp://[::1]:7", "udp:[::1]:7 is meant"),
+        ("//127.0.0.1:7777", "tcp:127.0.0.1:7777 is meant"),
+        ("[fe80::1]:7777", "say which, as in [fe80::1%eth0]"),
+        ("udp:[febf::1]:7777", "say which, as in [febf::1%eth0]"),
         ("::1:7777", "in brackets"),
         ("tcp:::1:7777", "in brackets"),
         ("[::1]", "as in [::1]:7777"),
@@ -93,6 +106,27 @@ fn a_wrong_address_is_a_usage_error_that_says_why() {
     }
     for typed in ["*:7", "udp:*:7", "h:0", "udp:h:0"] {
         assert!(Addr::of_server(typed).is_err(), "{typed}");
+    }
+}
+
+#[test]
+fn a_service_has_a_port_for_each_protocol_and_other_names() {
+    let text = "# comment\n\necho 7/tcp\necho\t7/udp # comment ping\n\
+                domain 53/tcp dns name # alias\nbad x/tcp\nwide 70000/tcp\nshort\n";
+    for (name, protocol, port) in [
+        ("echo", "tcp", Some(7)),
+        ("echo", "udp", Some(7)),
+        ("name", "tcp", Some(53)),
+        ("name", "udp", None),
+        ("ping", "udp", None),
+        ("alias", "tcp", None),
+        ("ECHO", "tcp", None),
+        ("bad", "tcp", None),
+        ("wide", "tcp", None),
+        ("short", "tcp", None),
+        ("7/tcp", "tcp", None),
+    ] {
+        assert_eq!(service(text, name, protocol), port, "{name}/{protocol}");
     }
 }
 

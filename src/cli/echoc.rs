@@ -52,7 +52,7 @@ pub fn main() -> ExitCode {
 
 /// All that can be typed, for clap and what reads it, such as completions.
 pub fn command() -> clap::Command {
-    <typed::Cli as clap::CommandFactory>::command()
+    super::command::<typed::Cli>()
 }
 
 /// Command line to what was asked for, by somebody at a `terminal` or not;

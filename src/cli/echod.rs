@@ -5,8 +5,6 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
-
 use self::args::{Args, Typed};
 use crate::addr::ListenSpec;
 use crate::config::Config;
@@ -20,7 +18,7 @@ mod validate;
 
 /// All that can be typed, for clap and what reads it, such as completions.
 pub fn command() -> clap::Command {
-    Args::command()
+    super::command::<Args>()
 }
 
 /// What comes of a command line that is not to be served by.

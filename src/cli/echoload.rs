@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use clap::CommandFactory;
 use nix::errno::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -52,7 +51,7 @@ pub fn main() -> ExitCode {
 
 /// All that can be typed, for clap and what reads it, such as completions.
 pub fn command() -> clap::Command {
-    Cli::command()
+    super::command::<Cli>()
 }
 
 /// Command line to plan; `Err(Ok(text))` is help to print.

@@ -221,7 +221,11 @@ pub fn alarm(after: std::time::Duration) {
         },
         it_value: libc::timeval {
             tv_sec: after.as_secs().try_into().unwrap_or(libc::time_t::MAX),
-            tv_usec: after.subsec_micros().into(),
+            // Less than one of what it counts in must not disarm it.
+            tv_usec: match (after.as_secs(), after.subsec_micros()) {
+                (0, 0) => (!after.is_zero()).into(),
+                (_, micros) => micros.into(),
+            },
         },
     };
     // SAFETY: `value` lives across the call; a null old value is allowed.

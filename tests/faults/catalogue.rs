@@ -257,7 +257,11 @@ const ROWS: &[Row] = &[
     (
         106,
         "a number or a duration at the end of what there is",
-        &["src/cli/echoload/meaning.rs"],
+        &[
+            "src/cli/echoload/meaning.rs",
+            "src/values.rs",
+            "tests/startup/values.rs",
+        ],
     ),
     (
         109,

@@ -43,7 +43,7 @@ fn every_mistake_is_a_line_and_nothing_is_served() {
         let begins = [
             (2, "max-client: unknown key; max-clients?"),
             (4, "invalid value 'spoon' for '--model <MODEL>'"),
-            (5, "invalid value '3' for '--listen <ADDR>'"),
+            (5, "--listen 3: expected HOST:PORT"),
         ];
         let lines: Vec<_> = run.stderr.lines().collect();
         assert_eq!(lines.len(), begins.len(), "{}", run.stderr);

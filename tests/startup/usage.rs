@@ -82,6 +82,116 @@ fn every_option_with_a_wrong_value_is_one_line_that_names_it_and_64() {
     }
 }
 
+/// What people typed, in each program that takes it, and a part of the one line.
+#[test]
+fn a_mistake_that_people_make_is_one_clear_line_in_each_program() {
+    let [echod, echoc, echoload] = [
+        env!("CARGO_BIN_EXE_echod"),
+        env!("CARGO_BIN_EXE_echoc"),
+        env!("CARGO_BIN_EXE_echoload"),
+    ];
+    let mut table = vec![
+        (echod, vec!["--listn", "x"], "did you mean --listen?"),
+        (echod, vec!["--model", "preforc"], "did you mean prefork?"),
+        (
+            echod,
+            vec!["-c", "1k"],
+            "--max-clients 1k: not a whole number: K, M and G are for sizes",
+        ),
+        (echod, vec!["-c", "-1"], "--max-clients -1: at least 1"),
+        (
+            echod,
+            vec!["--idle-timeout", "-1"],
+            "--idle-timeout -1: not a duration such as 30s",
+        ),
+        (
+            echod,
+            vec!["--idle-timeout", "-5s"],
+            "--idle-timeout -5s: not a duration such as 30s",
+        ),
+        (echoc, vec!["--chek"], "did you mean --check?"),
+        (echoc, vec!["-W", "-1"], "--timeout -1: not a duration"),
+        (echoload, vec!["--lnes", "x:1"], "did you mean --lines?"),
+        (echoload, vec!["-d", "-1", "x:1"], "--duration -1: "),
+    ];
+    for (address, part) in [
+        ("tcp://127.0.0.1:7777", "tcp:127.0.0.1:7777 is meant"),
+        ("udp://127.0.0.1:7777/", "udp:127.0.0.1:7777 is meant"),
+        ("[fe80::1]:7777", "say which, as in [fe80::1%eth0]"),
+        ("udp:[fe80::1]:7777", "say which, as in [fe80::1%eth0]"),
+        (
+            "127.0.0.1:no-such",
+            "no tcp service no-such in /etc/services",
+        ),
+    ] {
+        table.push((echod, vec!["-l", address], part));
+        table.push((echoc, vec![address], part));
+        table.push((echoload, vec![address], part));
+    }
+    for (program, args, part) in table {
+        let output = std::process::Command::new(program)
+            .args(&args)
+            .output()
+            .expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(part), "{program} {args:?}: {said}");
+    }
+}
+
+/// services(5), from a file of our own.
+#[test]
+fn a_port_may_be_a_name_of_a_service_in_each_program() {
+    if !need_root() || !need("unshare") {
+        return;
+    }
+    let builder = Builder::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = free.local_addr().expect("bound").port();
+    drop(free);
+    let services = builder.path("services");
+    let text = format!("other {}/tcp\nours {port}/tcp mine # ours\n", port ^ 1);
+    fs::write(&services, text).expect("write");
+    let script = "mount --bind \"$0\" /etc/services && exec \"$@\"";
+    let with_services = ["unshare", "-m", "sh", "-c", script, &services];
+    let daemon = builder
+        .under(with_services)
+        .args(["-l", "127.0.0.1:mine"])
+        .start();
+    assert_eq!(daemon.addr(), format!("tcp:127.0.0.1:{port}"));
+    let services = daemon.dir().join("services").display().to_string();
+    let with_services = ["-m", "sh", "-c", script, &services];
+    for client in [
+        vec![
+            env!("CARGO_BIN_EXE_echoc"),
+            "--ping",
+            "-c",
+            "1",
+            "127.0.0.1:ours",
+        ],
+        vec![
+            env!("CARGO_BIN_EXE_echoc"),
+            "--ping",
+            "-c",
+            "1",
+            "127.0.0.1",
+            "mine",
+        ],
+        vec![
+            env!("CARGO_BIN_EXE_echoload"),
+            "-n",
+            "1",
+            "-c",
+            "1",
+            "127.0.0.1:mine",
+        ],
+    ] {
+        let words: Vec<&str> = with_services.iter().copied().chain(client).collect();
+        crate::common::must("unshare", &words);
+    }
+}
+
 #[test]
 fn an_unknown_option_or_operand_is_64() {
     for word in ["--no-such", "-x", "operand", "--listen", "--daemon=1"] {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgMatches, FromArgMatches, Parser};
 
-use crate::cli::{Unparsed, explain};
-use crate::error::{Error, Result};
+use crate::cli::{Unparsed, command, explain};
+use crate::error::Result;
 use crate::values;
 
 /// Talk to an echo server, measure it, check it.
@@ -104,7 +104,7 @@ impl Typed {
     /// # Errors
     /// Help to print, or a usage error.
     pub(super) fn parse(args: &[String]) -> std::result::Result<Self, Unparsed> {
-        let matches = Cli::command()
+        let matches = command::<Cli>()
             .try_get_matches_from(args)
             .map_err(|error| explain(&error))?;
         let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
@@ -169,13 +169,9 @@ pub(super) fn threshold(text: &str) -> Result<Duration> {
 }
 
 /// Longer than a year is a typing error.
-fn between(text: &str, least: Duration, range: &str) -> Result<Duration> {
+fn between(text: &str, least: Duration, range: &'static str) -> Result<Duration> {
     const MOST: Duration = Duration::from_secs(365 * 24 * 3600);
-    let span = values::duration(text)?;
-    match (least..=MOST).contains(&span) {
-        true => Ok(span),
-        false => Err(Error::usage(format!("'{text}'"), range)),
-    }
+    values::span(least..=MOST, range)(text)
 }
 
 fn size(text: &str) -> std::result::Result<usize, String> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgAction, ArgMatches, FromArgMatches, Parser};
 use ipnet::IpNet;
 
 use crate::access::{self, PerSource, Who};
@@ -15,7 +15,11 @@ use crate::allowed::Allowed;
 use crate::config::{
     Accept, LogFormat, ModelName, Orphans, Overflow, Reap, SandboxPolicy, ServiceKind,
 };
+use crate::error::Error;
 use crate::values::{self, Ports, Rate};
+
+/// The kernel's own limit of processes, PID_MAX_LIMIT.
+const MAX_SLOTS: u64 = 1 << 22;
 
 /// The classic Unix echo daemon (RFC 862), one process per connection.
 #[derive(Parser, Debug)]
@@ -49,23 +53,23 @@ pub struct Args {
     pub accept: Accept,
 
     /// Workers forked, or threads started, at start
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = values::count::<usize>(1..=MAX_SLOTS))]
     pub start_servers: usize,
 
     /// Fork, or start, more when fewer than this wait
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = values::count::<usize>(1..=MAX_SLOTS))]
     pub min_spare_servers: usize,
 
     /// Retire some when more than this wait
-    #[arg(long, value_name = "N", default_value = "32")]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = values::count::<usize>(1..=MAX_SLOTS))]
     pub max_spare_servers: usize,
 
     /// Connections, and so serving processes or threads, at once
-    #[arg(short = 'c', long, value_name = "N", default_value = "512")]
+    #[arg(short = 'c', long, value_name = "N", default_value = "512", value_parser = values::count::<usize>(1..=MAX_SLOTS))]
     pub max_clients: usize,
 
     /// Connections a worker serves before it is replaced; 0 is no limit
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = values::count::<u64>(0..=u64::MAX))]
     pub max_connections_per_child: u64,
 
     /// Length of the accept queue; somaxconn is the kernel's limit
@@ -185,7 +189,7 @@ pub struct Args {
     pub quiet: u8,
 
     /// Write a line per listener to this descriptor once it serves
-    #[arg(long, value_name = "FD")]
+    #[arg(long, value_name = "FD", value_parser = values::count::<i32>(0..=i32::MAX as u64))]
     pub ready_fd: Option<i32>,
 
     /// Read options from this file, too; those of the command line come first
@@ -201,11 +205,10 @@ pub struct Args {
     pub check: bool,
 }
 
-fn backlog(text: &str) -> Result<std::option::Option<u32>, String> {
-    match (text, text.parse::<u32>()) {
-        ("somaxconn", _) => Ok(None),
-        (_, Ok(n)) if (1..=i32::MAX.unsigned_abs()).contains(&n) => Ok(Some(n)),
-        _ => Err(format!("1 to {}, or somaxconn", i32::MAX)),
+fn backlog(text: &str) -> Result<std::option::Option<u32>, Error> {
+    match text {
+        "somaxconn" => Ok(None),
+        number => values::count(1..=i32::MAX as u64)(number).map(Some),
     }
 }
 
@@ -250,7 +253,7 @@ impl Typed {
     where
         T: Into<OsString> + Clone,
     {
-        let matches = Args::command().try_get_matches_from(argv)?;
+        let matches = crate::cli::command::<Args>().try_get_matches_from(argv)?;
         Ok(Typed {
             args: Args::from_arg_matches(&matches)?,
             handed: 0,

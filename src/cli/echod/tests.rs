@@ -42,11 +42,8 @@ fn what_cannot_be_meant_names_what_was_typed() {
             "-m iterative -c 2",
             "64: --max-clients: --model iterative serves one at a time",
         ),
-        ("--max-clients 0", "64: --max-clients 0: must be at least 1"),
-        (
-            "--start-servers 0",
-            "64: --start-servers 0: must be at least 1",
-        ),
+        ("--max-clients 0", "64: --max-clients 0: at least 1"),
+        ("--start-servers 0", "64: --start-servers 0: at least 1"),
         (
             "-c 4 --min-spare-servers 5",
             "64: --min-spare-servers 5: more than --max-clients 4",
@@ -241,10 +238,7 @@ fn options_that_exclude_each_other_are_both_named() {
             "--allow gid:5 -l unix:/s -l unixgram:/t",
             "64: --allow gid:5 with --listen unixgram:/t: ",
         ),
-        (
-            "--deny 10.0.0.1/8",
-            "64: invalid value '10.0.0.1/8' for '--deny",
-        ),
+        ("--deny 10.0.0.1/8", "64: --deny 10.0.0.1/8: has bits"),
         (
             "--inetd --max-per-source 5",
             "64: --inetd with --max-per-source: ",
@@ -437,10 +431,10 @@ fn every_mistake_of_a_file_is_named_with_its_line() {
         (
             "",
             "max-clients = 'x'\n# fine\nidle-timeout = \"soon\"\nprint = 3\nlisten = 5.5\nuser = ['a']\n",
-            "78: FILE:1: invalid value 'x' for '--max-clients <N>': invalid digit found in string: see --help\n\
-             78: FILE:3: invalid value 'soon' for '--idle-timeout <DURATION>': 'soon': not a duration such as 30s, 5m, 200ms or 1.5: see --help\n\
+            "78: FILE:1: --max-clients x: not a whole number such as 64\n\
+             78: FILE:3: --idle-timeout soon: not a duration such as 30s, 5m, 200ms or 1.5\n\
              78: FILE:4: print: true or false\n\
-             78: FILE:5: invalid value '5.5' for '--listen <ADDR>': ",
+             78: FILE:5: --listen 5.5: expected ",
         ),
         (
             "",
@@ -574,7 +568,7 @@ fn without_comments(dump: &str) -> String {
 
 #[test]
 fn every_key_has_values_to_try() {
-    let command = Args::command();
+    let command = crate::cli::command::<Args>();
     let keys = command.get_arguments().filter_map(clap::Arg::get_long);
     let in_file: Vec<_> = keys
         .filter(|key| !layers::NOT_IN_A_FILE.contains(key))

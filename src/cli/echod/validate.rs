@@ -2,7 +2,7 @@
 
 use log::LevelFilter;
 
-use super::args::{Opt, Typed, opt};
+use super::args::{Typed, opt};
 use super::conflicts::{self, word};
 use crate::access::{Policy, Rules};
 use crate::addr::{Addr, ListenSpec};
@@ -90,22 +90,12 @@ fn level(verbose: u8, quiet: u8) -> LevelFilter {
     }
 }
 
-/// The kernel's own limit of processes, PID_MAX_LIMIT.
-const MAX_SLOTS: usize = 1 << 22;
-
 /// The design that was asked for, with what it was told.
 ///
 /// # Errors
 /// A usage error that names what it cannot do.
 fn model(typed: &Typed) -> Result<Model> {
     let args = &typed.args;
-    at_least_one(opt!(max_clients), args.max_clients)?;
-    if args.max_clients > MAX_SLOTS {
-        return Err(Error::usage(
-            format!("--max-clients {}", args.max_clients),
-            format!("at most {MAX_SLOTS}"),
-        ));
-    }
     Ok(match args.model {
         ModelName::Iterative => Model::Iterative,
         ModelName::Fork => Model::Fork(args.reap),
@@ -167,14 +157,11 @@ fn pool(typed: &Typed) -> Result<PoolLimits> {
         (min, args.min_spare_servers),
         (max, args.max_spare_servers),
     ] {
-        if typed.given(option) {
-            at_least_one(option, n)?;
-            if n > args.max_clients {
-                return Err(Error::usage(
-                    format!("{option} {n}"),
-                    format!("more than --max-clients {}", args.max_clients),
-                ));
-            }
+        if typed.given(option) && n > args.max_clients {
+            return Err(Error::usage(
+                format!("{option} {n}"),
+                format!("more than --max-clients {}", args.max_clients),
+            ));
         }
     }
     let (given_min, given_max) = (typed.given(min), typed.given(max));
@@ -197,11 +184,4 @@ fn pool(typed: &Typed) -> Result<PoolLimits> {
         min_spare,
         max_spare,
     })
-}
-
-fn at_least_one(option: Opt, n: usize) -> Result<()> {
-    if n == 0 {
-        return Err(Error::usage(format!("{option} 0"), "must be at least 1"));
-    }
-    Ok(())
 }

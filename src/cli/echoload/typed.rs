@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgMatches, FromArgMatches, Parser, ValueEnum};
 
-use crate::cli::{Unparsed, explain, whole};
+use crate::cli::{Unparsed, command, explain, whole};
 use crate::values;
 
 /// Load an echo server, and verify every byte that comes back.
@@ -116,7 +116,7 @@ impl Typed {
     /// # Errors
     /// Help to print, or a usage error.
     pub(super) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Unparsed> {
-        let matches = Cli::command()
+        let matches = command::<Cli>()
             .try_get_matches_from(argv)
             .map_err(|error| explain(&error))?;
         let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
