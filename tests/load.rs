@@ -640,6 +640,49 @@ fn two_servers_are_compared_in_rounds() {
     assert!(last.starts_with("ratio of rates "), "{report}");
 }
 
+/// Echoes each message after `T` microseconds.
+fn echo_late<const T: u64>(mut stream: TcpStream) {
+    let mut message = [0; 64];
+    while stream.read_exact(&mut message).is_ok() {
+        thread::sleep(Duration::from_micros(T));
+        if stream.write_all(&message).is_err() {
+            break;
+        }
+    }
+}
+
+/// The gate: a server that is slower by far is caught by its rate, and where
+/// both are asked as often, by what requests take; one that is not, passes.
+#[test]
+fn a_server_that_is_slower_than_it_may_be_ends_with_75() {
+    let (slow, fast) = (server(echo_late::<20_000>), server(echo_late::<2_000>));
+    let short = [
+        "-c",
+        "4",
+        "-n",
+        "30",
+        "--rounds",
+        "6",
+        "--fail-below",
+        "0.95",
+    ];
+    let object = json(&[&["rr", &slow, &fast], &short[..]].concat(), 75);
+    assert_eq!(object["slower_by"], "rate_ratio", "{object}");
+    let object = json(&[&["crr", &fast, &slow], &short[..]].concat(), 0);
+    assert_eq!(object["slower_by"], Value::Null, "{object}");
+    let (_, complaints) = load(&[&["rr", &slow, &fast], &short[..]].concat(), 75);
+    assert!(complaints.contains("--fail-below 0.95"), "{complaints}");
+    let open = [&["rr", &slow, &fast, "-R", "100"], &short[..]].concat();
+    let object = json(&open, 75);
+    assert_eq!(object["slower_by"], "p50_ratio", "{object}");
+    assert!(object["p50_ratio"]["low"].as_f64() > Some(2.0), "{object}");
+    assert_eq!(object["p50_ratio"]["pairs"].as_array().unwrap().len(), 6);
+    assert_eq!(object["p99_9_ratio"]["median"], Value::Null, "{object}");
+    let (report, _) = load(&open, 75);
+    assert!(report.contains("ratio of p50 "), "{report}");
+    assert!(!report.contains("NOT REACHED"),);
+}
+
 #[test]
 fn failures_and_latencies_go_to_files() {
     let addr = server(|mut stream| {

@@ -133,6 +133,17 @@ fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit>
     })?;
     failures(&done.a);
     failures(&done.b);
+    if let (Some(least), Some((figure, ratio))) = (done.fail_below, done.slower(plan)) {
+        let (low, high) = ratio.interval.unwrap_or_default();
+        complain(&Error::usage(
+            format!("--fail-below {least}"),
+            format!(
+                "{} is slower: the ratio of {} lies within {low:.3} to {high:.3}",
+                plan.target,
+                figure.name()
+            ),
+        ));
+    }
     Ok(done.status(plan))
 }
 

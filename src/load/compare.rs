@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::load::engine::{Around, run};
 use crate::load::plan::{Bound, Plan, Rounds};
 use crate::load::ratio::{Side, order};
-use crate::load::run::{Comparison, Run};
+use crate::load::run::{Comparison, Figure, Run};
 
 /// Runs `plan` against its target and `rounds.other`, a round each in turn. A
 /// server that could not be reached, or a fault of this side, ends it early.
@@ -23,8 +23,9 @@ pub fn compare(plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Comparis
     let mut done = Comparison {
         a: Run::default(),
         b: Run::default(),
-        pairs: Vec::new(),
+        pairs: Default::default(),
         rounds: rounds.pairs,
+        fail_below: rounds.fail_below,
     };
     let mut figures = Vec::new();
     // Both are warm before the first round, and stay so.
@@ -48,7 +49,7 @@ pub fn compare(plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Comparis
             Side::B => (other, &mut done.b),
         };
         let round = run(plan, around)?;
-        figures.push((side, round.figure(plan)));
+        figures.push((side, Figure::ALL.map(|figure| figure.of(&round, plan))));
         let tally = &round.tally;
         let lost = tally.connected == 0 || tally.local.is_some();
         all.merge(round);
@@ -56,7 +57,10 @@ pub fn compare(plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Comparis
             break;
         }
     }
-    done.pairs = figures.chunks_exact(2).filter_map(ratio).collect();
+    for figure in Figure::ALL {
+        let ratio = |pair: &[_]| ratio(pair, figure);
+        done.pairs[figure as usize] = figures.chunks_exact(2).filter_map(ratio).collect();
+    }
     Ok(done)
 }
 
@@ -68,11 +72,16 @@ fn cold(plan: &Plan) -> Plan {
     }
 }
 
-/// A by B; `None` where nothing was done.
-fn ratio(pair: &[(Side, f64)]) -> Option<f64> {
-    let of = |side| pair.iter().find(|(which, _)| *which == side);
-    let (a, b) = (of(Side::A)?.1, of(Side::B)?.1);
-    (a > 0.0 && b > 0.0).then(|| a / b)
+/// What a round came to, by [`Figure`].
+type Figures = [Option<f64>; Figure::ALL.len()];
+
+/// A by B; `None` where one of them is not known.
+fn ratio(pair: &[(Side, Figures)], figure: Figure) -> Option<f64> {
+    let of = |side| {
+        let round = pair.iter().find(|(which, _)| *which == side)?;
+        round.1[figure as usize].filter(|value| *value > 0.0)
+    };
+    Some(of(Side::A)? / of(Side::B)?)
 }
 
 #[cfg(test)]
@@ -82,8 +91,15 @@ mod tests {
     #[test]
     fn a_pair_is_a_by_b_in_either_order() {
         use Side::*;
-        assert_eq!(ratio(&[(A, 6.0), (B, 3.0)]), Some(2.0));
-        assert_eq!(ratio(&[(B, 3.0), (A, 6.0)]), Some(2.0));
-        assert_eq!(ratio(&[(B, 0.0), (A, 6.0)]), None);
+        let round = |rate, p99| [Some(rate), None, p99, None];
+        let (fast, slow) = (round(6.0, Some(1.0)), round(3.0, Some(4.0)));
+        for pair in [[(A, fast), (B, slow)], [(B, slow), (A, fast)]] {
+            assert_eq!(ratio(&pair, Figure::Rate), Some(2.0));
+            assert_eq!(ratio(&pair, Figure::P99), Some(0.25));
+            assert_eq!(ratio(&pair, Figure::P50), None);
+        }
+        let none = round(0.0, None);
+        assert_eq!(ratio(&[(A, fast), (B, none)], Figure::Rate), None);
+        assert_eq!(ratio(&[(A, fast), (B, none)], Figure::P99), None);
     }
 }

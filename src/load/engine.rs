@@ -86,6 +86,7 @@ pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
         held += one.held;
         run.tally.merge(one.tally);
     }
+    run.tail = Duration::from_nanos(run.tally.latency.value_at_quantile(0.1));
     let connections = match plan.mode {
         Mode::Crr => run.tally.count(Outcome::Complete),
         _ => run.tally.connected,

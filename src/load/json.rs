@@ -11,7 +11,7 @@ use crate::load::fault::Outcome;
 use crate::load::latency::QUANTILES;
 use crate::load::plan::Plan;
 use crate::load::ratio::CONFIDENCE;
-use crate::load::run::{Comparison, Run};
+use crate::load::run::{Comparison, Figure, Run};
 use crate::load::target::Target;
 
 const SCHEMA: &str = "echoload/1";
@@ -23,9 +23,7 @@ pub fn run(plan: &Plan, run: &Run) -> Value {
 
 /// A comparison with `other`.
 pub fn comparison(plan: &Plan, other: &Target, done: &Comparison) -> Value {
-    let ratio = done.ratio();
-    let interval = ratio.and_then(|ratio| ratio.interval);
-    json!({
+    let mut object = json!({
         "schema": SCHEMA,
         "version": env!("CARGO_PKG_VERSION"),
         "load": plan.mode.name(),
@@ -34,15 +32,22 @@ pub fn comparison(plan: &Plan, other: &Target, done: &Comparison) -> Value {
         "rounds": done.rounds,
         "a": object(plan, &plan.target, &done.a),
         "b": object(plan, other, &done.b),
-        "rate_ratio": {
+        "fail_below": done.fail_below,
+        "slower_by": done.slower(plan).map(|(figure, _)| figure.key()),
+        "exit_status": exit_status(done.status(plan), done.interrupted()),
+    });
+    for figure in Figure::ALL {
+        let ratio = done.ratio(figure);
+        let interval = ratio.and_then(|ratio| ratio.interval);
+        object[figure.key()] = json!({
             "median": ratio.map(|ratio| ratio.median),
             "low": interval.map(|(low, _)| low),
             "high": interval.map(|(_, high)| high),
             "confidence": CONFIDENCE,
-            "pairs": done.pairs,
-        },
-        "exit_status": exit_status(done.status(plan), done.interrupted()),
-    })
+            "pairs": done.pairs[figure as usize],
+        });
+    }
+    object
 }
 
 fn object(plan: &Plan, target: &Target, run: &Run) -> Value {
@@ -188,7 +193,8 @@ mod tests {
         let both = Comparison {
             a: done(),
             b: done(),
-            pairs: vec![1.0, 2.0, 3.0],
+            pairs: [vec![1.0, 2.0, 3.0], Vec::new(), Vec::new(), Vec::new()],
+            fail_below: None,
             rounds: 3,
         };
         let other = "127.0.0.1:8".parse().unwrap();

@@ -59,12 +59,14 @@ pub struct Plan {
 }
 
 /// What a comparison needs beside a [`Plan`] of one round.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rounds {
     /// The server to compare with.
     pub other: Target,
     /// Rounds of each of the two.
     pub pairs: u64,
+    /// The run fails when the first is surely slower than this by the second.
+    pub fail_below: Option<f64>,
 }
 
 impl Mode {

@@ -9,8 +9,8 @@ use hdrhistogram::Histogram;
 use crate::load::chart::{chart, time};
 use crate::load::fault::Outcome;
 use crate::load::latency::QUANTILES;
-use crate::load::plan::{Plan, Rounds};
-use crate::load::run::{Comparison, Run};
+use crate::load::plan::{Mode, Plan, Rounds};
+use crate::load::run::{Comparison, Figure, Run};
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {
@@ -184,18 +184,27 @@ impl fmt::Display for Versus<'_> {
         for (plan, run) in [(*plan, &done.a), (&other, &done.b)] {
             writeln!(f, "{}", Report { plan, run, block })?;
         }
-        write!(f, "ratio of rates ")?;
-        match done.ratio() {
-            None => write!(f, "unknown")?,
-            Some(ratio) => {
-                write!(f, "{:.3}", ratio.median)?;
-                match ratio.interval {
-                    Some((low, high)) => write!(f, ", 95 % within {low:.3} to {high:.3}")?,
-                    None => write!(f, ", of too few pairs for an interval")?,
+        // The rate, which is all there is of a stream, comes last.
+        for figure in Figure::ALL.into_iter().rev() {
+            if figure != Figure::Rate && plan.mode == Mode::Stream {
+                continue;
+            }
+            write!(f, "ratio of {} ", figure.name())?;
+            let pairs = done.pairs[figure as usize].len();
+            match done.ratio(figure) {
+                None if figure == Figure::Rate => write!(f, "unknown")?,
+                None => write!(f, "unknown, of too few requests in a round")?,
+                Some(ratio) => {
+                    write!(f, "{:.3}", ratio.median)?;
+                    match ratio.interval {
+                        Some((low, high)) => write!(f, ", 95 % within {low:.3} to {high:.3}")?,
+                        None => write!(f, ", of too few pairs for an interval")?,
+                    }
                 }
             }
+            writeln!(f, ", median of {pairs} pairs, first by second")?;
         }
-        writeln!(f, ", median of {} pairs, first by second", done.pairs.len())
+        Ok(())
     }
 }
 

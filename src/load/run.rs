@@ -18,6 +18,9 @@ pub struct Run {
     pub tally: Tally,
     /// From the end of the warm-up to the last close.
     pub elapsed: Duration,
+    /// What the quick ones took: after the last is due, so long passes with any
+    /// server, and no more could have been sent in it.
+    pub tail: Duration,
     /// Connections that were open at once, for `hold`.
     pub held: Option<u64>,
     /// Processor time of this process meanwhile.
@@ -40,10 +43,67 @@ pub struct Comparison {
     pub a: Run,
     /// ADDR2, all rounds.
     pub b: Run,
-    /// Each pair of rounds: what A did by what B did.
-    pub pairs: Vec<f64>,
+    /// Each pair of rounds: what A did by what B did, by [`Figure`].
+    pub pairs: [Vec<f64>; Figure::ALL.len()],
     /// Pairs that were meant to be.
     pub rounds: u64,
+    /// What A must not surely be below.
+    pub fail_below: Option<f64>,
+}
+
+/// What rounds are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Figure {
+    /// Complete units in a second; in a stream, bytes.
+    Rate,
+    /// The median latency.
+    P50,
+    /// The latency that one of a hundred exceeds.
+    P99,
+    /// That one of a thousand does.
+    P999,
+}
+
+impl Figure {
+    /// All of them, in the order of the report.
+    pub const ALL: [Figure; 4] = [Figure::Rate, Figure::P50, Figure::P99, Figure::P999];
+
+    /// Its name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Figure::Rate => "rates",
+            Figure::P50 => "p50",
+            Figure::P99 => "p99",
+            Figure::P999 => "p99.9",
+        }
+    }
+
+    /// Its key in JSON.
+    pub fn key(self) -> &'static str {
+        match self {
+            Figure::Rate => "rate_ratio",
+            Figure::P50 => "p50_ratio",
+            Figure::P99 => "p99_ratio",
+            Figure::P999 => "p99_9_ratio",
+        }
+    }
+
+    /// What a round came to by it; `None` of too few latencies for it to be
+    /// another than the largest.
+    pub fn of(self, run: &Run, plan: &Plan) -> Option<f64> {
+        let latency = &run.tally.latency;
+        let quantile = |quantile: f64, fewest| {
+            let value = latency.value_at_quantile(quantile);
+            (latency.len() >= fewest).then_some(value as f64)
+        };
+        match self {
+            Figure::Rate if plan.mode == Mode::Stream => Some(run.throughput()),
+            Figure::Rate => Some(run.rate()),
+            Figure::P50 => quantile(0.5, 10),
+            Figure::P99 => quantile(0.99, 100),
+            Figure::P999 => quantile(0.999, 1000),
+        }
+    }
 }
 
 impl Run {
@@ -61,17 +121,12 @@ impl Run {
         count as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// What rounds are compared by.
-    pub fn figure(&self, plan: &Plan) -> f64 {
-        match plan.mode {
-            Mode::Stream => self.throughput(),
-            Mode::Rr | Mode::Crr | Mode::Hold => self.rate(),
-        }
-    }
-
     /// Was the rate that was asked for not reached?
     pub fn too_slow(&self, plan: &Plan) -> bool {
-        plan.rate.is_some_and(|rate| self.rate() < rate * ENOUGH)
+        let time = self.elapsed.saturating_sub(self.tail);
+        let time = time.as_secs_f64().max(1e-9);
+        let rate = self.tally.count(Outcome::Complete) as f64 / time;
+        plan.rate.is_some_and(|wanted| rate < wanted * ENOUGH)
     }
 
     /// How the program ends.
@@ -92,6 +147,7 @@ impl Run {
             _ => None,
         };
         self.elapsed += other.elapsed;
+        self.tail += other.tail;
         self.held = other.held;
         self.limited |= other.limited;
         self.held_up += other.held_up;
@@ -101,8 +157,27 @@ impl Run {
 
 impl Comparison {
     /// The ratio of A to B.
-    pub fn ratio(&self) -> Option<Ratio> {
-        median(&self.pairs)
+    pub fn ratio(&self, figure: Figure) -> Option<Ratio> {
+        median(&self.pairs[figure as usize])
+    }
+
+    /// By what A is surely slower than it may be: by its rate, or where both
+    /// have the same, by what requests took.
+    pub fn slower(&self, plan: &Plan) -> Option<(Figure, Ratio)> {
+        let least = self.fail_below?;
+        let figures = match plan.rate {
+            None => &Figure::ALL[..1],
+            Some(_) => &Figure::ALL[1..3],
+        };
+        figures.iter().find_map(|figure| {
+            let ratio = self.ratio(*figure)?;
+            let (low, high) = ratio.interval?;
+            let slower = match figure {
+                Figure::Rate => high < least,
+                _ => low > 1.0 / least,
+            };
+            slower.then_some((*figure, ratio))
+        })
     }
 
     /// The signal that ended it before its time, or 0.
@@ -112,7 +187,10 @@ impl Comparison {
 
     /// How the program ends: with the worse of the two.
     pub fn status(&self, plan: &Plan) -> Exit {
-        worse(self.a.status(plan), self.b.status(plan))
+        match worse(self.a.status(plan), self.b.status(plan)) {
+            Exit::Ok if self.slower(plan).is_some() => Exit::NotReached,
+            status => status,
+        }
     }
 }
 
@@ -187,6 +265,28 @@ mod tests {
             (Unavailable, Ok, Unavailable),
         ] {
             assert_eq!(worse(one, other), status);
+        }
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_low_rate() {
+        let plan = Plan {
+            rate: Some(100.0),
+            ..plan(Mode::Rr)
+        };
+        // 300 in 3 s, each of which takes half a second; or a queue that grows.
+        for (first, last, too_slow) in [(500, 500, false), (5, 500, true)] {
+            let mut run = Run {
+                elapsed: Duration::from_millis(3500),
+                ..Run::default()
+            };
+            for nth in 0..300 {
+                let took = first + (last - first) * nth / 300;
+                run.tally.complete();
+                run.tally.echoed(Duration::from_millis(took));
+            }
+            run.tail = Duration::from_nanos(run.tally.latency.value_at_quantile(0.1));
+            assert_eq!(run.too_slow(&plan), too_slow);
         }
     }
 }

@@ -75,7 +75,12 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
         fits(&plan, target)?;
     }
     spread(typed, &targets)?;
-    Ok((plan, other.map(|other| Rounds { other, pairs })))
+    let rounds = other.map(|other| Rounds {
+        other,
+        pairs,
+        fail_below: cli.fail_below,
+    });
+    Ok((plan, rounds))
 }
 
 /// Options that the mode, or the other options, cannot use.
@@ -135,6 +140,18 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "--rounds",
             "one ADDR",
             "it is for two servers",
+        ),
+        (
+            cli.fail_below.is_some() && !two,
+            "--fail-below",
+            "one ADDR",
+            "it is for two servers",
+        ),
+        (
+            cli.fail_below.is_some() && cli.rounds.is_some_and(|pairs| pairs < ratio::FEWEST),
+            "--fail-below",
+            "--rounds below 6",
+            "there is no interval of so few",
         ),
         (
             cli.hdr.is_some() && two,
@@ -256,6 +273,8 @@ mod tests {
             "stream h:1 -s 1-2",
             "h:1 -s 9-8",
             "h:1 -R 0",
+            "h:1 h:2 --fail-below 0",
+            "h:1 h:2 --fail-below 1.5",
             "h:1 -t 0",
             "h:1 h:2 --server-pid 1",
             "h:1 h:2 --hdr x",
@@ -291,6 +310,12 @@ mod tests {
             ("hold h:1 -R 5", "-R", "hold"),
             ("stream h:1 --hdr x", "--hdr", "stream"),
             ("h:1 --rounds 3", "--rounds", "ADDR"),
+            ("h:1 --fail-below 0.9", "--fail-below", "ADDR"),
+            (
+                "h:1 h:2 --rounds 5 --fail-below 1",
+                "--fail-below",
+                "--rounds",
+            ),
             ("unix:@e --sources 2", "--sources", "unix:@e"),
             ("h:1 unixgram:/e --sources 8", "--sources", "unixgram:/e"),
         ] {

@@ -75,6 +75,10 @@ pub(super) struct Cli {
     #[arg(long, value_name = "N", value_parser = whole(1..=100_000))]
     pub(super) rounds: Option<u64>,
 
+    /// With ADDR2, exit 75 when ADDR is surely slower than this by ADDR2
+    #[arg(long, value_name = "RATIO", value_parser = share)]
+    pub(super) fail_below: Option<f64>,
+
     /// Bytes of a stream that may be on their way at once
     #[arg(long, value_name = "BYTES", default_value = "256K", value_parser = size)]
     pub(super) window: u64,
@@ -170,6 +174,13 @@ fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok();
     rate.filter(|rate| (1e-3..=FASTEST).contains(rate))
         .ok_or_else(|| "0.001 to 100000000 a second, as in 1000 or 0.5".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok();
+    share
+        .filter(|share| (0.01..=1.0).contains(share))
+        .ok_or_else(|| "0.01 to 1, as in 0.95".to_owned())
 }
 
 /// As [`duration`], and 0.
