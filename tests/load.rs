@@ -319,7 +319,10 @@ fn an_open_loop_sees_a_stall_that_a_closed_one_omits() {
     let closed = json(&args, 0);
     assert_eq!(closed["loop"], "closed", "{closed}");
     let latency = &closed["latency_us"];
-    assert!(latency["max"].as_f64().unwrap() >= 200_000.0, "{closed}");
+    // Less what a busy machine kept this side from its processor.
+    let held_up = closed["generator_held_up_s"].as_f64().unwrap() * 1e6;
+    let max = latency["max"].as_f64().unwrap();
+    assert!(max + held_up >= 200_000.0, "{closed}");
     // Of 1000 latencies, one is the stall's.
     assert!(
         latency["p90"].as_f64() < open["latency_us"]["p90"].as_f64(),
@@ -681,6 +684,40 @@ fn a_server_that_is_slower_than_it_may_be_ends_with_75() {
     let (report, _) = load(&open, 75);
     assert!(report.contains("ratio of p50 "), "{report}");
     assert!(!report.contains("NOT REACHED"),);
+}
+
+/// 4 connections of a server that takes 5 ms hold less than 800 a second.
+#[test]
+fn a_sweep_finds_the_knee() {
+    let addr = server(echo_late::<5_000>);
+    let args = ["sweep", &addr, "-c", "4", "-d", "200ms", "--p99", "1s"];
+    let object = json(&args, 0);
+    let holds = object["holds_per_s"].as_f64().unwrap();
+    assert!(holds > 20.0 && holds < 850.0, "{object}");
+    assert!(object["missed_per_s"].as_f64() > Some(holds), "{object}");
+    let steps = object["steps"].as_array().unwrap();
+    assert!(steps.len() >= 3, "{object}");
+    let rate = |step: &Value| step["rate_wanted_per_s"].as_f64().unwrap();
+    assert!(steps.is_sorted_by_key(rate), "{object}");
+    // Nothing is quick enough.
+    let args = [&addr, "--sweep", "50:100", "-d", "100ms", "--p99", "2ms"];
+    let (report, _) = load(&args, 75);
+    assert!(report.contains("holds no rate"), "{report}");
+    // A busy machine may miss even these.
+    let args = ["crr", &server(echo), "--sweep", "20:40", "-d", "500ms"];
+    let output = echoload(&[&args[..], &["--p99", "2s"]].concat());
+    let report = String::from_utf8(output.stdout).unwrap();
+    let last = report.lines().last().unwrap();
+    assert!(
+        last.starts_with("holds ") && last.contains(" at p99 below 2.00 s"),
+        "{report}"
+    );
+    let narrow = |line: &str| line.chars().count() <= 80;
+    assert!(report.lines().all(narrow), "{report}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    load(&["sweep", &addr], 69);
 }
 
 #[test]

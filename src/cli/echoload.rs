@@ -23,11 +23,13 @@ use crate::load::progress::{self, Progress};
 use crate::load::report::{Report, Versus};
 use crate::load::run::Run;
 use crate::load::server::Server;
-use crate::load::{self, Around, Plan, Rounds, Target, hgrm, json};
+use crate::load::sweep::Knee;
+use crate::load::{self, Around, Plan, Rounds, Sweep, Target, hgrm, json};
 
 mod meaning;
 mod typed;
 
+use meaning::Job;
 use typed::{Cli, Typed};
 
 /// How often a terminal is told.
@@ -36,7 +38,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// The program: parses, runs, prints, and says how it went.
 pub fn main() -> ExitCode {
     let done = match typed(std::env::args_os()) {
-        Ok((cli, plan, rounds)) => run(&cli, &plan, rounds.as_ref()),
+        Ok((cli, plan, job)) => run(&cli, &plan, &job),
         Err(Ok(help)) => print(&help).map(|()| Exit::Ok),
         Err(Err(error)) => Err(error),
     };
@@ -64,18 +66,18 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> std::result::Result<Pl
 
 fn typed(
     argv: impl IntoIterator<Item = OsString>,
-) -> std::result::Result<(Cli, Plan, Option<Rounds>), Unparsed> {
+) -> std::result::Result<(Cli, Plan, Job), Unparsed> {
     let typed = Typed::parse(argv)?;
-    let (plan, rounds) = meaning::plan(&typed).map_err(Err)?;
-    Ok((typed.cli, plan, rounds))
+    let (plan, job) = meaning::plan(&typed).map_err(Err)?;
+    Ok((typed.cli, plan, job))
 }
 
-fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {
+fn run(cli: &Cli, plan: &Plan, job: &Job) -> Result<Exit> {
     let outcomes = cli.outcomes.as_deref().map(Outcomes::create).transpose()?;
     let hdr = cli.hdr.as_deref().map(create).transpose()?;
     let terminal = io::stderr().is_terminal();
     let every = match cli.interval {
-        None if terminal && !cli.json && rounds.is_none() => Some(DEFAULT_INTERVAL),
+        None if terminal && !cli.json && *job == Job::Run => Some(DEFAULT_INTERVAL),
         given => given,
     };
     let tell = |plan: &Plan, at, news| watch(plan, at, every.unwrap_or_default(), &news, terminal);
@@ -83,12 +85,13 @@ fn run(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Exit> {
         outcomes: outcomes.as_ref(),
         watcher: every.map(|every| (every, &tell as _)),
         interrupt: Arc::default(),
-        servers: servers(cli, plan, rounds)?,
+        servers: servers(cli, plan, job)?,
     };
     catch(&around.interrupt)?;
-    let status = match rounds {
-        None => one(cli, plan, &around, hdr)?,
-        Some(rounds) => two(cli, plan, rounds, &around)?,
+    let status = match job {
+        Job::Run => one(cli, plan, &around, hdr)?,
+        Job::Compare(rounds) => two(cli, plan, rounds, &around)?,
+        Job::Sweep(sweep) => many(cli, plan, sweep, &around)?,
     };
     let signal = i32::try_from(around.interrupt.load(Relaxed));
     outcomes.map_or(Ok(()), Outcomes::close)?;
@@ -147,6 +150,27 @@ fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit>
     Ok(done.status(plan))
 }
 
+fn many(cli: &Cli, plan: &Plan, sweep: &Sweep, around: &Around) -> Result<Exit> {
+    let swept = &load::sweep(plan, sweep, around)?;
+    unwatch(around);
+    print(&match cli.json {
+        true => format!("{}\n", json::swept(plan, sweep, swept)),
+        false => Knee {
+            plan,
+            sweep,
+            swept,
+            block: block(),
+        }
+        .to_string(),
+    })?;
+    let first = swept.steps.iter().map(|step| &step.run);
+    let first = first.max_by_key(|run| run.tally.local.is_some() || run.tally.connected == 0);
+    if let (Some(run), true) = (first, swept.status() != Exit::Ok) {
+        failures(run);
+    }
+    Ok(swept.status())
+}
+
 /// The first INT or TERM sets `interrupt`: the report is then of what was done,
 /// and the program ends by that signal. The second has its default effect.
 fn catch(interrupt: &Arc<AtomicUsize>) -> Result<()> {
@@ -164,15 +188,16 @@ fn catch(interrupt: &Arc<AtomicUsize>) -> Result<()> {
 }
 
 /// Whose processor time can be told.
-fn servers(cli: &Cli, plan: &Plan, rounds: Option<&Rounds>) -> Result<Vec<(Target, Server)>> {
+fn servers(cli: &Cli, plan: &Plan, job: &Job) -> Result<Vec<(Target, Server)>> {
     let mut servers = Vec::new();
     if let Some(pid) = cli.server_pid.and_then(|pid| i32::try_from(pid).ok()) {
         servers.push((plan.target.clone(), Server::of_pid(pid)?));
     }
-    for target in [Some(&plan.target), rounds.map(|rounds| &rounds.other)]
-        .into_iter()
-        .flatten()
-    {
+    let other = match job {
+        Job::Compare(rounds) => Some(&rounds.other),
+        Job::Run | Job::Sweep(_) => None,
+    };
+    for target in std::iter::once(&plan.target).chain(other) {
         if let Some(server) = Server::of_target(target) {
             servers.push((target.clone(), server));
         }

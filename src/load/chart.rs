@@ -73,6 +73,24 @@ pub fn time(nanos: f64) -> String {
     }
 }
 
+/// A number as people read it: `41,000`, `999.5`, `0.50`.
+pub fn thousands(number: f64) -> String {
+    match number {
+        n if n < 10.0 => return format!("{n:.2}"),
+        n if n < 1000.0 && n.fract() != 0.0 => return format!("{n:.1}"),
+        _ => {}
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (nth, digit) in digits.chars().enumerate() {
+        if nth > 0 && (digits.len() - nth) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +117,20 @@ mod tests {
             assert!(text.ends_with("100.00 %\n"), "{text}");
         }
         assert_eq!(chart(&histogram(), '#'), "");
+    }
+
+    #[test]
+    fn numbers_have_commas() {
+        for (number, text) in [
+            (0.5, "0.50"),
+            (100.0, "100"),
+            (999.5, "999.5"),
+            (1000.0, "1,000"),
+            (41_000.4, "41,000"),
+            (1e7, "10,000,000"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
     }
 
     #[test]

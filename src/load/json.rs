@@ -12,6 +12,7 @@ use crate::load::latency::QUANTILES;
 use crate::load::plan::Plan;
 use crate::load::ratio::CONFIDENCE;
 use crate::load::run::{Comparison, Figure, Run};
+use crate::load::sweep::{Step, Sweep, Swept};
 use crate::load::target::Target;
 
 const SCHEMA: &str = "echoload/1";
@@ -48,6 +49,34 @@ pub fn comparison(plan: &Plan, other: &Target, done: &Comparison) -> Value {
         });
     }
     object
+}
+
+/// A sweep of rates.
+pub fn swept(plan: &Plan, sweep: &Sweep, swept: &Swept) -> Value {
+    let (held, missed) = swept.knee();
+    let step = |step: &Step| {
+        let plan = Plan {
+            rate: Some(step.rate),
+            ..plan.clone()
+        };
+        let mut object = object(&plan, &plan.target, &step.run);
+        object["held"] = Value::Null;
+        object["rate_held"] = step.held.into();
+        object
+    };
+    json!({
+        "schema": SCHEMA,
+        "version": env!("CARGO_PKG_VERSION"),
+        "load": plan.mode.name(),
+        "sweep": true,
+        "target": plan.target.to_string(),
+        "p99_bound_us": micros(sweep.p99.as_nanos() as f64),
+        "holds_per_s": held.map(|step| step.rate),
+        "missed_per_s": missed.map(|step| step.rate),
+        "interrupted": swept.interrupted() > 0,
+        "steps": swept.steps.iter().map(step).collect::<Vec<_>>(),
+        "exit_status": exit_status(swept.status(), swept.interrupted()),
+    })
 }
 
 fn object(plan: &Plan, target: &Target, run: &Run) -> Value {

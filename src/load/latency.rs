@@ -25,6 +25,12 @@ pub fn histogram() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("3 digits are in its range")
 }
 
+/// The latency that so many do not exceed, in nanoseconds; 0 of none.
+pub fn at(histogram: &Histogram<u64>, quantile: f64) -> u64 {
+    // A bucket's upper end may lie beyond the largest.
+    histogram.value_at_quantile(quantile).min(histogram.max())
+}
+
 /// Adds one time to a histogram.
 pub fn record(histogram: &mut Histogram<u64>, took: Duration) {
     record_n(histogram, took, 1);

@@ -4,7 +4,7 @@
 //! each an epoll loop over its [`slot`]s, which end well or in a [`fault`].
 //! [`stats`] counts them and their [`latency`], [`progress`] tells of them while
 //! the run goes on, and [`report`] and [`json`] when it is over. [`mod@compare`] does all this for two servers in turn, and
-//! [`ratio`] says which is faster.
+//! [`ratio`] says which is faster; [`mod@sweep`] does it for one rate after another.
 //!
 //! A closed loop sends the next request when the last answer is back, so a
 //! server that stalls is asked less, and the latencies say nothing of the
@@ -33,6 +33,7 @@ pub mod server;
 pub mod slot;
 pub mod socket;
 pub mod stats;
+pub mod sweep;
 pub mod target;
 pub mod timetable;
 pub mod usage;
@@ -41,4 +42,5 @@ pub mod worker;
 pub use compare::compare;
 pub use engine::{Around, run};
 pub use plan::{Bound, Mode, Plan, Rounds};
+pub use sweep::{Sweep, sweep};
 pub use target::Target;

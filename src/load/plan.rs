@@ -135,6 +135,20 @@ impl Plan {
         }
     }
 
+    /// How much, in words: `16 connections, 64 bytes, 1 thread`.
+    pub fn what(&self) -> String {
+        let count = |count: u64, what: &str| match count {
+            1 => format!("1 {what}"),
+            _ => format!("{count} {what}s"),
+        };
+        let size = match (self.size.start(), self.size.end()) {
+            (min, max) if min == max => count(*min, "byte"),
+            (min, max) => format!("{min} to {max} bytes"),
+        };
+        let connections = count(self.connections, "connection");
+        format!("{connections}, {size}, {}", count(self.workers(), "thread"))
+    }
+
     /// What the latencies are called: the loop that they are of.
     pub fn loop_kind(&self) -> &'static str {
         match self.rate {

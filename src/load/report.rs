@@ -79,21 +79,7 @@ impl Report<'_> {
                 run.rate()
             )?;
         }
-        let count = |count: u64, what: &str| match count {
-            1 => format!("1 {what}"),
-            _ => format!("{count} {what}s"),
-        };
-        let size = match (plan.size.start(), plan.size.end()) {
-            (min, max) if min == max => count(*min, "byte"),
-            (min, max) => format!("{min} to {max} bytes"),
-        };
-        let seconds = run.elapsed.as_secs_f64();
-        write!(
-            f,
-            "{}, {size}, {}, {seconds:.2} s, ",
-            count(plan.connections, "connection"),
-            count(plan.workers(), "thread"),
-        )?;
+        write!(f, "{}, {:.2} s, ", plan.what(), run.elapsed.as_secs_f64())?;
         if !plan.warmup.is_zero() {
             write!(f, "after {:.2} s warm-up, ", plan.warmup.as_secs_f64())?;
         }

@@ -4,9 +4,12 @@ complete -c echoload -s d -l duration -d 'How long to go on, 10s unless given, n
 complete -c echoload -s n -l count -d 'How many requests (rr), connections (crr) or messages (stream) in all, instead of -d' -r
 complete -c echoload -s t -l threads -d 'Threads that share the connections' -r
 complete -c echoload -s R -l rate -d 'An open loop of so many requests (rr) or connections (crr) a second' -r
+complete -c echoload -l sweep -d 'Look for the highest rate that is held, from FROM to TO: -R, again and again, for -d each (1s unless given)' -r
+complete -c echoload -l p99 -d 'With a sweep, what p99 must not pass: 5ms unless given' -r
 complete -c echoload -l warmup -d 'Load before the figures begin' -r
 complete -c echoload -l timeout -d 'The longest any connect, read or write may take' -r
 complete -c echoload -l rounds -d 'Rounds of each server, with ADDR2, instead of as many as fill -d well' -r
+complete -c echoload -l fail-below -d 'With ADDR2, exit 75 when ADDR is surely slower than this by ADDR2' -r
 complete -c echoload -l window -d 'Bytes of a stream that may be on their way at once' -r
 complete -c echoload -l sources -d 'Addresses, from 127.0.0.1 up, to call an IPv4 server on loopback from' -r
 complete -c echoload -l server-pid -d 'The server\'s process, for its CPU time, instead of who has its socket' -r

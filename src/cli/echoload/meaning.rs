@@ -1,16 +1,32 @@
-//! What echoload's command line means: a [`Plan`], with [`Rounds`] of it where
-//! two servers are compared.
+//! What echoload's command line means: a [`Plan`], and what is done with it.
 
 use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::typed::{Typed, Word};
+use super::typed::{Cli, Typed, Word};
 use crate::addr::Addr;
 use crate::error::{Error, Result};
-use crate::load::{Bound, Mode, Plan, Rounds, Target, ratio};
+use crate::load::{Bound, Mode, Plan, Rounds, Sweep, Target, ratio};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+
+/// One rate of a sweep.
+const DEFAULT_STEP: Duration = Duration::from_secs(1);
+
+const DEFAULT_P99: Duration = Duration::from_millis(5);
+
+/// Where a sweep begins, and between what it ends, unless it is told.
+const FIRST: f64 = 1000.0;
+const ANY: (f64, f64) = (1.0, 1e7);
+
+/// What is done with a plan.
+#[derive(Debug, PartialEq)]
+pub(super) enum Job {
+    Run,
+    Compare(Rounds),
+    Sweep(Sweep),
+}
 
 /// Bytes in a message.
 const DEFAULT_SIZE: u64 = 64;
@@ -20,7 +36,7 @@ const DEFAULT_STREAM: u64 = 64 << 10;
 
 /// # Errors
 /// What cannot be meant, by the name of the option (64).
-pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
+pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
     let cli = &typed.cli;
     let is_word = |text: &String| Word::from_str(text, false).is_ok();
     let (word, addrs) = match cli.what.split_first() {
@@ -28,9 +44,9 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
         _ => ("rr", cli.what.as_slice()),
     };
     let word = Word::from_str(word, false)
-        .map_err(|_| Error::usage(word, "not a mode: rr, crr, stream or hold"))?;
+        .map_err(|_| Error::usage(word, "not a mode: rr, crr, stream, hold or sweep"))?;
     let mode = match word {
-        Word::Rr => Mode::Rr,
+        Word::Rr | Word::Sweep => Mode::Rr,
         Word::Crr => Mode::Crr,
         Word::Stream => Mode::Stream,
         Word::Hold => Mode::Hold,
@@ -41,8 +57,11 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
         _ => return Err(Error::usage(cli.what.join(" "), "an address is missing")),
     };
     refuse(typed, mode, other.is_some())?;
+    let sweep = (word == Word::Sweep || cli.sweep.is_some()).then(|| sweep(cli));
+    sweeps(typed, mode, other.is_some(), sweep.is_some())?;
     let time = cli.duration.unwrap_or(match mode {
         Mode::Hold => Duration::ZERO,
+        _ if sweep.is_some() => DEFAULT_STEP,
         _ => DEFAULT_DURATION,
     });
     let (pairs, round) = ratio::rounds(time, cli.rounds);
@@ -65,7 +84,10 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
         lines: cli.lines,
         threads: cli.threads,
         rate: cli.rate,
-        warmup: cli.warmup,
+        warmup: match sweep.is_some() && !typed.given("warmup") {
+            true => (time / 5).min(DEFAULT_STEP / 5),
+            false => cli.warmup,
+        },
         timeout: cli.timeout,
         sources: cli.sources,
         window: cli.window,
@@ -75,12 +97,46 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Option<Rounds>)> {
         fits(&plan, target)?;
     }
     spread(typed, &targets)?;
-    let rounds = other.map(|other| Rounds {
-        other,
-        pairs,
-        fail_below: cli.fail_below,
-    });
-    Ok((plan, rounds))
+    let job = match (other, sweep) {
+        (Some(other), _) => Job::Compare(Rounds {
+            other,
+            pairs,
+            fail_below: cli.fail_below,
+        }),
+        (None, Some(sweep)) => Job::Sweep(sweep),
+        (None, None) => Job::Run,
+    };
+    Ok((plan, job))
+}
+
+fn sweep(cli: &Cli) -> Sweep {
+    Sweep {
+        first: cli.sweep.map_or(FIRST, |(from, _)| from),
+        range: cli.sweep.unwrap_or(ANY),
+        p99: cli.p99.unwrap_or(DEFAULT_P99),
+    }
+}
+
+/// Options that a sweep cannot use, or only a sweep can.
+fn sweeps(typed: &Typed, mode: Mode, two: bool, sweeps: bool) -> Result<()> {
+    let given = |option| typed.given(option);
+    if !sweeps {
+        return match given("p99") {
+            true => Err(Error::usage("--p99 without --sweep", "it is for a sweep")),
+            false => Ok(()),
+        };
+    }
+    let unusable = ["rate", "count", "rounds", "hdr", "fail-below"];
+    let unusable = unusable.into_iter().find(|option| given(option));
+    let unusable = unusable.map(|option| format!("--{option}"));
+    let mode = matches!(mode, Mode::Stream | Mode::Hold).then(|| mode.name().to_owned());
+    match unusable.or(mode).or(two.then(|| "ADDR2".to_owned())) {
+        Some(what) => Err(Error::usage(
+            format!("{what} with a sweep"),
+            "it steps the rate of rr or crr, of one server",
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Options that the mode, or the other options, cannot use.
@@ -273,6 +329,9 @@ mod tests {
             "stream h:1 -s 1-2",
             "h:1 -s 9-8",
             "h:1 -R 0",
+            "h:1 --sweep 5",
+            "h:1 --sweep 9:5",
+            "h:1 --sweep 0:5",
             "h:1 h:2 --fail-below 0",
             "h:1 h:2 --fail-below 1.5",
             "h:1 -t 0",
@@ -308,6 +367,10 @@ mod tests {
             ("hold h:1 --warmup 0", "--warmup", "hold"),
             ("stream h:1 -R 5", "-R", "stream"),
             ("hold h:1 -R 5", "-R", "hold"),
+            ("h:1 --p99 5ms", "--p99", "--sweep"),
+            ("sweep h:1 -R 5", "--rate", "sweep"),
+            ("sweep h:1 h:2", "ADDR2", "sweep"),
+            ("stream h:1 --sweep 1:2", "stream", "sweep"),
             ("stream h:1 --hdr x", "--hdr", "stream"),
             ("h:1 --rounds 3", "--rounds", "ADDR"),
             ("h:1 --fail-below 0.9", "--fail-below", "ADDR"),

@@ -20,7 +20,7 @@ use crate::values;
 #[command(
     name = "echoload",
     version,
-    override_usage = "echoload [OPTIONS] [rr|crr|stream|hold] ADDR [ADDR2]"
+    override_usage = "echoload [OPTIONS] [rr|crr|stream|hold|sweep] ADDR [ADDR2]"
 )]
 pub(super) struct Cli {
     /// What each connection does (default rr), the server, and one to compare
@@ -62,6 +62,15 @@ pub(super) struct Cli {
     /// An open loop of so many requests (rr) or connections (crr) a second
     #[arg(short = 'R', long, value_name = "RATE", value_parser = rate)]
     pub(super) rate: Option<f64>,
+
+    /// Look for the highest rate that is held, from FROM to TO: -R, again and
+    /// again, for -d each (1s unless given)
+    #[arg(long, value_name = "FROM:TO", value_parser = rates)]
+    pub(super) sweep: Option<(f64, f64)>,
+
+    /// With a sweep, what p99 must not pass: 5ms unless given
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(super) p99: Option<Duration>,
 
     /// Load before the figures begin
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = span)]
@@ -141,6 +150,7 @@ pub(super) enum Word {
     Crr,
     Stream,
     Hold,
+    Sweep,
 }
 
 /// Shorter would measure nothing.
@@ -170,10 +180,39 @@ fn sizes(text: &str) -> Result<RangeInclusive<u64>, String> {
     }
 }
 
+/// A number, with `k` or `M` for thousands or millions of it.
+fn number(text: &str) -> Option<f64> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1e3),
+        Some(b'M' | b'm') => (&text[..text.len() - 1], 1e6),
+        _ => (text, 1.0),
+    };
+    let plain = digits
+        .bytes()
+        .all(|b| b.is_ascii_digit() || b == b'.' || b == b'e');
+    digits
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .map(|number| number * unit)
+}
+
+/// `1k:50k`.
+fn rates(text: &str) -> Result<(f64, f64), String> {
+    let ends = text
+        .split_once(':')
+        .map(|(from, to)| (rate(from), rate(to)));
+    match ends {
+        Some((Ok(from), Ok(to))) if from <= to => Ok((from, to)),
+        Some((Err(why), _) | (_, Err(why))) => Err(why),
+        _ => Err("two rates, the lower first, as in 1k:50k".to_owned()),
+    }
+}
+
 fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse::<f64>().ok();
+    let rate = number(text);
     rate.filter(|rate| (1e-3..=FASTEST).contains(rate))
-        .ok_or_else(|| "0.001 to 100000000 a second, as in 1000 or 0.5".to_owned())
+        .ok_or_else(|| "0.001 to 100000000 a second, as in 1000, 5k or 0.5".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
