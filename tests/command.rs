@@ -65,6 +65,19 @@ fn helpers(daemon: &Daemon) -> usize {
     members.len()
 }
 
+/// What a command wrote at once comes at once, and so does what echod says itself.
+#[test]
+fn row_121_an_answer_comes_in_one_read() {
+    for (line, length) in [("zeros\n", 4000), ("what?\n", 32)] {
+        let daemon = serving(&["zeros=/usr/bin/printf,%04000d,0"]).start();
+        for _ in 0..20 {
+            let mut client = Client::connect(daemon.addr());
+            client.write_all(line.as_bytes()).expect("send");
+            assert_eq!(client.read(&mut [0; 65_536]).expect("its output"), length);
+        }
+    }
+}
+
 #[test]
 fn an_allowed_command_answers_with_its_fixed_arguments() {
     let daemon = serving(&[

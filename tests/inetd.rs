@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use common::client::tcp_addr;
-use common::{Client, DEADLINE, is_root, need, need_root, pattern, poll_some, proc};
+use common::{Client, DEADLINE, ONCE, at_once, is_root, need, need_root, pattern, poll_some, proc};
 
 /// echod under a test's own hands; killed if the test fails before its end.
 struct Inetd(Child);
@@ -96,6 +96,30 @@ fn a_tcp_connection_is_served_too() {
     client.shutdown_write().expect("shutdown");
     assert!(client.rest().is_empty());
     assert_eq!(inetd.wait().code(), Some(0));
+}
+
+/// A client that reads once for each time it writes, over both families; and what
+/// follows a small answer does not wait for its acknowledgement.
+#[test]
+fn row_121_one_write_comes_back_in_one_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = format!("tcp:{}", listener.local_addr().expect("an address"));
+    for bytes in ONCE {
+        let sent = pattern(bytes as u64, bytes);
+        for _ in 0..5 {
+            let mut tcp = Client::connect(&addr);
+            let (theirs, _) = listener.accept().expect("accept");
+            let socket = theirs.try_clone().expect("dup");
+            let _served = Inetd::spawn(echod(&[], OwnedFd::from(theirs)));
+            let (ours, _inetd) = connected(&[]);
+            let mut unix = Client::Unix(ours);
+            for client in [&mut tcp, &mut unix] {
+                let came = client.once(&sent);
+                assert!(came >= at_once(bytes), "{came} of {bytes}: {client:?}");
+            }
+            assert!(socket.nodelay().expect("an option"));
+        }
+    }
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
         return Err(Error::usage("--inetd", "descriptor 0 is not a connection"));
     }
     let conn = let_in(config, conn)?;
-    net::set_stream(conn.as_fd(), &config.timeouts)
+    net::set_accepted(conn.as_fd(), &config.timeouts)
         .map_err(|e| Error::os("setsockopt", "descriptor 0", e))?;
     let plan = privileges::plan(
         &config.identity,

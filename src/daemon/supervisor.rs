@@ -39,7 +39,8 @@ use crate::sys::signal::{self, Signals};
 use crate::sys::stack;
 use crate::sys::wait::Wait;
 
-/// Bytes echoed at a time. Measured: 256 KiB streams 1.2 to 1.4 times as fast as
+/// Bytes echoed at a time, from the first on: what has come by then goes back in one
+/// write, and there are clients that count on it up to 64 KiB. Measured: 256 KiB streams 1.2 to 1.4 times as fast as
 /// 64 KiB, and a child pays only for the pages it touches.
 pub const BUFFER: usize = 256 * 1024;
 

@@ -149,12 +149,6 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Is what is read repeated elsewhere, so that it can only be read into the
-    /// buffer that was laid out for that?
-    pub fn is_copied(&self) -> bool {
-        self.copy.is_some()
-    }
-
     /// Reads what has come, at least a byte; it lies in `buffer`, with `--print`
     /// behind the prefix.
     ///

@@ -28,4 +28,4 @@ pub use accept::{AcceptError, classify};
 pub use datagram::{DatagramSocket, open_datagram};
 pub use handed::{Handed, Opened, refused};
 pub use listener::{ListenOptions, Listener, check, open};
-pub use options::{overflow_reset, set_stream};
+pub use options::{overflow_reset, set_accepted};

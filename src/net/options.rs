@@ -10,7 +10,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
 use crate::config::Timeouts;
@@ -25,12 +25,14 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// own bookkeeping, see socket(7).
 const DATAGRAM_BUFFER: usize = 1 << 20;
 
-/// Sets on a TCP listener what its connections inherit.
+/// Sets on a TCP listener what its connections inherit. TCP_NODELAY, or of two
+/// small answers the second would wait for the client to acknowledge the first.
 ///
 /// SO_RCVTIMEO would also time out a blocking accept(2) there; ours never
 /// blocks.
 pub(super) fn set_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
     set_stream(listener, timeouts)?;
+    setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     setsockopt(&listener, sockopt::KeepAlive, &true)?;
     setsockopt(&listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
     setsockopt(
@@ -39,7 +41,6 @@ pub(super) fn set_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(
         &KEEPALIVE_INTERVAL_SECONDS,
     )?;
     setsockopt(&listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
-    setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     if let Some(write) = timeouts.write {
         setsockopt(&listener, sockopt::TcpUserTimeout, &milliseconds(write))?;
     }
@@ -67,7 +68,7 @@ pub(super) fn set_tcp_again(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Re
 
 /// Sets what any connection needs: the timeouts, and an urgent byte in its
 /// place among the others, where read(2) finds it.
-pub fn set_stream(socket: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
+pub(super) fn set_stream(socket: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
     if let Some(idle) = timeouts.idle {
         setsockopt(&socket, sockopt::ReceiveTimeout, &timeval(idle))?;
     }
@@ -75,6 +76,20 @@ pub fn set_stream(socket: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Err
         setsockopt(&socket, sockopt::SendTimeout, &timeval(write))?;
     }
     setsockopt(&socket, sockopt::OobInline, &true)
+}
+
+/// Sets what a connection needs that somebody else accepted, and that has inherited
+/// nothing of ours. Beyond the timeouts it is as good as this kernel has it: an
+/// MPTCP connection lacks some.
+///
+/// # Errors
+/// setsockopt(2)'s.
+pub fn set_accepted(socket: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
+    set_stream(socket, timeouts)?;
+    if getsockopt(&socket, sockopt::TcpNoDelay).is_ok() {
+        let _ = set_tcp(socket, timeouts);
+    }
+    Ok(())
 }
 
 /// Ends a TCP connection with a reset instead of a FIN, dropping what is

@@ -6,10 +6,6 @@ use std::os::fd::BorrowedFd;
 use super::Service;
 use crate::net::connection::{Connection, End};
 
-/// Bytes of a message that is not worth a page of the buffer. Not many more: the
-/// supervisor's page of the stack has this in it, see `sys::stack`.
-const SMALL: usize = 256;
-
 /// RFC 862.
 pub struct Echo;
 
@@ -21,30 +17,15 @@ impl Service for Echo {
         _helper: Option<BorrowedFd<'_>>,
         buffer: &mut [u8],
     ) -> End {
-        // While messages are small: on the stack, in a page that a forked child
-        // has written to already. The buffer would be one more.
-        let mut small = [0; SMALL];
-        while !conn.is_copied() {
-            match pass(conn, &mut small) {
-                Ok(SMALL) => break,
-                Ok(_) => {}
-                Err(end) => return end,
-            }
-        }
+        // All that has come goes back in one write, from the first byte on: some
+        // clients read once for each time they write.
         loop {
-            if let Err(end) = pass(conn, buffer) {
+            let sent = conn.read(buffer).and_then(|came| conn.write_all(came));
+            if let Err(end) = sent {
                 return end;
             }
         }
     }
-}
-
-/// Sends back what comes next, and says how much that was.
-#[inline(always)]
-fn pass(conn: &mut Connection<'_>, buffer: &mut [u8]) -> Result<usize, End> {
-    let came = conn.read(buffer)?;
-    conn.write_all(came)?;
-    Ok(came.len())
 }
 
 #[cfg(test)]

@@ -99,6 +99,21 @@ impl Client {
         assert!(got == bytes, "the echo is not what was sent");
     }
 
+    /// Sends in one write(2), and reads once with room for all of it, as many
+    /// clients do: how much of the echo that brought.
+    #[track_caller]
+    pub fn once(&mut self, bytes: &[u8]) -> usize {
+        let mut got = vec![0; bytes.len()];
+        let sent = self.write(bytes).expect("send");
+        assert_eq!(sent, bytes.len(), "the write was split here");
+        let came = self.read(&mut got).expect("the echo");
+        assert!(
+            got[..came] == bytes[..came],
+            "the echo is not what was sent"
+        );
+        came
+    }
+
     /// Whether an echo can still be had: false after end of file or an error.
     pub fn try_ping(&mut self, bytes: &[u8]) -> bool {
         let mut got = vec![0; bytes.len()];
@@ -143,6 +158,15 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Bytes written that the other end has not acknowledged: SIOCOUTQ of tcp(7).
+    pub fn unsent(&self) -> i32 {
+        let mut bytes = 0;
+        // SAFETY: the kernel writes an int to a live one.
+        let done = unsafe { libc::ioctl(self.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        assert_eq!(done, 0, "SIOCOUTQ: {}", io::Error::last_os_error());
+        bytes
     }
 
     /// Leaves with a reset instead of an end of file, as tcp(7) has it for a
@@ -190,6 +214,17 @@ impl Write for Client {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Messages for [`Client::once`], up to 64 KiB.
+pub const ONCE: [usize; 7] = [257, 512, 4096, 8193, 16_385, 32_000, 65_536];
+
+/// What one read of an echo of so many bytes must bring: all of it, as far as the
+/// kernel lets the reader have it at once. It hands TCP on by half of the first
+/// window, 64 KiB, and a Unix socket's data by 36 KiB; a reader who is fast sees
+/// the first part alone.
+pub fn at_once(bytes: usize) -> usize {
+    bytes.min(32_700)
 }
 
 /// Whether an error is our own deadline and not the peer's doing.

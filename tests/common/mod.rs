@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 
 pub use builder::Builder;
 pub use client::{
-    Client, echo_once, exact_prefix, pattern, stream, stream_over, stream_until_broken,
+    Client, ONCE, at_once, echo_once, exact_prefix, pattern, stream, stream_over,
+    stream_until_broken,
 };
 pub use conn::ConnLine;
 pub use daemon::{Daemon, Finished};

@@ -270,6 +270,15 @@ const ROWS: &[Row] = &[
     ),
     (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
     (
+        121,
+        "clients that read once for each time they write",
+        &[
+            "tests/faults/streams.rs",
+            "tests/inetd.rs",
+            "tests/command.rs",
+        ],
+    ),
+    (
         114,
         "a worker that was taken over rewrites the log",
         &["src/sys/sandbox/tests.rs"],

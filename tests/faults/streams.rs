@@ -4,10 +4,10 @@
 use std::io::{Read, Write};
 use std::thread;
 
-use crate::common::design::{FORK_WAIT, PREFORK};
+use crate::common::design::{DESIGNS, FORK_WAIT, PREFORK, side_by_side};
 use crate::common::{
-    Builder, Client, Daemon, Design, Signal, need, pattern, poll_some, signal, skipped, stream,
-    stream_until_broken,
+    Builder, Client, DEADLINE, Daemon, Design, ONCE, Signal, at_once, need, pattern, poll_some,
+    poll_until, signal, skipped, stream, stream_until_broken,
 };
 
 /// All that was sent before our end of file comes back, then theirs.
@@ -18,16 +18,19 @@ pub fn row_77_half_close_gets_every_byte(design: &Design) {
     }
 }
 
-/// SO_OOBINLINE over both families: the urgent byte keeps its place.
-pub fn row_83_urgent_bytes_stay_in_place(design: &Design) {
+/// TCP, and a Unix socket where the design can have one.
+fn both_families(design: &Design, args: &[&str]) -> Daemon {
     let builder = Builder::new();
     let unix = format!("unix:{}", builder.path("sock"));
     let listen = ["-l", "tcp:127.0.0.1:0", "-l", &unix];
     let families = if design.tcp_only { 1 } else { 2 };
-    let daemon = builder
-        .args(design.args)
-        .args(&listen[..2 * families])
-        .start();
+    let builder = builder.args(design.args).args(args);
+    builder.args(&listen[..2 * families]).start()
+}
+
+/// SO_OOBINLINE over both families: the urgent byte keeps its place.
+pub fn row_83_urgent_bytes_stay_in_place(design: &Design) {
+    let daemon = both_families(design, &[]);
     for addr in daemon.addrs() {
         let mut client = Client::connect(addr);
         for n in 0..20u8 {
@@ -178,4 +181,61 @@ fn row_82_one_byte_at_a_time() {
     }
     client.shutdown_write().expect("shutdown");
     assert!(client.rest() == sent);
+}
+
+/// A client that reads once for each time it writes: the first message of a
+/// connection, and those after it.
+#[test]
+fn row_121_one_write_comes_back_in_one_read() {
+    let rounds = if cfg!(debug_assertions) { 10 } else { 100 };
+    for designs in DESIGNS.chunks(5) {
+        side_by_side(designs, |design| {
+            let daemon = both_families(design, &[]);
+            for (addr, bytes) in pairs(daemon.addrs()) {
+                let sent = pattern(bytes as u64, bytes);
+                for _ in 0..rounds {
+                    let mut client = Client::connect(addr);
+                    let first = client.once(&sent);
+                    let about = format!("{} {addr} {bytes}", design.name);
+                    assert!(first >= at_once(bytes), "{about}: first {first}");
+                    let mut rest = vec![0; bytes - first];
+                    client.read_exact(&mut rest).expect("the rest");
+                    assert!(rest == sent[first..], "{about}: not what was sent");
+                    let next = client.once(&sent);
+                    assert!(next >= at_once(bytes), "{about}: then {next}");
+                }
+            }
+        });
+    }
+}
+
+fn pairs(addrs: &[String]) -> impl Iterator<Item = (&String, usize)> {
+    addrs
+        .iter()
+        .flat_map(|addr| ONCE.map(move |bytes| (addr, bytes)))
+}
+
+/// The copy of `--print` shows what each read brought: all that had come, and its
+/// prefix once.
+#[test]
+fn row_121_what_arrived_whole_is_one_read() {
+    for designs in DESIGNS.chunks(5) {
+        side_by_side(designs, |design| {
+            let daemon = Builder::new().args(design.args).args(["--print"]).start();
+            let (mut client, serving) = daemon.connect_served();
+            let sent = vec![b'x'; 65_536];
+            signal(serving, Signal::SIGSTOP);
+            client.write_all(&sent).expect("send");
+            // Acknowledged, all of it: it lies in the queue of the other end.
+            poll_until(DEADLINE, "all has arrived", || client.unsent() == 0);
+            signal(serving, Signal::SIGCONT);
+            let mut got = vec![0; sent.len()];
+            client.read_exact(&mut got).expect("the echo");
+            assert!(got == sent, "{}: not what was sent", design.name);
+            let copies: Vec<usize> = daemon.stdout().split('[').map(str::len).collect();
+            let prefix = format!("{}] ", client.peer_name()).len();
+            let expected = [0, prefix + 1, prefix + sent.len()];
+            assert_eq!(copies, expected, "{}", design.name);
+        });
+    }
 }
