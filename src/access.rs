@@ -69,11 +69,13 @@ impl Policy {
         let mut parts: Vec<String> = Vec::new();
         if let Some(limit) = self.per_source {
             let PerSource { most, v4, v6 } = limit;
-            parts.push(format!("at most {most} clients per source (/{v4}, /{v6})"));
+            let clients = values::plural(most.into(), "client");
+            parts.push(format!("at most {clients} per source (/{v4}, /{v6})"));
         }
         if let Some(Rate { count, per }) = self.rate {
             let per = values::show(per);
-            parts.push(format!("at most {count} new connections in {per}"));
+            let connections = values::plural(count.into(), "new connection");
+            parts.push(format!("at most {connections} in {per}"));
         }
         let listed = listed.iter().filter(|(n, _)| *n > 0);
         parts.extend(listed.map(|(n, option)| format!("{n} --{option}")));

@@ -1,6 +1,6 @@
 //! Values that people type and read: durations, sizes, rates, ports.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -13,6 +13,13 @@ pub struct Rate {
     pub count: u32,
     /// In what time.
     pub per: Duration,
+}
+
+/// As it is typed.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, humantime::format_duration(self.per))
+    }
 }
 
 /// Ranges of ports, both ends included.
@@ -209,6 +216,11 @@ pub fn ports(text: &str) -> Result<Option<Ports>> {
         )
     };
     Ok(Some(Ports(ranges.ok_or_else(bad)?)))
+}
+
+/// `1 client`, `2 clients`.
+pub fn plural(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
 
 /// How the log writes a duration: `0.8ms` below a second, `61.204s` above.

@@ -321,7 +321,7 @@ fn a_client_passed_in_vain_is_cut_at_the_deadline() {
     daemon.signal(Signal::SIGTERM);
     assert!(client.end().is_err(), "reset");
     assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
-    assert_eq!(daemon.log_count("1 clients were cut"), 1);
+    assert_eq!(daemon.log_count("1 client was cut"), 1);
 }
 
 #[test]

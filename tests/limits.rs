@@ -15,6 +15,8 @@ mod queue;
 mod resources;
 #[path = "limits/turns.rs"]
 mod turns;
+#[path = "limits/waiting.rs"]
+mod waiting;
 
 use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};

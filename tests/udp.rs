@@ -123,7 +123,7 @@ fn row_93_a_datagram_larger_than_the_buffer_is_dropped_whole() {
     assert_eq!(daemon.log_count("dropped whole"), 1, "one line");
     let said = peer::end(&daemon);
     assert!(
-        said.contains("1 datagrams answered, 2 dropped (too large 2)"),
+        said.contains("1 datagram answered, 2 dropped (too large 2)"),
         "{said}"
     );
 }

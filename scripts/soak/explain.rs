@@ -52,7 +52,7 @@ impl Death {
     pub fn parse(line: &str) -> Vec<Death> {
         let silent = |at, n| vec![Death { at, client: None }; n];
         let threads = line.split_once("while serving ").and_then(|(_, n)| {
-            let n = n.strip_suffix(" clients")?.parse().ok()?;
+            let n = n.split_once(" client")?.0.parse().ok()?;
             Some(silent(seconds(time(line)?), n))
         });
         threads.unwrap_or_else(|| Death::of_one(line).into_iter().collect())

@@ -74,7 +74,12 @@ const QUIET: Duration = Duration::from_secs(5);
 impl Episode {
     /// It happened; true the first time.
     pub fn begin(&mut self, now: Instant) -> bool {
-        self.count += 1;
+        self.add(1, now)
+    }
+
+    /// It happened so many times.
+    pub fn add(&mut self, n: u64, now: Instant) -> bool {
+        self.count = self.count.saturating_add(n);
         self.last = Some(now);
         self.since.replace(self.since.unwrap_or(now)).is_none()
     }

@@ -9,6 +9,7 @@ use crate::addr::ListenSpec;
 use crate::config::{Config, SandboxPolicy};
 use crate::sys::process;
 use crate::sys::sandbox::Sandbox;
+use crate::values::plural;
 
 /// Says so, and takes the supervisor's name.
 pub(super) fn say_what_starts(config: &Config, plan: &Plan, sockets: &Sockets, sandbox: &Sandbox) {
@@ -16,9 +17,9 @@ pub(super) fn say_what_starts(config: &Config, plan: &Plan, sockets: &Sockets, s
     let streams = match sockets.listeners.is_empty() {
         true => "datagrams only".to_owned(),
         false => format!(
-            "{}, at most {} clients",
+            "{}, at most {}",
             config.model.name(),
-            config.max_clients
+            plural(config.max_clients as u64, "client")
         ),
     };
     info!(

@@ -74,8 +74,11 @@ impl Supervisor {
         };
         if is_crash(signal) && sources.crashed(source, now) == limit.most as usize {
             error!(
-                "{} crashes from {} in {} minutes: refusing it until fewer count",
-                limit.most,
+                "{} from {} in {} minutes: refusing it until fewer count",
+                match limit.most {
+                    1 => "1 crash".to_owned(),
+                    most => format!("{most} crashes"),
+                },
                 limit.network(source),
                 COUNTS_FOR.as_secs() / 60,
             );

@@ -61,7 +61,8 @@ impl Drops {
         self.before = self.seen;
         let lasted = values::show(lasted.max(Duration::from_millis(1)));
         let what = reason.name();
-        info!("{name}: {count} datagrams dropped in {lasted} ({what}); none for a while");
+        let datagrams = values::plural(count, "datagram");
+        info!("{name}: {datagrams} dropped in {lasted} ({what}); none for a while");
         tally.listen(reason);
         self.note(reason, name, tally, now);
     }
@@ -79,11 +80,9 @@ pub fn summary(tally: &Tally) -> String {
         .map(|(count, name)| format!("{name} {count}"))
         .collect();
     let (answered, _) = tally.total();
+    let answered = values::plural(answered, "datagram");
     match each.is_empty() {
-        true => format!("{answered} datagrams answered, none dropped"),
-        false => format!(
-            "{answered} datagrams answered, {all} dropped ({})",
-            each.join(", ")
-        ),
+        true => format!("{answered} answered, none dropped"),
+        false => format!("{answered} answered, {all} dropped ({})", each.join(", ")),
     }
 }

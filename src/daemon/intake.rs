@@ -108,9 +108,6 @@ impl Supervisor {
             Some(_) => self.pass(held, now),
             None => self.serve(held, now),
         }
-        if self.pool.is_none() && self.children.full() {
-            self.at_limit(now);
-        }
     }
 
     /// Whose turn it is.
@@ -163,7 +160,7 @@ impl Supervisor {
     }
 
     pub(super) fn turn_away(&mut self, held: Held, now: Instant) {
-        self.at_limit(now);
+        self.count_turned_away(1, now);
         if self.estate.config.overflow == Overflow::Reset {
             net::overflow_reset(held.conn);
         }

@@ -56,6 +56,7 @@ mod stop;
 pub mod supervisor;
 mod tally;
 mod threaded;
+mod waiters;
 mod workforce;
 
 use std::ffi::OsString;

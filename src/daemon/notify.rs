@@ -17,6 +17,7 @@ use nix::sys::socket::{MsgFlags, send};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::error::errno_text;
+use crate::values::plural;
 
 mod asked;
 
@@ -193,7 +194,8 @@ impl Word {
 impl Status {
     fn write(self, text: &mut impl Write) -> std::io::Result<()> {
         let does = if self.serves { "serving" } else { "stopping" };
-        write!(text, "STATUS={does}, {} clients", self.clients)?;
+        let clients = plural(self.clients as u64, "client");
+        write!(text, "STATUS={does}, {clients}")?;
         match self.idle {
             Some(idle) => write!(text, ", {idle} idle"),
             None => Ok(()),

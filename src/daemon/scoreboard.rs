@@ -41,6 +41,7 @@ const ENDED: usize = 1;
 const AGAIN: usize = 2;
 // In the first block alone, beside those of `waiting`.
 const TROUBLE: usize = 6;
+const EARLY: usize = 7;
 
 /// Slots in a block: with the line of its bitmaps, one page of 4096 bytes.
 const BLOCK: usize = 63;
@@ -155,6 +156,23 @@ impl Scoreboard {
     pub fn take_trouble(&self) -> Option<Errno> {
         let code = self.shared(TROUBLE).swap(0, Ordering::Relaxed);
         (code != 0).then(|| Errno::from_raw(code as i32))
+    }
+
+    /// Child that keeps to `--connection-rate` itself: a client waits for it.
+    pub fn early(&self) {
+        if self.shared(EARLY).swap(1, Ordering::Relaxed) == 0 {
+            self.ring();
+        }
+    }
+
+    /// Supervisor: has any child said so since this was last taken?
+    pub fn is_early(&self) -> bool {
+        self.shared(EARLY).load(Ordering::Relaxed) != 0
+    }
+
+    /// Supervisor: the same, and from now on a child that says so rings.
+    pub fn take_early(&self) -> bool {
+        self.shared(EARLY).swap(0, Ordering::Relaxed) != 0
     }
 
     /// Double-forked child: its pid, which nobody else knows.

@@ -28,9 +28,8 @@ use crate::sys::shm::{Line, Shared};
 
 // The words of the first line.
 const WANTED: usize = 0;
-const ASKED: usize = 1;
-const FULL: usize = 2;
-const SHORT: usize = 3;
+const TURNED: usize = 1;
+const SHORT: usize = 2;
 
 // A seat's line is an entry, and its own word this one.
 const SINCE: usize = entry::OWN;
@@ -217,23 +216,16 @@ impl Seats {
         self.nudge();
     }
 
-    /// Supervisor: does it want to be told when the limit is reached?
-    pub fn ask(&self, whether: bool) {
-        self.shared(ASKED)
-            .store(u64::from(whether), Ordering::Relaxed);
+    /// Worker: a client was turned away for want of a seat. True if the bell is to
+    /// be rung for that.
+    #[must_use = "ring the bell"]
+    pub fn say_turned_away(&self) -> bool {
+        self.shared(TURNED).fetch_add(1, Ordering::Relaxed) == 0
     }
 
-    /// Worker: no seat is left. True if the bell is to be rung for that.
-    pub fn say_full(&self) -> bool {
-        if self.shared(ASKED).load(Ordering::Relaxed) == 0 {
-            return false;
-        }
-        self.shared(FULL).swap(1, Ordering::Relaxed) == 0
-    }
-
-    /// Supervisor: has the worker found no seat since this was last asked?
-    pub fn take_full(&self) -> bool {
-        self.shared(FULL).swap(0, Ordering::Relaxed) != 0
+    /// Supervisor: how many were since this was last asked.
+    pub fn take_turned_away(&self) -> u64 {
+        self.shared(TURNED).swap(0, Ordering::Relaxed)
     }
 
     /// Worker: a thread could not be started. The bell is the caller's to ring.

@@ -8,6 +8,7 @@ use super::intake::Intake;
 use super::notify::Notify;
 use super::refusals::RefusalLog;
 use super::supervisor::Supervisor;
+use super::waiters::Watch;
 
 // Places in the wait.
 pub(super) const SIGNALS: usize = 0;
@@ -21,7 +22,8 @@ impl Supervisor {
         // Asked once: that it is just over must not be missed by whoever would
         // have to wake us.
         let pause = self.pause();
-        let listening = pause.is_none() && self.listens(now);
+        let watches = self.watches(now);
+        let listening = (pause.is_none() && self.listens(now)) || watches.contains(&Watch::Queues);
         self.wait.clear();
         self.wait.add(Some(self.signals.bell()));
         self.wait.add(Some(self.estate.board.bell()));
@@ -34,6 +36,7 @@ impl Supervisor {
             .wakes_at(now)
             .into_iter()
             .chain(pause.map(|pause| now + pause))
+            .chain(watches.into_iter().filter_map(Watch::until))
             .min()
             .map(|at| at.saturating_duration_since(now));
         self.wait.sleep(timeout)
@@ -49,7 +52,7 @@ impl Supervisor {
             self.troubles.fork.wakes_at(),
             self.troubles.sick.wakes_at(),
             self.troubles.accept.wakes_at(),
-            self.troubles.full.wakes_at(),
+            self.waiters_wake_at(),
             self.overflows.wakes_at().filter(|_| self.phase.welcomes()),
             self.crew.wakes_at(self.generation.number, now),
             self.notify.as_ref().and_then(Notify::wakes_at),

@@ -10,6 +10,7 @@ use super::state::{Action, Input, Phase, advance};
 use super::supervisor::Supervisor;
 use crate::error::errno_text;
 use crate::sys::process;
+use crate::values::plural;
 
 impl Supervisor {
     /// Takes the steps that time and emptiness allow; true when it is over.
@@ -63,7 +64,9 @@ impl Supervisor {
     }
 
     fn refuse_new(&mut self) {
-        info!("stopping: {} clients are left to finish", self.busy());
+        let busy = self.busy() as u64;
+        let are = if busy == 1 { "is" } else { "are" };
+        info!("stopping: {} {are} left to finish", plural(busy, "client"));
         for listener in 0..self.estate.listeners.len() {
             let Some(open) = &self.estate.listeners[listener] else {
                 continue;
@@ -102,7 +105,9 @@ impl Supervisor {
     fn end_all(&mut self, now: Instant) {
         let queued = self.cut_queue(now);
         if queued > 0 {
-            warn!("{queued} clients were still queued: reset");
+            let were = if queued == 1 { "was" } else { "were" };
+            let clients = plural(queued as u64, "client");
+            warn!("{clients} {were} still queued: reset");
         }
         self.cut += queued;
         self.generation.end();
@@ -140,6 +145,7 @@ impl Supervisor {
         self.look_at_refusals(Instant::now(), true);
         match self.cut {
             0 => info!("stopped; no client was cut"),
+            1 => warn!("stopped; 1 client was cut"),
             n => warn!("stopped; {n} clients were cut"),
         }
     }

@@ -30,6 +30,7 @@ use super::refusals::RefusalLog;
 use super::sleep::{BOARD, CHANNELS, LISTENERS, SIGNALS};
 use super::sources::Sources;
 use super::state::Phase;
+use super::waiters::Waiters;
 use super::workforce::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
 use crate::addr::Peer;
 use crate::config::{Accept, Model, PoolLimits, Reap};
@@ -57,7 +58,6 @@ pub(super) struct Troubles {
     pub fork: Episode,
     pub sick: Episode,
     pub accept: Episode,
-    pub full: Episode,
 }
 
 /// See the module.
@@ -91,6 +91,10 @@ pub struct Supervisor {
     /// Workers forked so far: none is looked at first by all of them.
     pub(super) born: usize,
     pub(super) overflows: Overflows,
+    /// Who waits for want of a place, or for the rate; who was turned away.
+    pub(super) places: Waiters,
+    pub(super) paces: Waiters,
+    pub(super) turned_away: Episode,
     pub(super) cut: usize,
     pub(super) exit: Exit,
     /// The service manager, if there is one.
@@ -178,6 +182,9 @@ impl Supervisor {
             births: Births::default(),
             turn: 0,
             born: 0,
+            places: Waiters::new(3),
+            paces: Waiters::new(1),
+            turned_away: Episode::default(),
             cut: 0,
             exit: Exit::Ok,
             notify: None,

@@ -13,6 +13,7 @@ use super::seats::{Seat, Waiter};
 use super::supervisor::Supervisor;
 use crate::error::errno_text;
 use crate::net::connection::End;
+use crate::values::plural;
 
 /// Every seat is taken.
 pub(super) struct NoSeat;
@@ -52,23 +53,15 @@ impl Supervisor {
         }
     }
 
-    /// Whether the limit was reached is asked of the worker once an episode.
-    pub(super) fn watch_seats(&self) {
-        if let Some(seats) = &self.estate.seats {
-            seats.ask(!self.troubles.full.is_on());
-        }
-    }
-
-    /// The bell rang: is the limit reached, and can threads be started?
+    /// The bell rang: was anybody turned away, and can threads be started?
     pub(super) fn note_seats(&mut self, now: Instant) {
         let Some(seats) = &self.estate.seats else {
             return;
         };
-        // The seats of threads that are about to leave look taken too.
-        let full = seats.take_full() && seats.occupied() >= self.estate.config.max_clients;
+        let turned_away = seats.take_turned_away();
         let short = seats.take_short();
-        if full {
-            self.at_limit(now);
+        if turned_away > 0 {
+            self.count_turned_away(turned_away, now);
         }
         if let Some(errno) = short
             && self.troubles.fork.begin(now)
@@ -109,15 +102,15 @@ impl Supervisor {
         }
         self.births.well();
         let pid = child.pid.map_or(0, nix::unistd::Pid::as_raw);
-        let n = left.len();
+        let clients = plural(left.len() as u64, "client");
         match gone {
             _ if child.told => {}
             Gone::Killed(signal) => {
                 let hint = ending::hint(signal);
-                error!("process {pid} died of {signal} while serving {n} clients{hint}");
+                error!("process {pid} died of {signal} while serving {clients}{hint}");
             }
             Gone::Exited(status) => {
-                error!("process {pid} left with status {status} while serving {n} clients");
+                error!("process {pid} left with status {status} while serving {clients}");
             }
             Gone::Untold => {}
         }

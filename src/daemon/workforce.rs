@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::info;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -18,6 +18,7 @@ use super::scoreboard::{Said, Slot};
 use super::supervisor::{Held, Supervisor};
 use crate::config::{Model, Overflow};
 use crate::sys::process;
+use crate::values;
 
 /// Wait after a first failure, and at most.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -33,9 +34,7 @@ impl Supervisor {
             self.overflows.look(&self.estate.listeners, now);
         }
         let sick = self.troubles.sick.is_on();
-        if self.troubles.full.is_on() && self.is_at_limit() {
-            self.troubles.full.lasts(now);
-        }
+        self.look_at_waiters(now);
         if self.fork_wait.waits(now) {
             // For longer than an episode has to be quiet to be over.
             self.troubles.fork.lasts(now);
@@ -89,13 +88,7 @@ impl Supervisor {
             }
         }
         self.pool = Some(pool);
-        let iterative = self.estate.config.model == Model::Iterative;
-        if census.idle == 0 && self.children.full() && !iterative {
-            self.at_limit(now);
-        }
-        if self.estate.seats.is_some() {
-            self.watch_seats();
-        } else if !self.tells_roles() {
+        if self.estate.seats.is_none() && !self.tells_roles() {
             self.set_bells();
         }
     }
@@ -108,9 +101,8 @@ impl Supervisor {
         let full = self.children.full();
         let (below, above) = match (full, self.estate.config.overflow) {
             (false, _) => (limits.min_spare, limits.max_spare),
-            // Once it has been said that the limit is reached, a further ring
-            // would be for nothing.
-            (true, Overflow::Queue) => (usize::from(!self.troubles.full.is_on()), limits.max_spare),
+            // That clients wait then is seen in the queue.
+            (true, Overflow::Queue) => (0, limits.max_spare),
             (true, _) => (1, 0),
         };
         self.estate.board.ring_outside(below, above);
@@ -291,36 +283,16 @@ impl Supervisor {
         true
     }
 
-    /// Would a client that comes now have to wait?
-    fn is_at_limit(&self) -> bool {
-        match &self.estate.seats {
-            Some(seats) => seats.occupied() >= self.estate.config.max_clients,
-            None => self.children.full() && self.idle() == 0,
-        }
-    }
-
-    pub(super) fn at_limit(&mut self, now: Instant) {
-        if self.troubles.full.begin(now) {
-            let fate = match self.estate.config.overflow {
-                Overflow::Queue => "wait in the queue",
-                Overflow::Close => "are closed",
-                Overflow::Reset => "are reset",
-            };
-            let max = self.estate.config.max_clients;
-            warn!("--max-clients {max} reached: further clients {fate}");
-        }
-    }
-
     fn close_episodes(&mut self, now: Instant) {
         let troubles = &mut self.troubles;
         for (episode, what) in [
             (&mut troubles.fork, "fork works again"),
             (&mut troubles.sick, "workers live again"),
             (&mut troubles.accept, "accept works again"),
-            (&mut troubles.full, "below --max-clients again"),
         ] {
             if let Some((count, lasted)) = episode.end(now) {
-                info!("{what}: {count} times in {}", crate::values::show(lasted));
+                let (times, lasted) = (values::plural(count, "time"), values::show(lasted));
+                info!("{what}: {times} in {lasted}");
             }
         }
     }

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, shutdown, socket,
 };
@@ -43,6 +44,15 @@ pub struct Listener {
     service: Option<String>,
     /// Somebody else opened it and keeps it.
     handed: bool,
+}
+
+/// A listen queue at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Clients in it; of a Unix socket's the kernel says only whether there are any.
+    pub waiting: u32,
+    /// How long it may be: one more than this, and the next is dropped.
+    pub limit: u32,
 }
 
 #[derive(Debug)]
@@ -288,6 +298,20 @@ impl Listener {
             Kind::Tcp => sys::drops(self.fd.as_fd()).unwrap_or(0),
             Kind::Unix(..) => 0,
         }
+    }
+
+    /// Who waits in the queue to be accepted.
+    pub fn queue(&self) -> Queue {
+        let counted = match self.kind {
+            Kind::Tcp => sys::queue(self.fd.as_fd()).ok(),
+            Kind::Unix(..) => None,
+        };
+        let (waiting, limit) = counted.unwrap_or_else(|| {
+            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0);
+            (u32::from(ready > 0), u32::MAX)
+        });
+        Queue { waiting, limit }
     }
 
     /// Removes the socket file if there is one and it is still ours, and says

@@ -41,12 +41,12 @@ impl Epoll {
         raw::epoll_add(self.0, fd.as_fd(), event)
     }
 
-    /// Waits, and says who woke it, of the first few that did: number n is bit n.
-    /// Nobody after a signal.
+    /// Waits, for so many milliseconds at most, and says who woke it, of the first
+    /// few that did: number n is bit n. Nobody after a signal.
     #[inline(always)]
-    pub fn wait(&self) -> u64 {
+    pub fn wait(&self, limit: Option<u16>) -> u64 {
         let mut events = [NOTHING; 4];
-        let came = raw::epoll_wait(self.0, &mut events).unwrap_or(0);
+        let came = raw::epoll_wait(self.0, &mut events, limit).unwrap_or(0);
         let numbers = events.iter().take(came).map(|event| event.u64);
         numbers.fold(0, |woken, number| woken | 1 << number)
     }
@@ -68,8 +68,8 @@ mod tests {
         epoll.add(&two_end, 1, false).unwrap();
         assert_eq!(epoll.add(&two_end, 1, false), Err(Errno::EEXIST));
         one.write_all(b"x").unwrap();
-        assert_eq!(epoll.wait(), 0b01);
+        assert_eq!(epoll.wait(None), 0b01);
         two.write_all(b"x").unwrap();
-        assert_eq!(epoll.wait(), 0b11);
+        assert_eq!(epoll.wait(None), 0b11);
     }
 }

@@ -194,13 +194,17 @@ pub fn epoll_add(
 /// # Errors
 /// epoll_pwait(2)'s.
 #[inline(always)]
-pub fn epoll_wait(epoll: BorrowedFd<'_>, events: &mut [libc::epoll_event]) -> Result<usize, Errno> {
-    let forever = -1isize;
+pub fn epoll_wait(
+    epoll: BorrowedFd<'_>,
+    events: &mut [libc::epoll_event],
+    limit: Option<u16>,
+) -> Result<usize, Errno> {
+    let forever = -1isize as usize;
     let args = [
         epoll.as_raw_fd() as usize,
         events.as_mut_ptr() as usize,
         events.len(),
-        forever as usize,
+        limit.map_or(forever, usize::from),
         0,
         SIGSET,
     ];

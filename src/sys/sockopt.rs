@@ -3,7 +3,7 @@
 //! [`accept`] because nix's accept4(2) drops the peer's address,
 //! [`attach_syn_filter`] and [`detach_from_interfaces`] because it has neither
 //! SO_ATTACH_FILTER nor SO_BINDTOIFINDEX, [`listen`] because its backlog ends
-//! at 4096, [`drops`] because it has no SO_MEMINFO, [`is_read_shut`] because
+//! at 4096, [`drops`] because it has no SO_MEMINFO, [`queue`] no TCP_INFO, [`is_read_shut`] because
 //! its poll(2) has no POLLRDHUP. Every other option is nix's own. Knows no
 //! listener: descriptors come in, descriptors and errnos go out. [`accept`]
 //! neither allocates nor locks, so a forked child may call it.
@@ -184,6 +184,31 @@ pub fn drops(socket: BorrowedFd<'_>) -> Result<u32, Errno> {
         )
     })?;
     Ok(words[DROPS])
+}
+
+/// A TCP listener's queue: how many wait in it to be accepted, and how long it may
+/// be; see tcp(7), TCP_INFO.
+///
+/// # Errors
+/// getsockopt(2)'s.
+pub fn queue(listener: BorrowedFd<'_>) -> Result<(u32, u32), Errno> {
+    // In a listener's, `tcpi_unacked` is sk_ack_backlog and `tcpi_sacked`
+    // sk_max_ack_backlog; the kernel cuts the struct off where we say.
+    const WORDS: usize = 8;
+    const { assert!(std::mem::offset_of!(libc::tcp_info, tcpi_sacked) == 4 * (WORDS - 1)) };
+    let mut words = [0_u32; WORDS];
+    let mut length = size_of_val(&words) as socklen_t;
+    // SAFETY: as in drops.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            words.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    })?;
+    Ok((words[WORDS - 2], words[WORDS - 1]))
 }
 
 /// # Safety

@@ -167,7 +167,7 @@ fn a_datagram_from_a_refused_source_is_dropped_and_counted() {
     );
     daemon.wait_log("a source that --allow and --deny refuse", DEADLINE);
     let log = log_after_stop(&daemon);
-    let total = "1 datagrams answered, 3 dropped (--allow and --deny 3)";
+    let total = "1 datagram answered, 3 dropped (--allow and --deny 3)";
     assert!(log.contains(total), "{log}");
 }
 

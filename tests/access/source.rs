@@ -261,7 +261,7 @@ fn a_crowd_of_sources_is_counted_together() {
     let (before, after) = log.split_once("stopping:").expect("a stop");
     if count_refused(before, "") == 0 {
         // None was over before all had come.
-        let apart = after.matches("refused 1 connections from 127.204.1.");
+        let apart = after.matches("refused 1 connection from 127.204.1.");
         assert_eq!(apart.count(), 32, "{log}");
         let others = "refused 9 connections from other sources in ";
         assert!(after.contains(others), "{log}");

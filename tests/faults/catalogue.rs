@@ -17,6 +17,7 @@ type Row = (u32, &'static str, &'static [&'static str]);
 
 const ACCEPT: &[&str] = &["tests/limits/accept.rs"];
 const QUEUE: &[&str] = &["tests/limits/queue.rs"];
+const WAITING: &[&str] = &["tests/limits/waiting.rs"];
 const TURNS: &[&str] = &["tests/limits/turns.rs"];
 const RESOURCES: &[&str] = &["tests/limits/resources.rs"];
 const LIMITS: &[&str] = &["tests/limits.rs"];
@@ -249,6 +250,7 @@ const ROWS: &[Row] = &[
         "an order to the whole process group",
         &["tests/signals/groups.rs"],
     ),
+    (101, "a limit said to be reached that is not", WAITING),
     (
         103,
         "a lifetime that ends under a super-server",

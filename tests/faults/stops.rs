@@ -103,7 +103,10 @@ pub fn row_56_clients_that_never_leave_end_at_the_deadline(design: &Design) {
         let _ = client.end();
         assert_eq!(daemon.conn_line(&client.peer_name()).end, "stop");
     }
-    let told = format!("stopped; {n} clients were cut");
+    let told = match n {
+        1 => "stopped; 1 client was cut".to_owned(),
+        n => format!("stopped; {n} clients were cut"),
+    };
     assert_eq!(daemon.log_count(&told), 1);
     daemon.assert_gone(DEADLINE);
 }

@@ -63,7 +63,7 @@ pub fn a_panic_ends_every_client_of_its_worker(design: &Design) {
     let mut client = Client::connect(daemon.addr());
     assert!(!client.try_ping(b"x"));
     daemon.wait_log(
-        &format!("process {first} left with status 70 while serving 1 clients"),
+        &format!("process {first} left with status 70 while serving 1 client"),
         DEADLINE,
     );
     assert_ne!(worker(&daemon), first);

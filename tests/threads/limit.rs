@@ -57,9 +57,9 @@ pub fn clients_beyond_the_limit_wait_and_are_served(design: &Design) {
     let daemon = limited(design, 3, &[]);
     assert_eq!(daemon.log_count("reached"), 0);
     let mut clients = held(&daemon, 3);
-    daemon.wait_log("--max-clients 3 reached: further clients wait", DEADLINE);
     let mut queue: Vec<Client> = (0..20).map(|_| queued(&daemon)).collect();
     assert!(queue[0].silent_for(A_WHILE), "served beyond the limit");
+    daemon.wait_log("--max-clients 3 reached: further clients wait", DEADLINE);
     for client in &mut clients {
         client.ping(b"undisturbed");
     }

@@ -172,14 +172,17 @@ pub fn end(daemon: &Daemon) -> String {
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
     let log = daemon.log();
-    let line = log.lines().find(|line| line.contains("datagrams answered"));
+    let said =
+        |line: &&str| line.contains("datagrams answered") || line.contains("datagram answered");
+    let line = log.lines().find(said);
     line.expect("a summary").to_owned()
 }
 
 /// The number before `word` in a summary; 0 if it is not there.
 pub fn count(said: &str, word: &str) -> u64 {
     let words: Vec<_> = said.split([' ', ',', '(', ')']).collect();
-    let before = |w: &[&str]| (w[1] == word).then(|| w[0].parse().expect("a number"));
+    let is = |said: &str| said.trim_end_matches('s') == word.trim_end_matches('s');
+    let before = |w: &[&str]| is(w[1]).then(|| w[0].parse().expect("a number"));
     words.windows(2).find_map(before).unwrap_or(0)
 }
 

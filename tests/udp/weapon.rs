@@ -223,7 +223,7 @@ fn row_92_what_is_sent_to_many_is_answered_by_none() {
     end(&daemon);
     let log = daemon.log();
     let said = |name: &str| {
-        let start = format!("udp:{name}:{port}: 1 datagrams answered, ");
+        let start = format!("udp:{name}:{port}: 1 datagram answered, ");
         let line = log.lines().find(|line| line.contains(&start));
         let line = line.unwrap_or_else(|| panic!("{log}"));
         let dropped = count(line, "dropped");
@@ -257,7 +257,7 @@ fn row_92_sources_that_no_client_can_have_are_not_answered() {
     }
     settle(&daemon);
     let said = end(&daemon);
-    let expected = "1 datagrams answered, 5 dropped (impossible source 5)";
+    let expected = "1 datagram answered, 5 dropped (impossible source 5)";
     assert!(said.contains(expected), "{said}");
 }
 

@@ -55,6 +55,18 @@ pub struct Gate<'a> {
     epoll: Option<Epoll>,
     first: usize,
     pause: u16,
+    rate: Rate,
+}
+
+/// What keeps a client waiting whom the rate does not let in yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rate {
+    /// Nothing does.
+    Open,
+    /// Nobody has come since.
+    Unnoticed,
+    /// Somebody has, and the supervisor knows.
+    Noticed,
 }
 
 /// What looking at the queues brought.
@@ -92,6 +104,7 @@ impl<'a> Gate<'a> {
             epoll: None,
             first,
             pause: 0,
+            rate: Rate::Open,
         }
     }
 
@@ -134,6 +147,7 @@ impl<'a> Gate<'a> {
         loop {
             match self.try_in_time() {
                 Tried::Got(next) => {
+                    self.rate = Rate::Open;
                     self.hand_on(&next);
                     return next;
                 }
@@ -143,7 +157,12 @@ impl<'a> Gate<'a> {
                 Tried::Refused => continue,
                 Tried::Denied => self.pause = LONGEST_PAUSE,
                 Tried::Nothing => self.pause = 0,
-                Tried::NotYet(pause) => self.pause = pause,
+                Tried::NotYet(pause) => {
+                    self.pause = pause;
+                    if self.rate == Rate::Open {
+                        self.rate = Rate::Unnoticed;
+                    }
+                }
             }
             if told && is_retired(self.lifeline) {
                 return Next::Retire;
@@ -248,14 +267,20 @@ impl<'a> Gate<'a> {
     /// True if the lifeline has something to say.
     #[inline(always)]
     fn wait(&mut self) -> bool {
-        if self.pause > 0 {
+        let unnoticed = self.rate == Rate::Unnoticed;
+        if self.pause > 0 && !unnoticed {
             // A listener in the wait would wake us at once.
             return watch(self.lifeline, self.pause);
         }
         if self.open().is_err() {
             return watch(self.lifeline, PAUSE);
         }
-        let woken = self.epoll.map_or(0, |epoll| epoll.wait());
+        let limit = (self.pause > 0).then_some(self.pause);
+        let woken = self.epoll.map_or(0, |epoll| epoll.wait(limit));
+        if unnoticed && woken & 1 << LISTENER != 0 {
+            self.rate = Rate::Noticed;
+            self.board.early();
+        }
         if woken & 1 << NUDGE != 0 {
             self.board.take_nudge();
         }

@@ -109,6 +109,7 @@ fn work(
             look_from: 0,
             hired: 0,
             seatless: false,
+            early: false,
             held: None,
             most_threads,
             thread_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
@@ -137,6 +138,8 @@ struct Post<'scope, 'env> {
     hired: usize,
     /// The last look for a seat found none.
     seatless: bool,
+    /// A client waits for the rate, and the supervisor knows.
+    early: bool,
     /// `thread`: accepted, and no thread could be started for it.
     held: Option<(Client, Seat)>,
     /// More could not live.
@@ -164,8 +167,8 @@ impl<'scope, 'env> Post<'scope, 'env> {
             // have to wake us.
             let pause = self.terms.admission.wait();
             let intake = match pause {
-                None => self.intake(now),
-                Some(_) => Intake::Leave,
+                Some(_) if self.early => Intake::Leave,
+                _ => self.intake(now),
             };
             let due = [
                 life,

@@ -97,7 +97,8 @@ impl Seen {
         self.before = self.count;
         let (why, from) = refusals.name(index, policy);
         let lasted = values::show(lasted.max(Duration::from_millis(1)));
-        info!("refused {count} connections{from} in {lasted}: {why}");
+        let connections = values::plural(count, "connection");
+        info!("refused {connections}{from} in {lasted}: {why}");
         line[TENANT].store(NOBODY, Ordering::Release);
     }
 }

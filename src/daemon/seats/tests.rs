@@ -85,12 +85,12 @@ fn who_waits_is_told_once() {
 }
 
 #[test]
-fn news_are_told_once_and_only_if_asked_for() {
+fn news_are_told_once() {
     let seats = Seats::new(1).unwrap();
-    assert!(!seats.say_full() && !seats.take_full());
-    seats.ask(true);
-    assert!(seats.say_full() && !seats.say_full());
-    assert!(seats.take_full() && !seats.take_full());
+    assert_eq!(seats.take_turned_away(), 0);
+    assert!(seats.say_turned_away() && !seats.say_turned_away());
+    assert_eq!(seats.take_turned_away(), 2);
+    assert!(seats.say_turned_away(), "rings again");
     seats.say_short(Errno::EAGAIN);
     assert_eq!(seats.take_short(), Some(Errno::EAGAIN));
     assert_eq!(seats.take_short(), None);

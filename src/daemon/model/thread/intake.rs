@@ -19,9 +19,6 @@ impl Post<'_, '_> {
             return Intake::Leave;
         }
         if self.is_full() {
-            if self.seats.say_full() {
-                self.terms.board.ring();
-            }
             return Intake::decide(false, true, self.terms.overflow);
         }
         let takes = match &self.staff {
@@ -45,8 +42,13 @@ impl Post<'_, '_> {
 
     /// A listener is readable. What is to be done may have changed meanwhile.
     pub(super) fn accept_some(&mut self, now: Instant) {
-        for _ in 0..BATCH {
+        for n in 0..BATCH {
             if self.terms.admission.wait().is_some() {
+                if n == 0 {
+                    // What woke us is a client that must wait for the rate.
+                    self.early = true;
+                    self.terms.board.early();
+                }
                 return;
             }
             let intake = self.intake(now);
@@ -80,12 +82,16 @@ impl Post<'_, '_> {
             }
         };
         self.accept_wait.reset();
+        self.early = false;
         let Some(client) = self.let_in(client) else {
             return true;
         };
         match (intake, self.seat.take()) {
             (Intake::TurnAway, seat) => {
                 self.seat = seat;
+                if self.seats.say_turned_away() {
+                    self.terms.board.ring();
+                }
                 if self.terms.overflow == Overflow::Reset {
                     crate::net::overflow_reset(client.conn);
                 }

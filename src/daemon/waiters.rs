@@ -1,0 +1,341 @@
+//! Clients that wait in a listen queue though they could be accepted: for a place
+//! (`--max-clients`), or for their time (`--connection-rate`). One line when it
+//! begins, one when it is over.
+//!
+//! Nobody tells: a full table is no news while nobody comes, and most clients that
+//! are queued are accepted in a moment. So the supervisor waits for a queue that is
+//! not empty where it could mean this, then looks whether more wait than there are
+//! places for. For a place they must be found waiting in several looks in a row: a
+//! child that is about to be reaped keeps nobody for long.
+
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::backoff::Episode;
+use super::children::Role;
+use super::intake::Intake;
+use super::scoreboard::Said;
+use super::supervisor::Supervisor;
+use crate::config::{Model, Overflow};
+use crate::values::{self, plural};
+
+/// From one look to the next.
+const STEP: Duration = Duration::from_millis(50);
+
+/// For one thing that clients wait for: when to look, and whether it has begun or is
+/// over. A clock without a clock, as in `backoff`.
+#[derive(Clone, Copy, Debug)]
+pub struct Waiters {
+    sure: u32,
+    seen: u32,
+    first: Option<Instant>,
+    next: Option<Instant>,
+    episode: Episode,
+}
+
+/// What the supervisor's sleep is to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing.
+    Nothing,
+    /// A queue that is not empty is to wake it.
+    Queues,
+    /// This time is.
+    Until(Instant),
+}
+
+impl Watch {
+    /// When time is to wake it.
+    pub fn until(self) -> Option<Instant> {
+        match self {
+            Watch::Until(at) => Some(at),
+            Watch::Nothing | Watch::Queues => None,
+        }
+    }
+}
+
+impl Waiters {
+    /// Nobody waits; so many looks in a row must say otherwise.
+    pub fn new(sure: u32) -> Self {
+        Waiters {
+            sure,
+            seen: 0,
+            first: None,
+            next: None,
+            episode: Episode::default(),
+        }
+    }
+
+    /// `matters` says that whoever is queued may have to wait. A listener stays
+    /// readable, so its queue wakes us once, and then time does.
+    pub fn watch(&self, matters: bool, now: Instant) -> Watch {
+        match self.next.filter(|_| matters || self.seen > 0) {
+            Some(next) if self.seen > 0 || now < next => Watch::Until(next),
+            _ if matters => Watch::Queues,
+            _ => Watch::Nothing,
+        }
+    }
+
+    /// Is a look due?
+    pub fn is_due(&self, matters: bool, now: Instant) -> bool {
+        (matters || self.seen > 0) && self.next.is_none_or(|next| now >= next)
+    }
+
+    /// The look: does anybody wait? True when it has just become certain.
+    pub fn look(&mut self, waits: bool, now: Instant) -> bool {
+        self.next = Some(now + STEP);
+        if !waits {
+            (self.seen, self.first) = (0, None);
+            return false;
+        }
+        self.seen = self.seen.saturating_add(1);
+        let first = *self.first.get_or_insert(now);
+        let on = self.episode.is_on();
+        if self.seen < self.sure && !on {
+            return false;
+        }
+        if !on {
+            self.episode.begin(first);
+        }
+        self.episode.lasts(now);
+        !on
+    }
+
+    /// Once nobody has waited for a while: for how long somebody did.
+    pub fn end(&mut self, now: Instant) -> Option<Duration> {
+        self.episode.end(now).map(|(_, lasted)| lasted)
+    }
+
+    /// When [`Waiters::end`] may have something to say.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.episode.wakes_at()
+    }
+}
+
+impl Supervisor {
+    /// What the sleep is to do about clients that might wait for a place, or for the
+    /// rate.
+    pub(super) fn watches(&self, now: Instant) -> [Watch; 2] {
+        [
+            self.places.watch(self.may_lack_places(), now),
+            self.paces.watch(self.may_be_early(), now),
+        ]
+    }
+
+    /// Looks, if it is time to, and says what has begun or is over.
+    pub(super) fn look_at_waiters(&mut self, now: Instant) {
+        if self.places.is_due(self.may_lack_places(), now) {
+            let waits = self.phase.serves() && self.lack_places(now);
+            // One at a time is what `iterative` is; it is no news.
+            if self.places.look(waits, now) && self.estate.config.model != Model::Iterative {
+                let max = self.estate.config.max_clients;
+                warn!("--max-clients {max} reached: further clients wait in the queue");
+            }
+        }
+        if self.paces.is_due(self.may_be_early(), now) {
+            let early = self.estate.board.take_early() || (self.is_paced() && self.queued() > 0);
+            if self.paces.look(early && self.phase.serves(), now) {
+                warn!("{} reached: further clients wait in the queue", self.rate());
+            }
+        }
+        if self.phase.serves() {
+            // Whom a stop cannot serve yet waits for a place, too.
+            self.end_waiters(now);
+        }
+        if self.turned_away.is_on() {
+            self.end_turned_away(now);
+        }
+    }
+
+    /// When something may be over.
+    pub(super) fn waiters_wake_at(&self) -> Option<Instant> {
+        let [places, paces] = [&self.places, &self.paces].map(Waiters::wakes_at);
+        let waiters = places.into_iter().chain(paces);
+        let waiters = waiters.filter(|_| self.phase.serves());
+        waiters.chain(self.turned_away.wakes_at()).min()
+    }
+
+    fn end_waiters(&mut self, now: Instant) {
+        let max = self.estate.config.max_clients;
+        if let Some(lasted) = self.places.end(now)
+            && self.estate.config.model != Model::Iterative
+        {
+            let lasted = values::show(lasted);
+            info!("--max-clients {max}: no client waits any more, after {lasted}");
+        }
+        if let Some(lasted) = self.paces.end(now) {
+            let (rate, lasted) = (self.rate(), values::show(lasted));
+            info!("{rate}: no client waits any more, after {lasted}");
+        }
+    }
+
+    /// `n` more clients were turned away, here or in a worker.
+    pub(super) fn count_turned_away(&mut self, n: u64, now: Instant) {
+        if self.turned_away.add(n, now) {
+            let fate = self.fate();
+            let max = self.estate.config.max_clients;
+            warn!("--max-clients {max} reached: further clients are {fate}");
+        }
+    }
+
+    /// One line when no client has been turned away for a while.
+    pub(super) fn end_turned_away(&mut self, now: Instant) {
+        if let Some((n, lasted)) = self.turned_away.end(now) {
+            let max = self.estate.config.max_clients;
+            let lasted = match n {
+                1 => String::new(),
+                _ => format!(" in {}", values::show(lasted)),
+            };
+            let n = plural(n, "client");
+            info!("--max-clients {max}: no client is turned away any more, after {n}{lasted}");
+        }
+    }
+
+    fn fate(&self) -> &'static str {
+        match self.estate.config.overflow {
+            Overflow::Reset => "reset",
+            Overflow::Close | Overflow::Queue => "closed",
+        }
+    }
+
+    fn rate(&self) -> String {
+        let rate = self.estate.admission.policy().rate;
+        let rate = rate.map_or("off".to_owned(), |rate| rate.to_string());
+        format!("--connection-rate {rate}")
+    }
+
+    /// Might a client that comes now have to wait for a place? Threads do not say
+    /// how many they are, so there it always might.
+    fn may_lack_places(&self) -> bool {
+        self.estate.config.overflow == Overflow::Queue
+            && self.phase.serves()
+            && (self.estate.seats.is_some() || self.children.full())
+    }
+
+    /// Might a client that comes now be too early for the rate, or has a worker that
+    /// keeps to it itself seen one?
+    fn may_be_early(&self) -> bool {
+        self.is_paced() || self.estate.board.is_early()
+    }
+
+    /// Would we take a client, but for the rate?
+    fn is_paced(&self) -> bool {
+        self.pause().is_some() && self.intake() != Intake::Leave
+    }
+
+    /// Do more clients wait than there are places for? A place is not taken by a
+    /// worker that waits, is being born or leaves, nor by one that is dead or has
+    /// said that it has nothing more to do.
+    fn lack_places(&mut self, now: Instant) -> bool {
+        if self.queued() == 0 {
+            return false;
+        }
+        self.catch_up(now);
+        let places = self.estate.config.max_clients;
+        self.queued() > places.saturating_sub(self.serving())
+    }
+
+    /// Clients that wait to be accepted, or to be passed to a worker; of a Unix
+    /// socket's the kernel says no more than whether there are any.
+    fn queued(&self) -> usize {
+        let open = self.estate.listeners.iter().flatten();
+        let queued: usize = open.map(|listener| listener.queue().waiting as usize).sum();
+        let passed = self.passing.iter().flat_map(|passing| passing.waiting());
+        queued + passed.count()
+    }
+
+    /// Clients that are being served, as far as their children say.
+    fn serving(&self) -> usize {
+        if let Some(seats) = &self.estate.seats {
+            return seats.occupied();
+        }
+        let tells = self.tells_roles();
+        let serves = |slot: usize| match tells {
+            true => self
+                .children
+                .get(slot)
+                .is_some_and(|c| c.role == Role::Busy),
+            false => self.estate.board.said(slot) == Said::Serving,
+        };
+        let serving = self.children.slots().filter(|&slot| serves(slot)).count();
+        let mut ended = 0;
+        self.estate
+            .board
+            .ended(|slot| ended += usize::from(serves(slot)));
+        serving.saturating_sub(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Steps through `(ms since start, is there somebody, has it become certain)`.
+    fn story(sure: u32, steps: &[(u64, bool, bool)]) -> (Waiters, Instant) {
+        let start = Instant::now();
+        let mut waiters = Waiters::new(sure);
+        for &(ms, waits, certain) in steps {
+            let now = start + Duration::from_millis(ms);
+            assert!(waiters.is_due(true, now), "at {ms} ms");
+            assert_eq!(waiters.look(waits, now), certain, "at {ms} ms");
+            assert!(!waiters.is_due(true, now), "at {ms} ms, again");
+        }
+        (waiters, start)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_moment_is_no_news_and_what_lasts_is_said_once() {
+        let (mut waiters, start) = story(
+            3,
+            &[
+                (0, true, false),
+                (50, true, false),
+                (100, false, false),
+                (2000, true, false),
+                (2050, true, false),
+                (2100, true, true),
+                (2150, true, false),
+                (2200, false, false),
+                // As good as the same.
+                (3000, true, false),
+                (3050, false, false),
+            ],
+        );
+        assert_eq!(waiters.end(start + ms(7999)), None);
+        assert_eq!(waiters.end(start + ms(8000)), Some(ms(1000)));
+        assert_eq!(waiters.end(start + ms(20_000)), None);
+        // And again, another time.
+        for (at, certain) in [(30_000, false), (30_050, false), (30_100, true)] {
+            assert_eq!(waiters.look(true, start + ms(at)), certain);
+        }
+        let (mut once, start) = story(
+            1,
+            &[(0, true, true), (50, true, false), (100, false, false)],
+        );
+        assert_eq!(once.end(start + ms(5050)), Some(ms(50)));
+        assert!(once.look(true, start + ms(6000)));
+    }
+
+    #[test]
+    fn a_queue_wakes_once_and_then_time_does() {
+        let now = Instant::now();
+        let mut waiters = Waiters::new(3);
+        assert_eq!(waiters.watch(false, now), Watch::Nothing);
+        assert_eq!(waiters.watch(true, now), Watch::Queues);
+        waiters.look(false, now);
+        let next = now + STEP;
+        assert_eq!(waiters.watch(true, now), Watch::Until(next));
+        assert_eq!(waiters.watch(false, now), Watch::Nothing);
+        assert_eq!(waiters.watch(true, next), Watch::Queues);
+        waiters.look(true, now);
+        // Whatever it was about: somebody has to see the end.
+        assert_eq!(waiters.watch(false, now), Watch::Until(next));
+        assert_eq!(waiters.watch(true, next), Watch::Until(next));
+        assert!(waiters.is_due(false, next));
+    }
+}
