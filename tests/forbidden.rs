@@ -18,10 +18,11 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use acts::{ACTS, Act};
 use common::design::{FORK_DOUBLE, PREFORK, PREFORK_PASS_REUSE, PREFORK_REUSE, THREAD, THREADED};
-use common::{Builder, Client, DEADLINE, DESIGNS, Daemon, Design, poll_some, proc};
+use common::{Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Signal, poll_some, proc};
 use echod::net::connection::{Connection, End};
 use echod::service::Service;
 use echod::sys::rlimits::Worker;
@@ -68,6 +69,10 @@ fn tests() -> Vec<harness::Test> {
         Box::new(every_act_reaches_the_kernel),
     );
     for design in DESIGNS {
+        let name = format!("row_112_{}_counts_whom_it_serves", design.name);
+        add(name, Box::new(|| counts_whom_it_serves(design)));
+    }
+    for design in DESIGNS {
         let name = format!("row_95_{}_writes_to_nobody_else", design.name);
         add(name, Box::new(|| writes_to_nobody_else(design)));
     }
@@ -77,10 +82,14 @@ fn tests() -> Vec<harness::Test> {
 /// An order from the client: the act, the descriptors that it is to try, and the
 /// supervisor's pid.
 const ORDER: usize = 6;
+/// Long enough for who would be served to be so.
+const SHORT: Duration = Duration::from_millis(300);
 /// More than a worker has beside its connection.
 const DESCRIPTORS: u8 = 64;
-/// The act that is none of [`ACTS`]: one byte to every descriptor.
+/// Acts that are none of [`ACTS`]: one byte to every descriptor, and either be done
+/// or stay with the client.
 const WRITE_TO_ALL: u8 = u8::MAX;
+const WRITE_AND_STAY: u8 = u8::MAX - 1;
 
 struct Hook;
 
@@ -101,6 +110,13 @@ impl Service for Hook {
         if act == WRITE_TO_ALL {
             write_to_all();
             return End::Eof;
+        }
+        if act == WRITE_AND_STAY {
+            write_to_all();
+            return match conn.read(buffer) {
+                Ok(_) => End::Eof,
+                Err(end) => end,
+            };
         }
         acts::aim(i32::from_ne_bytes([a, b, c, d]), descriptors);
         // No formatting, which may allocate.
@@ -247,6 +263,46 @@ fn writes_to_nobody_else(design: &Design) {
         design.name
     );
     assert!(!proc::is_dead(daemon.pid()));
+}
+
+/// Children that write a byte wherever they can are served to the end like others:
+/// the limit holds, and a stop leaves none of them behind.
+fn counts_whom_it_serves(design: &Design) {
+    let (most, limit) = match design.one_at_a_time {
+        true => (1, &[][..]),
+        false => (2, &["--max-clients", "2"][..]),
+    };
+    let daemon = builder(design, "strict", "info")
+        .args(["--graceful-timeout", "500ms"])
+        .args(limit)
+        .start();
+    let holds = || {
+        let mut client = Client::connect(daemon.addr());
+        let order = [WRITE_AND_STAY, 0, 0, 0, 0, 0];
+        client.write_all(&order).expect("send");
+        client
+    };
+    let mut clients: Vec<Client> = (0..most).map(|_| holds()).collect();
+    for client in &mut clients {
+        // What was written to all reached it, too.
+        client.read_exact(&mut [0]).expect("it is served");
+    }
+    let mut more: Vec<Client> = (0..2).map(|_| holds()).collect();
+    for client in &mut more {
+        assert!(
+            client.silent_for(SHORT),
+            "{}: beyond the limit",
+            design.name
+        );
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(
+        daemon.wait_exit(DEADLINE).code(),
+        Some(0),
+        "{}",
+        design.name
+    );
+    daemon.assert_gone(DEADLINE);
 }
 
 /// The sandbox of a datagram worker, whose work is no service's, entered by a

@@ -20,7 +20,8 @@ use nix::sys::time::TimeVal;
 
 use common::client::is_timeout;
 use common::design::{
-    FORK_DOUBLE, FORK_IGNORE, FORK_WAIT, ITERATIVE, PREFORK, PREFORK_REUSE, THREAD, THREADED,
+    FORK_DOUBLE, FORK_IGNORE, FORK_WAIT, ITERATIVE, PREFORK, PREFORK_MUTEX, PREFORK_REUSE, THREAD,
+    THREADED,
 };
 use common::{
     Builder, Client, DEADLINE, DESIGNS, Design, Signal, is_root, must, need, pattern, poll_some,
@@ -447,5 +448,42 @@ fn row_109_workers_that_live_on_set_what_a_connection_needs() {
             assert!(!served, "{}", design.name);
         }
         assert_eq!(daemon.log_count("SIGSYS"), 0, "{}", design.name);
+    }
+}
+
+/// Of the memory that processes share a child with one client has the scoreboard,
+/// and no table of those who serve others or let others in.
+#[test]
+fn row_112_a_child_with_one_client_shares_the_scoreboard_alone() {
+    if !is_root() {
+        skipped("whose mappings are whose needs root here");
+        return;
+    }
+    let rate = &["--connection-rate", "1000/1s"][..];
+    for (design, more) in [
+        (&PREFORK, &[][..]),
+        (&PREFORK, rate),
+        (&PREFORK_MUTEX, &[]),
+        (&FORK_WAIT, &[]),
+        (&FORK_WAIT, rate),
+        (&FORK_DOUBLE, &[]),
+    ] {
+        let daemon = with_sandbox(design, "best-effort")
+            .args(["-l", "tcp:127.0.0.1:0", "-l", "udp:127.0.0.1:0"])
+            .args(more)
+            .start();
+        let (_client, serving) = daemon.connect_served();
+        // With a rate, where the supervisor lets clients in, who was refused as well.
+        let most = if more.is_empty() { 1 } else { 2 };
+        let name = design.name;
+        poll_until(
+            DEADLINE,
+            &format!("{name} {more:?}: reaches no more"),
+            || {
+                let maps = fs::read_to_string(format!("/proc/{serving}/maps")).expect("maps");
+                let shared = |line: &&str| line.contains("/dev/zero") && line.contains(" rw-s ");
+                (1..=most).contains(&maps.lines().filter(shared).count())
+            },
+        );
     }
 }

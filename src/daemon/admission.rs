@@ -48,7 +48,7 @@ impl Admission {
         let bucket = |rate| {
             Ok(Bucket {
                 pace: Pace::new(rate, 1),
-                due: Shared::new(1)?,
+                due: Shared::apart(1)?,
                 epoch: Instant::now(),
             })
         };
@@ -57,6 +57,16 @@ impl Admission {
             refusals: on.then(|| Refusals::new(policy)).transpose()?,
             rate: policy.rate.map(bucket).transpose()?,
         })
+    }
+
+    /// Does a child that is forked from now on keep to the rate, by accepting itself?
+    /// No other can refill it, or use it up.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        let rate = self.rate.as_ref();
+        rate.map_or(Ok(()), |rate| rate.due.inherited(whether))
     }
 
     /// Is everybody let in?

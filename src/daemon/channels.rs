@@ -1,5 +1,7 @@
 //! The ties to double-forked children: one socketpair each, whose end of file
-//! says that the child is gone, and on which a byte tells it to go.
+//! says that the child is gone, and on which a byte tells it to go. A byte from the
+//! child says nothing: strict mode lets it write there, and only its death, or
+//! close(2), which strict mode forbids, hangs up.
 //!
 //! A descriptor per child is what this design costs: fork(2) copies them all.
 
@@ -43,8 +45,9 @@ impl Channels {
     pub fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
+        // EPOLLHUP is always waited for, and nothing else is.
         self.epoll
-            .add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
+            .add(&ours, EpollEvent::new(EpollFlags::empty(), slot as u64))?;
         self.ends[slot] = Some(ours);
         Ok(theirs)
     }
@@ -78,6 +81,25 @@ impl Channels {
 mod tests {
     use super::*;
 
+    /// Other tests fork meanwhile, and their children hold copies for a moment.
+    fn hang_up(end: OwnedFd) {
+        let number = std::os::fd::AsRawFd::as_raw_fd(&end);
+        nix::sys::socket::shutdown(number, nix::sys::socket::Shutdown::Both).unwrap();
+    }
+
+    #[test]
+    fn row_112_a_byte_is_no_end() {
+        let mut channels = Channels::new(1).unwrap();
+        let theirs = channels.open(0).unwrap();
+        while nix::unistd::write(&theirs, &[0; 4096]).is_ok() {
+            assert_eq!(channels.next_gone(), None);
+        }
+        channels.order_stop(0);
+        assert_eq!(nix::unistd::read(&theirs, &mut [0]), Ok(1));
+        hang_up(theirs);
+        assert_eq!(channels.next_gone(), Some(0));
+    }
+
     #[test]
     fn the_end_of_a_child_is_seen_once_its_end_is_closed() {
         let mut channels = Channels::new(2).unwrap();
@@ -86,12 +108,7 @@ mod tests {
         channels.order_stop(1);
         let mut order = [0; 8];
         assert_eq!(nix::unistd::read(&theirs, &mut order), Ok(1));
-        nix::sys::socket::shutdown(
-            std::os::fd::AsRawFd::as_raw_fd(&theirs),
-            nix::sys::socket::Shutdown::Both,
-        )
-        .unwrap();
-        drop(theirs);
+        hang_up(theirs);
         assert_eq!(channels.next_gone(), Some(1));
         channels.close(1);
         assert_eq!(channels.next_gone(), None);

@@ -124,6 +124,18 @@ impl Crew {
         })
     }
 
+    /// Does a child that is forked from now on share what the post keeps?
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, index: usize, whether: bool) -> Result<(), Errno> {
+        let post = &self.posts[index];
+        post.tally.inherited(whether)?;
+        post.guard
+            .as_ref()
+            .map_or(Ok(()), |guard| guard.inherited(whether))
+    }
+
     /// In a child of another kind: lets go of the sockets, or a worker that lives
     /// long would keep their ports.
     #[inline(always)]

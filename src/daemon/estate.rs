@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use super::admission::Admission;
@@ -45,6 +46,18 @@ pub struct Estate {
 }
 
 impl Estate {
+    /// Does a child that is forked from now on share what only workers that live on
+    /// have business with? A process for one client, taken over, reaches the
+    /// scoreboard and no more.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.admission.inherited(whether)?;
+        let seats = self.seats.as_ref();
+        seats.map_or(Ok(()), |seats| seats.inherited(whether))
+    }
+
     /// What the child of `slot` takes along; `first` is the listener it looks at
     /// first, if it looks at any.
     pub fn terms(&self, slot: Slot, first: usize) -> Terms<'_> {

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::passing::Passed;
+use super::passing::{Passed, Passing};
 use super::supervisor::{Held, Supervisor};
 use crate::net;
 
@@ -56,21 +56,16 @@ impl Supervisor {
         }
     }
 
-    /// What workers say: who took its client, and who waits for another. In this
-    /// order, so that nobody is thought busy for ever; see the scoreboard.
+    /// What workers say: who took its client, and who waits for another.
     pub(super) fn note_passed(&mut self) {
-        let Some(passing) = &mut self.passing else {
-            return;
-        };
-        let mut again = Vec::new();
-        self.estate.board.drain_again(|slot| again.push(slot));
-        self.estate.board.drain_taken(|slot| passing.taken(slot));
-        for slot in again {
+        if let Some(passing) = &mut self.passing {
+            self.estate.board.drain_taken(|slot| passing.taken(slot));
+        }
+        while let Some(slot) = self.passing.as_mut().and_then(Passing::next_asking) {
             self.vacate(slot);
-            let Some(passing) = &mut self.passing else {
-                return;
-            };
-            if self.children.again(slot, self.generation.number) {
+            if self.children.again(slot, self.generation.number)
+                && let Some(passing) = &mut self.passing
+            {
                 passing.free(slot);
             }
         }

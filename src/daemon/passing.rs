@@ -5,11 +5,16 @@
 //! took it: if the worker dies before, whatever it had read from the channel,
 //! nobody has spoken with the client and it goes to another. Decides nothing
 //! about when to accept, and knows no signal and no clock.
+//!
+//! A worker that serves several asks for its next client by a byte in its channel.
+//! On the scoreboard a child that was taken over could say so for any other.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{MsgFlags, recv};
 
 use super::scoreboard::{Said, Scoreboard, Slot, write_note};
 use super::supervisor::Held;
@@ -21,7 +26,9 @@ pub struct Passing {
     free: Vec<Slot>,
     copies: BTreeMap<Slot, Held>,
     waiting: VecDeque<Held>,
-    one_each: bool,
+    /// Of the ends, where workers ask for another client; `None` where each gets one
+    /// in its life.
+    asks: Option<Epoll>,
 }
 
 /// What became of a client that was to be passed.
@@ -37,14 +44,18 @@ pub enum Passed {
 impl Passing {
     /// Room for `slots` workers; `one_each` says that a worker gets one client in
     /// its life.
-    pub fn new(slots: usize, one_each: bool) -> Self {
-        Passing {
+    ///
+    /// # Errors
+    /// epoll_create1(2)'s.
+    pub fn new(slots: usize, one_each: bool) -> Result<Self, Errno> {
+        let asks = (!one_each).then(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
+        Ok(Passing {
             ends: std::iter::repeat_with(|| None).take(slots).collect(),
             free: Vec::new(),
             copies: BTreeMap::new(),
             waiting: VecDeque::new(),
-            one_each,
-        }
+            asks: asks.transpose()?,
+        })
     }
 
     /// Opens the channel of `slot` and returns the worker's end, of which we must
@@ -56,6 +67,9 @@ impl Passing {
     /// EMFILE and the like: nothing is left open.
     pub fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
         let (ours, theirs) = pass::pair()?;
+        if let Some(asks) = &self.asks {
+            asks.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
+        }
         self.ends[slot] = Some(ours);
         Ok(theirs)
     }
@@ -77,6 +91,7 @@ impl Passing {
 
     /// The channel of `slot` is closed; a client that was on its way is returned.
     pub fn close(&mut self, slot: Slot) -> Option<Held> {
+        self.hear_no_more(slot);
         self.ends[slot] = None;
         self.free.retain(|&free| free != slot);
         self.copies.remove(&slot)
@@ -85,8 +100,42 @@ impl Passing {
     /// The worker of `slot` took its client: lets go of the copy. From now on
     /// the end of the connection is the worker's to send.
     pub fn taken(&mut self, slot: Slot) {
-        if self.copies.remove(&slot).is_some() && self.one_each {
+        if self.copies.remove(&slot).is_some() && self.asks.is_none() {
             self.ends[slot] = None;
+        }
+    }
+
+    /// Readable when a worker asks for another client.
+    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+        self.asks.as_ref().map(|asks| asks.0.as_fd())
+    }
+
+    /// A worker that asks for another client, and so has taken the one before.
+    pub fn next_asking(&mut self) -> Option<Slot> {
+        loop {
+            let mut event = [EpollEvent::empty()];
+            match self.asks.as_ref()?.wait(&mut event, EpollTimeout::ZERO) {
+                Ok(1..) => {}
+                _ => return None,
+            }
+            let slot = event[0].data() as Slot;
+            let end = self.ends[slot].as_ref()?;
+            match recv(end.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+                Ok(1..) => {
+                    self.taken(slot);
+                    return Some(slot);
+                }
+                // It is dead. Its burial is on its way.
+                _ => self.hear_no_more(slot),
+            }
+        }
+    }
+
+    /// Taken out of the epoll by hand: a child being born may hold a copy, and the
+    /// kernel would go on watching it.
+    fn hear_no_more(&self, slot: Slot) {
+        if let (Some(asks), Some(end)) = (&self.asks, &self.ends[slot]) {
+            let _ = asks.delete(end);
         }
     }
 
@@ -172,9 +221,25 @@ mod tests {
     }
 
     #[test]
+    fn row_112_who_asks_for_another_client_does_so_itself() {
+        let mut passing = Passing::new(2, false).unwrap();
+        let workers = [0, 1].map(|slot| passing.open(slot).unwrap());
+        assert_eq!(passing.next_asking(), None);
+        assert_eq!(nix::unistd::write(&workers[1], &[0]), Ok(1));
+        assert_eq!(passing.next_asking(), Some(1));
+        assert_eq!(passing.next_asking(), None, "it asked once");
+        drop(workers);
+        assert_eq!(passing.next_asking(), None, "they are dead");
+        let mut one_each = Passing::new(1, true).unwrap();
+        let worker = one_each.open(0).unwrap();
+        assert_eq!(nix::unistd::write(&worker, &[0]), Ok(1));
+        assert!(one_each.bell().is_none() && one_each.next_asking().is_none());
+    }
+
+    #[test]
     fn a_client_is_kept_until_it_is_taken_and_comes_back_before() {
         let board = Scoreboard::new(4).unwrap();
-        let mut passing = Passing::new(4, true);
+        let mut passing = Passing::new(4, true).unwrap();
         let (mut theirs, held) = client();
         assert!(matches!(passing.pass(held, &board), Passed::NotYet));
         assert!(passing.has_waiting());

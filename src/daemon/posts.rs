@@ -30,12 +30,15 @@ impl Supervisor {
             let generation = &self.generation;
             // It has no slot: it is nobody's client.
             let terms = self.estate.terms(0, 0);
-            let forked = process::fork(|| {
-                if let Some(order_end) = generation.order_end() {
-                    process::close_inherited(order_end);
-                }
-                datagram::serve(&terms, &post)
+            let forked = self.crew.inherited(index, true).and_then(|()| {
+                process::fork(|| {
+                    if let Some(order_end) = generation.order_end() {
+                        process::close_inherited(order_end);
+                    }
+                    datagram::serve(&terms, &post)
+                })
             });
+            let _ = self.crew.inherited(index, false);
             match forked {
                 Err(errno) => self.fork_failed(errno, now),
                 Ok(pid) => {

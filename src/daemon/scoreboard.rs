@@ -5,9 +5,9 @@
 //! pays a page fault for. What it holds of a connection is an `entry`, as in
 //! [`super::seats`]. To the supervisor it is gossip (CVE-2019-0211): numbers for
 //! the log, never an index, a length, a pid or a pointer; slots and limits follow
-//! what the kernel reported. Three bitmaps say where to look, so that nobody
-//! scans thousands of slots: `taken` (a waiting worker has a client now), `ended`
-//! (a child's last store) and `again` (a worker waits for its next client).
+//! what the kernel reported. Two bitmaps say where to look, so that nobody
+//! scans thousands of slots: `taken` (a waiting worker has a client now) and
+//! `ended` (a child's last store).
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,6 @@ const PID: usize = entry::OWN;
 // The words of a block's first line. Every child may write them.
 const TAKEN: usize = 0;
 const ENDED: usize = 1;
-const AGAIN: usize = 2;
 // In the first block alone, beside those of `waiting`.
 const TROUBLE: usize = 6;
 const EARLY: usize = 7;
@@ -116,7 +115,7 @@ impl Scoreboard {
         for word in &self.line(slot).0 {
             word.store(0, Ordering::Relaxed);
         }
-        for map in [TAKEN, ENDED, AGAIN] {
+        for map in [TAKEN, ENDED] {
             let (word, bit) = self.bit(map, slot);
             word.fetch_and(!bit, Ordering::Relaxed);
         }
@@ -227,13 +226,6 @@ impl Scoreboard {
     /// Supervisor: the slots announced as taken since this was last called.
     pub fn drain_taken(&self, mut each: impl FnMut(Slot)) {
         self.drain(TAKEN, &mut each);
-    }
-
-    /// Supervisor: the slots whose child waits for another connection. To be
-    /// drained before [`Scoreboard::drain_taken`] and acted on after it: who
-    /// waits again has said before that it took what it was passed.
-    pub fn drain_again(&self, mut each: impl FnMut(Slot)) {
-        self.drain(AGAIN, &mut each);
     }
 
     /// What a child that was taken over may do: other numbers in every word, and

@@ -72,11 +72,20 @@ impl Seats {
     pub fn new(seats: usize) -> Result<Self, Errno> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Seats {
-            lines: Shared::new(1 + owner_lines(seats) + seats)?,
+            lines: Shared::apart(1 + owner_lines(seats) + seats)?,
             seats,
             room: EventFd::from_value_and_flags(0, flags)?,
             epoch: Instant::now(),
         })
+    }
+
+    /// Do children that are forked from now on share them? A process that serves one
+    /// client has its seat taken and given back by the supervisor.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.lines.inherited(whether)
     }
 
     /// Takes a free seat for the process of `owner`; `None` when all are taken.
@@ -195,14 +204,17 @@ impl Seats {
     }
 
     /// Supervisor: the process of `owner` is dead. Gives its seats back, after
-    /// handing the clients that were in them to `each`.
-    pub fn vacate(&self, owner: Slot, mut each: impl FnMut(Left)) {
+    /// handing the clients that were in them to `each`; and so those of owners that do
+    /// not live, which somebody who was taken over has made up.
+    pub fn vacate(&self, owner: Slot, lives: impl Fn(Slot) -> bool, mut each: impl FnMut(Left)) {
         let owner = owner as u64 + 1;
         for seat in 0..self.seats {
-            if self.owner(seat).load(Ordering::Relaxed) != owner {
+            let found = self.owner(seat).load(Ordering::Relaxed);
+            let is_free = found == 0;
+            if is_free || (found != owner && lives((found - 1) as Slot)) {
                 continue;
             }
-            if self.serves(seat) {
+            if found == owner && self.serves(seat) {
                 let since = self.line(seat)[SINCE].load(Ordering::Relaxed);
                 let lasted = self.epoch.elapsed();
                 each(Left {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::channels::Channels;
 use super::intake::Intake;
 use super::notify::Notify;
+use super::passing::Passing;
 use super::refusals::RefusalLog;
 use super::supervisor::Supervisor;
 use super::waiters::Watch;
@@ -27,7 +28,9 @@ impl Supervisor {
         self.wait.clear();
         self.wait.add(Some(self.signals.bell()));
         self.wait.add(Some(self.estate.board.bell()));
-        self.wait.add(self.channels.as_ref().map(Channels::bell));
+        let channels = self.channels.as_ref().map(Channels::bell);
+        let passing = || self.passing.as_ref().and_then(Passing::bell);
+        self.wait.add(channels.or_else(passing));
         for listener in &self.estate.listeners {
             self.wait
                 .add(listener.as_ref().filter(|_| listening).map(AsFd::as_fd));

@@ -164,7 +164,7 @@ impl Supervisor {
             reaper: Reaper::new(reap),
             wait: Wait::new(LISTENERS + estate.listeners.len()).map_err(os("mmap"))?,
             channels,
-            passing,
+            passing: passing.transpose().map_err(os("epoll_create1"))?,
             // Without a listener there is nobody to wait for.
             pool: pool.filter(|_| !estate.listeners.is_empty()).map(Pool::new),
             crew,
@@ -229,6 +229,7 @@ impl Supervisor {
             }
             if woken && self.wait.came(CHANNELS) {
                 self.note_closed_channels(now);
+                self.note_passed();
             }
             self.reap(child_died, now);
             if woken {

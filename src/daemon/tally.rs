@@ -29,7 +29,15 @@ impl Tally {
     /// mmap(2)'s.
     pub fn new() -> Result<Self, Errno> {
         let lines = crate::net::drops::REASONS.len().div_ceil(8);
-        Ok(Tally(Shared::new(REASONS + lines)?))
+        Ok(Tally(Shared::apart(REASONS + lines)?))
+    }
+
+    /// See [`Shared::inherited`].
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.0.inherited(whether)
     }
 
     /// Worker: so many were answered, with so many bytes.

@@ -78,7 +78,8 @@ impl Supervisor {
     pub(super) fn bury_threaded(&mut self, slot: Slot, child: &Child, gone: Gone, now: Instant) {
         let mut left = Vec::new();
         if let Some(seats) = &self.estate.seats {
-            seats.vacate(slot, |one| left.push(one));
+            let lives = |slot| self.children.get(slot).is_some();
+            seats.vacate(slot, lives, |one| left.push(one));
         }
         if child.role == Role::Busy {
             return self.bury_busy(slot, child, gone, now);

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use super::child;
 use super::children::{Child, Reserved, Role};
 use super::crew::Crew;
+use super::estate::Estate;
 use super::generation::Generation;
 use super::model::{fork, prefork, thread};
 use super::pool::{Census, Move};
@@ -172,6 +173,7 @@ impl Supervisor {
                     prefork::serve_one(&terms, door, buffer.bytes())
                 });
             }
+            lend(&self.estate, generation, true)?;
             process::fork(|| {
                 // Those that serve several keep by number what they need.
                 if terms.seats.is_some() {
@@ -185,6 +187,7 @@ impl Supervisor {
                 prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
             })
         });
+        let _ = lend(&self.estate, &self.generation, false);
         match forked {
             Ok(_) => self.born = self.born.wrapping_add(1),
             Err(_) => self.estate.board.count_waiting(-1),
@@ -296,6 +299,14 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Whether a child that is forked from now on shares what workers take turns and
+/// seats by.
+fn lend(estate: &Estate, generation: &Generation, whether: bool) -> Result<(), Errno> {
+    estate.inherited(whether)?;
+    let lock = generation.lock();
+    lock.map_or(Ok(()), |lock| lock.inherited(whether))
 }
 
 /// In a worker for one client, which closes all the rest when it has it: lets go

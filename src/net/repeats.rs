@@ -47,9 +47,14 @@ impl Repeats {
     /// mmap(2)'s.
     pub fn new() -> Result<Self, Errno> {
         Ok(Repeats {
-            table: Shared::new(LINES)?,
+            table: Shared::apart(LINES)?,
             secret: RandomState::new(),
         })
+    }
+
+    /// See [`Shared::inherited`].
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.table.inherited(whether)
     }
 
     /// What these bytes from there are known by here. Never 0.

@@ -80,11 +80,22 @@ impl Guard {
             rate: limits.rate.map(|rate| Pace::new(rate, BURST)),
             global: limits.global_rate.map(|rate| Pace::new(rate, BURST)),
             refused,
-            table: Shared::new(1 + LINES)?,
+            table: Shared::apart(1 + LINES)?,
             secret: RandomState::new(),
-            last: Shared::new(LAST_LINES)?,
+            last: Shared::apart(LAST_LINES)?,
             repeats: Repeats::new()?,
         })
+    }
+
+    /// Do children that are forked from now on share what it counts? Those of other
+    /// sockets, and of streams, have no business with it.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.table.inherited(whether)?;
+        self.last.inherited(whether)?;
+        self.repeats.inherited(whether)
     }
 
     /// Does any answer depend on the time?

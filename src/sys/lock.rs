@@ -45,6 +45,27 @@ impl ProcessLock {
         RobustMutex::new().map(ProcessLock::Mutex)
     }
 
+    /// Do children that are forked from now on share it? Who has no turn to take
+    /// cannot spoil it.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        match self {
+            ProcessLock::Record(_) => Ok(()),
+            ProcessLock::Mutex(mutex) => mutex.inherited(whether),
+        }
+    }
+
+    /// In a child that has had its last turn, and does not hold it: puts it out of
+    /// reach. A file is, once it is closed.
+    pub fn shut(&self) {
+        match self {
+            ProcessLock::Record(_) => {}
+            ProcessLock::Mutex(mutex) => mutex.shut(),
+        }
+    }
+
     /// The file it is on, where there is one.
     pub fn file(&self) -> Option<BorrowedFd<'_>> {
         match self {
@@ -122,6 +143,10 @@ mod tests {
             ProcessLock::record().unwrap(),
             ProcessLock::mutex().unwrap(),
         ]
+        .map(|lock| {
+            lock.inherited(true).unwrap();
+            lock
+        })
     }
 
     fn status(child: impl FnOnce() -> i32) -> WaitStatus {

@@ -15,7 +15,7 @@ use super::shm::Shared;
 /// The value both glibc and musl give it; not in every libc crate.
 const ROBUST: libc::c_int = 1;
 
-/// A mutex in memory that every later child shares.
+/// A mutex in memory that those children share that are to wait for it.
 pub struct RobustMutex(Shared);
 
 impl RobustMutex {
@@ -24,7 +24,7 @@ impl RobustMutex {
     /// # Errors
     /// mmap(2)'s, or ENOTSUP where the library knows no robust mutex.
     pub fn new() -> Result<Self, Errno> {
-        let mutex = RobustMutex(Shared::new(1)?);
+        let mutex = RobustMutex(Shared::apart(1)?);
         let mut attr = MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
         // SAFETY: `attr` is writable, and initialised by the first call before
         // the others use it; `at` is writable memory for a mutex (see there)
@@ -40,6 +40,19 @@ impl RobustMutex {
             checked(libc::pthread_mutexattr_destroy(attr.as_mut_ptr()))?;
         }
         Ok(mutex)
+    }
+
+    /// See [`Shared::inherited`].
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.0.inherited(whether)
+    }
+
+    /// See [`Shared::shut`].
+    pub fn shut(&self) {
+        self.0.shut();
     }
 
     /// Takes it if it is free.

@@ -1,6 +1,7 @@
 //! Memory with a fork policy: shared with every child, or with none.
 //!
-//! - [`Shared`] is what the scoreboard lives in: children write, we read.
+//! - [`Shared`] is what the scoreboard lives in: children write, we read. Some of it
+//!   is for some children only ([`Shared::apart`]).
 //! - [`Private`] is what fork(2) must not copy: with thousands of children, the
 //!   supervisor's own copy-on-write faults cost more than the fork does.
 //! - [`Buffer`] is mapped before the fork and touched only after it, so that a
@@ -12,7 +13,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, mprotect, munmap};
 
 /// One cache line of counters, so that two children never write to the same one.
 #[repr(C, align(64))]
@@ -37,6 +38,43 @@ impl Shared {
         let lines = map(len * size_of::<Line>(), MapFlags::MAP_SHARED)?.cast();
         Ok(Shared { lines, len })
     }
+
+    /// The same, which no child shares but those that are forked while it is
+    /// [`Shared::inherited`]: what the others cannot reach, none of them can spoil
+    /// when it was taken over. Elsewhere touching it ends the child.
+    ///
+    /// # Errors
+    /// mmap(2)'s and madvise(2)'s.
+    pub fn apart(len: usize) -> Result<Self, Errno> {
+        let shared = Shared::new(len)?;
+        shared.inherited(false)?;
+        Ok(shared)
+    }
+
+    /// Is it shared with children that are forked from now on?
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        let advice = match whether {
+            true => MmapAdvise::MADV_DOFORK,
+            false => MmapAdvise::MADV_DONTFORK,
+        };
+        // SAFETY: the range is one mapping, this value's, and neither advice changes
+        // what it holds.
+        unsafe { madvise(self.lines.cast(), self.bytes(), advice) }
+    }
+
+    /// In a child that must not reach it any more: touching it ends the child.
+    pub fn shut(&self) {
+        // SAFETY: the range is one mapping, this value's, which stays; who touches it
+        // dies of SIGSEGV.
+        let _ = unsafe { mprotect(self.lines.cast(), self.bytes(), ProtFlags::PROT_NONE) };
+    }
+
+    fn bytes(&self) -> usize {
+        (self.len * size_of::<Line>()).max(1)
+    }
 }
 
 impl Deref for Shared {
@@ -51,9 +89,8 @@ impl Deref for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let bytes = (self.len * size_of::<Line>()).max(1);
         // SAFETY: `new` mapped these bytes, and no reference outlives `self`.
-        let _ = unsafe { nix::sys::mman::munmap(self.lines.cast(), bytes) };
+        let _ = unsafe { munmap(self.lines.cast(), self.bytes()) };
     }
 }
 
@@ -203,6 +240,8 @@ fn map(bytes: usize, flags: MapFlags) -> Result<NonNull<std::ffi::c_void>, Errno
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::signal::Signal;
+    use nix::sys::wait::WaitStatus;
     use std::sync::atomic::Ordering::Relaxed;
 
     #[test]
@@ -217,6 +256,35 @@ mod tests {
         nix::sys::wait::waitpid(pid, None).unwrap();
         assert_eq!(shared[2].0[7].load(Relaxed), 41);
         assert_eq!(shared[0].0[7].load(Relaxed), 0);
+    }
+
+    #[test]
+    fn row_112_what_is_apart_is_shared_with_those_it_is_meant_for() {
+        let apart = Shared::apart(100).unwrap();
+        let write = || {
+            crate::sys::process::fork(|| {
+                apart[99].0[7].fetch_add(1, Relaxed);
+                0
+            })
+        };
+        let ended = |pid| nix::sys::wait::waitpid(pid, None).unwrap();
+        let killed = |status| matches!(status, WaitStatus::Signaled(_, Signal::SIGSEGV, _));
+        for n in 1..3 {
+            assert!(killed(ended(write().unwrap())));
+            apart.inherited(true).unwrap();
+            let child = write().unwrap();
+            apart.inherited(false).unwrap();
+            assert!(!killed(ended(child)));
+            assert_eq!(apart[99].0[7].load(Relaxed), n);
+        }
+        apart.inherited(true).unwrap();
+        let child = crate::sys::process::fork(|| {
+            apart.shut();
+            apart[99].0[7].fetch_add(1, Relaxed);
+            0
+        });
+        assert!(killed(ended(child.unwrap())));
+        assert_eq!(apart[99].0[7].load(Relaxed), 2);
     }
 
     #[test]

@@ -272,6 +272,22 @@ const ROWS: &[Row] = &[
     ),
     (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
     (
+        112,
+        "a child that was taken over writes what it can reach",
+        &[
+            "src/daemon/channels.rs",
+            "src/daemon/passing.rs",
+            "src/daemon/seats/tests.rs",
+            "src/sys/shm.rs",
+            "tests/sandbox.rs",
+        ],
+    ),
+    (
+        114,
+        "a worker that was taken over rewrites the log",
+        &["src/sys/sandbox/tests.rs"],
+    ),
+    (
         121,
         "clients that read once for each time they write",
         &[
@@ -279,11 +295,6 @@ const ROWS: &[Row] = &[
             "tests/inetd.rs",
             "tests/command.rs",
         ],
-    ),
-    (
-        114,
-        "a worker that was taken over rewrites the log",
-        &["src/sys/sandbox/tests.rs"],
     ),
 ];
 

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::gate::{Gate, Next};
 use super::inbox::Inbox;
-use crate::daemon::scoreboard::Scoreboard;
+use crate::daemon::scoreboard::{Scoreboard, Slot};
 use crate::sys::lock::ProcessLock;
 
 /// See the module.
@@ -37,6 +37,25 @@ impl Door<'_> {
         match self {
             Door::Open(gate) | Door::Locked(gate, ..) => gate.open(),
             Door::Passed(_) => Ok(()),
+        }
+    }
+
+    /// It has had its last turn: what it waited for that by is out of its reach.
+    #[inline(always)]
+    pub fn shut(&self) {
+        if let Door::Locked(_, lock, _) = self {
+            lock.shut();
+        }
+    }
+
+    /// It has served, and waits again.
+    pub fn wait_again(&self, board: &Scoreboard, slot: Slot) {
+        match self {
+            Door::Open(_) | Door::Locked(..) => board.idle_again(slot),
+            Door::Passed(inbox) => {
+                board.idle(slot);
+                inbox.ask();
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::gate::{Next, PAUSE, is_retired};
 use crate::daemon::child::{Leave, leave};
 use crate::daemon::scoreboard::{Scoreboard, read_note};
-use crate::sys::pass;
+use crate::sys::{pass, raw};
 
 /// The worker's end of its channel.
 pub struct Inbox<'a> {
@@ -26,6 +26,11 @@ impl<'a> Inbox<'a> {
             lifeline,
             board,
         }
+    }
+
+    /// Asks for another, by its own channel: nobody else can do so for it.
+    pub fn ask(&self) {
+        let _ = raw::write(self.channel, &[0]);
     }
 
     /// The next connection, or word to go; calls `idle` before it waits.

@@ -58,6 +58,7 @@ pub fn serve_one(terms: &Terms<'_>, mut door: Door<'_>, buffer: &mut [u8]) -> ! 
     match door.next(waits) {
         Next::Connection(conn, peer, listener) => {
             terms.board.taken(terms.slot, peer, listener);
+            door.shut();
             child::serve_only(terms, buffer, conn, listener, None)
         }
         Next::Retire => leave(Leave::Retired),
@@ -98,11 +99,7 @@ pub fn serve_many(
         if Some(served) == limit {
             leave(Leave::Served);
         }
-        if door.is_passed() {
-            terms.board.idle_for_another(terms.slot);
-        } else {
-            terms.board.idle_again(terms.slot);
-        }
+        door.wait_again(terms.board, terms.slot);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{AGAIN, Scoreboard, Slot};
+use super::{Scoreboard, Slot};
 use crate::addr::Peer;
 
 // Words of the first block's first line.
@@ -37,15 +37,6 @@ impl Scoreboard {
         if waiting as i64 > self.shared(RING_ABOVE).load(Ordering::Relaxed) as i64 {
             self.ring();
         }
-    }
-
-    /// Child that serves many and is passed its connections: waits again, which
-    /// the supervisor must know before it passes another.
-    pub fn idle_for_another(&self, slot: Slot) {
-        self.idle(slot);
-        let (word, bit) = self.bit(AGAIN, slot);
-        word.fetch_or(bit, Ordering::Release);
-        self.ring();
     }
 
     /// Supervisor: a worker that serves many was forked (1), or died waiting (-1).

@@ -4,7 +4,7 @@ use super::*;
 
 fn left_by(seats: &Seats, owner: Slot) -> Vec<Report> {
     let mut left = Vec::new();
-    seats.vacate(owner, |one| left.push(one.report));
+    seats.vacate(owner, |_| true, |one| left.push(one.report));
     left
 }
 
@@ -94,4 +94,22 @@ fn news_are_told_once() {
     seats.say_short(Errno::EAGAIN);
     assert_eq!(seats.take_short(), Some(Errno::EAGAIN));
     assert_eq!(seats.take_short(), None);
+}
+
+#[test]
+fn row_112_seats_of_nobody_who_lives_are_given_back() {
+    let seats = Seats::new(20).unwrap();
+    let mut from = 0;
+    let _ours = seats.claim(3, &mut from).unwrap();
+    for (seat, made_up) in [1, 8, 4, u64::MAX, 1 << 40].into_iter().enumerate() {
+        seats.owner(1 + seat).store(made_up, Ordering::SeqCst);
+        seats.line(1 + seat)[STATE].store(1, Ordering::SeqCst);
+    }
+    // Slot 7 is the dead one's, 3 alone lives.
+    let mut left = 0;
+    seats.vacate(7, |slot| slot == 3, |_| left += 1);
+    let taken = (0..20).filter(|&seat| seats.owner(seat).load(Ordering::SeqCst) != 0);
+    // The one that was made up for it goes when it does.
+    assert_eq!(taken.collect::<Vec<_>>(), [0, 3]);
+    assert_eq!(left, 1, "of slot 7, and no client of the others'");
 }
