@@ -21,6 +21,17 @@ const HARMLESS: [Signal; 7] = [
     Signal::SIGURG,
 ];
 
+/// What a worker does not hear from anybody but the kernel and its supervisor.
+const DEAF: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGPWR,
+    Signal::SIGIO,
+];
+
 /// A stop must be noticed though the storm has just ended: 10 times what was
 /// seen, and `--stop-settle` on top.
 const STOP: Duration = Duration::from_secs(3);
@@ -57,7 +68,9 @@ fn storm(design: &Design, time: Duration, seed: u64) -> Row {
         // Looked up again and again: a pid of long ago may be a stranger's.
         for _ in 0..100 {
             let target = *dice.pick(&targets).expect("the supervisor is one");
-            let which = *dice.pick(&HARMLESS).expect("a list");
+            let deaf = target != daemon.pid() && dice.below(2) == 0;
+            let list = if deaf { &DEAF } else { &HARMLESS };
+            let which = *dice.pick(list).expect("a list");
             signal(target, which);
             row.tried += 1;
         }
