@@ -3,13 +3,18 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use common::client::tcp_addr;
-use common::{Client, DEADLINE, ONCE, at_once, is_root, need, need_root, pattern, poll_some, proc};
+use common::client::{is_timeout, tcp_addr};
+use common::{
+    Client, DEADLINE, ONCE, at_once, is_root, need, need_root, pattern, poll_some, poll_until, proc,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// echod under a test's own hands; killed if the test fails before its end.
 struct Inetd(Child);
@@ -164,6 +169,72 @@ fn row_103_the_timeouts_hold_and_are_no_failure() {
         assert_eq!(client.read(&mut [0]).expect("the end"), 0, "{args:?}");
         assert_eq!(inetd.wait().code(), Some(0), "{args:?}");
     }
+}
+
+/// Who accepted it may have made it so, for an event loop of its own.
+#[test]
+fn row_118_a_nonblocking_connection_is_served() {
+    for args in [&[][..], &["--sandbox", "off"], &["--idle-timeout", "10s"]] {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        theirs.set_nonblocking(true).expect("fcntl");
+        let inetd = Inetd::spawn(echod(args, OwnedFd::from(theirs)));
+        served_slowly(ours, inetd);
+
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let ours = TcpStream::connect(listener.local_addr().expect("bound")).expect("connect");
+        let (theirs, _) = listener.accept().expect("accept");
+        theirs.set_nonblocking(true).expect("fcntl");
+        let inetd = Inetd::spawn(echod(args, OwnedFd::from(theirs)));
+        served_slowly(ours, inetd);
+    }
+}
+
+/// Waits for each client's word, and for room for each answer.
+#[track_caller]
+fn served_slowly(mut client: impl AsFd + Read + Write, mut inetd: Inetd) {
+    let mut late = [PollFd::new(client.as_fd(), PollFlags::POLLIN)];
+    // An absence: nothing is asked, so nothing comes, not even an end.
+    let quiet = poll(&mut late, PollTimeout::from(200u8));
+    assert_eq!(quiet, Ok(0), "it did not wait for its client");
+    ping(&mut client, b"late");
+    // More than all buffers hold, and read only then.
+    let sent = pattern(118, 8 << 20);
+    let fd = client.as_fd().try_clone_to_owned().expect("dup");
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::fs::File::from(fd).write_all(&sent).expect("send"));
+        poll_until(DEADLINE, "it waits for room", || {
+            proc::state(inetd.pid()) == Some('S')
+        });
+        let mut got = vec![0; sent.len()];
+        client.read_exact(&mut got).expect("the echo");
+        assert!(got == sent, "not what was sent");
+    });
+    drop(client);
+    assert_eq!(inetd.wait().code(), Some(0));
+}
+
+#[test]
+fn row_119_an_alarm_of_the_starter_ends_nobody() {
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut command = echod(&[], OwnedFd::from(theirs));
+    // SAFETY: alarm(2) takes an integer, and is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            nix::libc::alarm(1);
+            Ok(())
+        });
+    }
+    let mut inetd = Inetd::spawn(command);
+    let mut client = ours;
+    ping(&mut client, b"before");
+    client
+        .set_read_timeout(Some(Duration::from_millis(1200)))
+        .expect("a timeout");
+    let silent = client.read(&mut [0]).expect_err("silence");
+    assert!(is_timeout(&silent), "{silent}");
+    ping(&mut client, b"after");
+    leave(client);
+    assert_eq!(inetd.wait().code(), Some(0));
 }
 
 #[test]

@@ -16,8 +16,13 @@ mod pidfile;
 mod usage;
 #[path = "startup/values.rs"]
 mod values;
+#[path = "faults/wrapper.rs"]
+mod wrapper;
 
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
+
+use nix::libc;
 
 use common::design::{FORK_WAIT, PREFORK};
 use common::{
@@ -98,6 +103,65 @@ fn row_21_a_blocked_alarm_still_ends_a_connection() {
     let _ = client.end();
     let line = daemon.conn_line(&client.peer_name());
     assert_eq!(line.end, "max-lifetime");
+}
+
+/// The timers that execve(2) keeps, each about to end, and an ALRM that waits.
+#[test]
+fn role_armed() {
+    let Some(mut command) = wrapper::rest() else {
+        return;
+    };
+    for (timer, ms) in [
+        (libc::ITIMER_REAL, 1000),
+        (libc::ITIMER_VIRTUAL, 50),
+        (libc::ITIMER_PROF, 50),
+    ] {
+        let soon = libc::timeval {
+            tv_sec: ms / 1000,
+            tv_usec: ms % 1000 * 1000,
+        };
+        let value = libc::itimerval {
+            it_interval: soon,
+            it_value: soon,
+        };
+        // SAFETY: `value` lives across the call; nothing is asked back.
+        unsafe { libc::setitimer(timer, &value, std::ptr::null_mut()) };
+    }
+    nix::sys::signal::SigSet::all()
+        .thread_block()
+        .expect("mask");
+    nix::sys::signal::raise(Signal::SIGALRM).expect("raise");
+    panic!("exec: {}", command.exec());
+}
+
+#[test]
+fn row_119_timers_of_the_starter_end_nobody() {
+    for (design, detached) in [(&PREFORK, false), (&FORK_WAIT, false), (&PREFORK, true)] {
+        let builder = Builder::new();
+        let (pidfile, log) = (builder.path("pid"), builder.path("log"));
+        let mut builder = builder
+            .under(wrapper::wrapper("role_armed"))
+            .args(design.args);
+        if detached {
+            builder = builder
+                .args(["--daemon", "--pidfile", &pidfile, "--log-target", &log])
+                .log_at(log.as_ref());
+        }
+        let mut daemon = builder.start();
+        if detached {
+            let pid = std::fs::read_to_string(&pidfile).expect("a pidfile");
+            daemon.track(pid.trim().parse().expect("a pid"));
+        }
+        let mut client = Client::connect(daemon.addr());
+        client.ping(b"before");
+        // Processor time for two of them, and the time of day for the third.
+        many(daemon.addr(), 400, 4, 100).assert_all_complete();
+        assert!(client.silent_for(Duration::from_millis(1200)));
+        client.ping(b"after");
+        assert!(!proc::is_dead(daemon.pid()), "{}", daemon.log());
+        daemon.signal(Signal::SIGTERM);
+        daemon.wait_log("stopped", DEADLINE);
+    }
 }
 
 /// What descriptors 0 to 2 of every process are, and that of a stray one

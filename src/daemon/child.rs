@@ -7,7 +7,6 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::admission::Admission;
@@ -205,7 +204,7 @@ pub(super) fn fault_at(place: &str) {
     match fault(place).as_deref() {
         None => {}
         Some("panic") => panic!("asked to"),
-        Some("segv") => drop(nix::sys::signal::raise(Signal::SIGSEGV)),
+        Some("segv") => drop(nix::sys::signal::raise(nix::sys::signal::SIGSEGV)),
         Some(status) => process::exit(status.parse().unwrap_or(1)),
     }
 }

@@ -52,6 +52,9 @@ pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
         return Err(Error::usage("--inetd", "descriptor 0 is not a connection"));
     }
     let conn = let_in(config, conn)?;
+    // Whoever accepted it may have wanted it otherwise; in the sandbox nobody can
+    // be waited for by poll(2).
+    fd::set_nonblocking(conn.as_fd(), false).map_err(|e| Error::os("fcntl", "descriptor 0", e))?;
     net::set_accepted(conn.as_fd(), &config.timeouts)
         .map_err(|e| Error::os("setsockopt", "descriptor 0", e))?;
     let plan = privileges::plan(

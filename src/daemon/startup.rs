@@ -1,7 +1,8 @@
 //! The first thing in `main`: a known state, whoever started us.
 //!
-//! Descriptors, dispositions and the signal mask are inherited, from a shell,
-//! cron, an init or a program with leaks; see daemon(7). Knows nothing of what
+//! Descriptors, dispositions, the signal mask, timers and pending signals are
+//! inherited, from a shell, cron, an init or a program with leaks; see daemon(7)
+//! and execve(2). Knows nothing of what
 //! echod will do.
 
 use std::os::fd::RawFd;
@@ -9,12 +10,12 @@ use std::os::fd::RawFd;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::error::Error;
-use crate::sys::{dispositions, fd};
+use crate::sys::{dispositions, fd, signal};
 
 /// Opens 0 to 2 on /dev/null where they are closed, closes every other
 /// descriptor but those in `keep` (what the command line names by number),
-/// sets every signal to its default (SIGPIPE stays ignored, and SIGXFSZ is) and empties the
-/// signal mask.
+/// disarms the timers of setitimer(2) and alarm(2), sets every signal to its
+/// default (SIGPIPE stays ignored, and SIGXFSZ is) and empties the signal mask.
 ///
 /// To be called once, before the program opens anything. Reading the command
 /// line opens nothing, so it may come first.
@@ -25,6 +26,7 @@ use crate::sys::{dispositions, fd};
 pub fn sanitize(keep: &[RawFd]) -> Result<(), Error> {
     fd::fill_standard()?;
     fd::close_all_but(keep);
+    signal::disarm_inherited();
     dispositions::reset_all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::os("sigprocmask", "", errno))

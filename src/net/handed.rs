@@ -9,14 +9,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getpeername, getsockname};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::{DatagramSocket, ListenOptions, Listener, options};
 use crate::addr::{Addr, Host, ListenSpec, UnixPath};
 use crate::error::{Error, Exit};
-use crate::sys::sockopt as sys;
+use crate::sys::{fd, sockopt as sys};
 
 /// A socket that was handed over, and found to be one we can serve at.
 #[derive(Debug)]
@@ -78,7 +77,7 @@ impl Handed {
         let failed = |op: &'static str, name: &str, errno| Error::os(op, name, errno);
         // Both flags are the opener's choice, and shared with it.
         let datagrams = self.addr.is_datagram();
-        set_nonblocking(&self.fd, !datagrams).map_err(|e| failed("fcntl", &name, e))?;
+        fd::set_nonblocking(self.fd.as_fd(), !datagrams).map_err(|e| failed("fcntl", &name, e))?;
         if datagrams {
             if let Some(bound) = self.bound {
                 options::ask_destination(&self.fd, bound.is_ipv6())
@@ -172,12 +171,6 @@ fn host(bound: SocketAddr) -> Host {
         SocketAddr::V4(v4) => Host::V4(*v4.ip()),
         SocketAddr::V6(v6) => Host::V6(*v6.ip()),
     }
-}
-
-fn set_nonblocking(fd: &OwnedFd, on: bool) -> Result<(), Errno> {
-    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-    flags.set(OFlag::O_NONBLOCK, on);
-    fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
 #[cfg(test)]

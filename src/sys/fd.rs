@@ -9,7 +9,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
@@ -120,6 +120,17 @@ pub(super) fn close_each(first: u32, last: u32) {
     // All of them before the first close: the listing is one of them.
     let listed: Vec<u32> = listed.filter(|fd| (first..=last).contains(fd)).collect();
     listed.into_iter().for_each(close);
+}
+
+/// Makes calls on a descriptor wait, or not. The flag belongs to what is open, and
+/// so to whoever shares it.
+///
+/// # Errors
+/// fcntl(2)'s.
+pub fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> Result<(), Errno> {
+    let mut flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, on);
+    fcntl(fd, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
 /// Takes over a descriptor the command line names (`--ready-fd 3`), closed

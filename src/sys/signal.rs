@@ -15,7 +15,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpgid, getpgrp};
 
@@ -205,6 +205,28 @@ pub fn leave_at_alarm<const STATUS: i32>() -> Result<(), Errno> {
     // SAFETY: it reads what it is given and makes at most one system call, which
     // does not return.
     unsafe { handle(Signal::SIGALRM, expired::<STATUS>) }
+}
+
+/// The timers that execve(2) keeps, each with its signal. (Those of
+/// timer_create(2) it does not.)
+const TIMERS: [(libc::c_int, Signal); 3] = [
+    (libc::ITIMER_REAL as libc::c_int, Signal::SIGALRM),
+    (libc::ITIMER_VIRTUAL as libc::c_int, Signal::SIGVTALRM),
+    (libc::ITIMER_PROF as libc::c_int, Signal::SIGPROF),
+];
+
+/// At start: ends the timers that whoever started us has armed, and leaves their
+/// signals ignored. That forgets one that has come and waits behind a mask.
+pub fn disarm_inherited() {
+    for (timer, signal) in TIMERS {
+        // SAFETY: all zeroes is a time, of none, which disarms.
+        let never: libc::itimerval = unsafe { std::mem::zeroed() };
+        // SAFETY: `never` lives across the call; a null old value is allowed. The
+        // type of `timer` is not the same with every C library.
+        unsafe { libc::setitimer(timer as _, &never, std::ptr::null_mut()) };
+        // SAFETY: it runs no code of ours.
+        let _ = unsafe { nix::sys::signal::signal(signal, SigHandler::SigIgn) };
+    }
 }
 
 /// From one ALRM to the next, when the time is up: a process that sends them

@@ -296,6 +296,16 @@ const ROWS: &[Row] = &[
             "tests/command.rs",
         ],
     ),
+    (
+        118,
+        "a connection from a super-server that is nonblocking",
+        &["tests/inetd.rs"],
+    ),
+    (
+        119,
+        "timers that the starter has armed",
+        &["tests/inetd.rs", "tests/startup.rs"],
+    ),
 ];
 
 /// THE place for what is not shown: number, what goes wrong, and why not.
