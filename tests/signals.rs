@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use common::client::tcp_addr;
 use common::design::pool;
 use common::{
-    Builder, Client, ConnLine, DEADLINE, Daemon, Load, Signal, echo_once, poll_until, proc, signal,
+    Builder, Client, ConnLine, DEADLINE, DESIGNS, Daemon, Load, Signal, echo_once, poll_until,
+    proc, signal,
 };
 
 const NONE: &[&str] = &[];
@@ -172,6 +173,51 @@ fn ttin_and_ttou_change_the_pool_by_one() {
     daemon.signal(Signal::SIGTTOU);
     wait_idle(&daemon, 2);
     assert_eq!(echo_once(daemon.addr(), b"serving"), b"serving");
+}
+
+/// As often as anybody likes: at the end an order is said once, and none is owed.
+#[test]
+fn row_105_ttin_and_ttou_stop_at_their_ends() {
+    for design in DESIGNS
+        .into_iter()
+        .filter(|design| design.name.starts_with("prefork"))
+    {
+        let daemon = Builder::new().args(design.args).args(["-c", "10"]).start();
+        let order = |which, idle, n: usize| {
+            daemon.signal(which);
+            wait_idle(&daemon, idle);
+            // It has been taken, and the next will not merge with it.
+            let moved = daemon.log_count("wait from now on");
+            assert!(moved <= n, "{}: {}", design.name, daemon.log());
+        };
+        wait_idle(&daemon, 8);
+        let ends = [
+            "as many workers wait as --max-clients",
+            "which is the least",
+        ];
+        for idle in [9, 10, 10, 10, 10, 10] {
+            order(Signal::SIGTTIN, idle, 2);
+            echo_once(daemon.addr(), b"taken");
+        }
+        wait_idle(&daemon, 10);
+        for idle in (1..10).rev() {
+            order(Signal::SIGTTOU, idle, 12);
+        }
+        for _ in 0..6 {
+            order(Signal::SIGTTOU, 1, 14);
+            echo_once(daemon.addr(), b"taken");
+        }
+        order(Signal::SIGTTIN, 2, 15);
+        for end in ends {
+            assert_eq!(
+                daemon.log_count(end),
+                1,
+                "{}: {}",
+                design.name,
+                daemon.log()
+            );
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::generation::Generation;
 use super::notify::Word;
-use super::pool::Pool;
+use super::pool::{Pool, Shift};
 use super::state::{Input, Phase};
 use super::supervisor::Supervisor;
 use crate::config::Model;
@@ -49,10 +49,13 @@ impl Supervisor {
         }
         if self.signals.take(Signal::SIGTTIN) {
             // One more, even where as many wait as the limits ask for.
-            self.idle_lost += usize::from(self.resize(Pool::grow).is_some());
+            let max = self.estate.config.max_clients;
+            let end = "as many workers wait as --max-clients allows";
+            let more = self.resize(|pool| pool.grow(max), end);
+            self.idle_lost += usize::from(more.is_some());
         }
         if self.signals.take(Signal::SIGTTOU) {
-            let least = self.resize(Pool::shrink);
+            let least = self.resize(Pool::shrink, "one worker waits, which is the least");
             if least.is_some_and(|least| self.waiting() > least) {
                 self.generation.retire(1);
             }
@@ -102,19 +105,27 @@ impl Supervisor {
     }
 
     /// Moves the pool's limits; the new least number of idle workers, if there is
-    /// a pool to move.
-    fn resize(&mut self, change: fn(&mut Pool)) -> Option<usize> {
+    /// a pool to move and it could be.
+    fn resize(&mut self, change: impl Fn(&mut Pool) -> Shift, end: &str) -> Option<usize> {
         let pooled = matches!(self.estate.config.model, Model::Prefork { .. });
         let Some(pool) = self.pool.as_mut().filter(|_| pooled) else {
             info!("TTIN and TTOU: this design has no pool of workers");
             return None;
         };
-        change(pool);
-        let limits = pool.limits();
-        info!(
-            "{} to {} workers wait from now on",
-            limits.min_spare, limits.max_spare
-        );
-        Some(limits.min_spare)
+        let shift = change(pool);
+        let (limits, max) = (pool.limits(), self.estate.config.max_clients);
+        let least = limits.min_spare;
+        match shift {
+            Shift::Moved => {
+                let most = limits.max_spare.min(max);
+                info!("{least} to {most} workers wait from now on");
+                Some(least)
+            }
+            Shift::End => {
+                info!("{end}");
+                None
+            }
+            Shift::StillAtEnd => None,
+        }
     }
 }

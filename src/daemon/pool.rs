@@ -36,17 +36,34 @@ pub struct Census {
     pub lost: usize,
 }
 
+/// What TTIN or TTOU came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shift {
+    /// The limits moved by one.
+    Moved,
+    /// They are as far as they go. No order is owed: the next one the other way
+    /// counts.
+    End,
+    /// The same, and it has been said.
+    StillAtEnd,
+}
+
 /// The limits, as TTIN and TTOU have moved them, and the growth.
 #[derive(Clone, Copy, Debug)]
 pub struct Pool {
     limits: PoolLimits,
     burst: usize,
+    at_end: bool,
 }
 
 impl Pool {
     /// A pool that has not forked yet.
     pub fn new(limits: PoolLimits) -> Self {
-        Pool { limits, burst: 1 }
+        Pool {
+            limits,
+            burst: 1,
+            at_end: false,
+        }
     }
 
     /// How many to fork for a generation that has none.
@@ -62,16 +79,32 @@ impl Pool {
         self.limits
     }
 
-    /// TTIN: one worker more.
-    pub fn grow(&mut self) {
-        self.limits.min_spare += 1;
-        self.limits.max_spare += 1;
+    /// TTIN: one worker more, up to `--max-clients`.
+    pub fn grow(&mut self, max: usize) -> Shift {
+        let room = self.limits.min_spare < max;
+        if room {
+            self.limits.min_spare += 1;
+            self.limits.max_spare += 1;
+        }
+        self.shift(room)
     }
 
     /// TTOU: one worker fewer, but never none.
-    pub fn shrink(&mut self) {
-        self.limits.min_spare = (self.limits.min_spare - 1).max(1);
-        self.limits.max_spare = (self.limits.max_spare - 1).max(1);
+    pub fn shrink(&mut self) -> Shift {
+        let room = self.limits.max_spare > 1;
+        if room {
+            self.limits.min_spare = self.limits.min_spare.saturating_sub(1).max(1);
+            self.limits.max_spare -= 1;
+        }
+        self.shift(room)
+    }
+
+    fn shift(&mut self, moved: bool) -> Shift {
+        match (moved, std::mem::replace(&mut self.at_end, !moved)) {
+            (true, _) => Shift::Moved,
+            (false, false) => Shift::End,
+            (false, true) => Shift::StillAtEnd,
+        }
     }
 
     /// What is to be done now.
@@ -149,14 +182,27 @@ mod tests {
     }
 
     #[test]
-    fn ttin_and_ttou_move_both_limits_and_leave_one() {
-        let mut pool = pool(1, 1);
-        pool.shrink();
-        assert_eq!((pool.limits().min_spare, pool.limits().max_spare), (1, 1));
-        pool.grow();
-        assert_eq!(pool.decide(census(1, 1, 8, 0)), Move::Fork(1));
-        pool.shrink();
-        assert_eq!(pool.decide(census(2, 2, 8, 0)), Move::Retire(1));
+    fn row_105_ttin_and_ttou_move_both_limits_and_owe_nothing() {
+        use Shift::{End, Moved, StillAtEnd};
+        let mut pool = pool(8, 10);
+        let limits = |pool: &Pool| (pool.limits().min_spare, pool.limits().max_spare);
+        let more: Vec<_> = (0..6).map(|_| pool.grow(10)).collect();
+        assert_eq!(
+            more,
+            [Moved, Moved, End, StillAtEnd, StillAtEnd, StillAtEnd]
+        );
+        assert_eq!(limits(&pool), (10, 12));
+        assert_eq!(pool.shrink(), Moved);
+        assert_eq!(limits(&pool), (9, 11));
+        for least in (1..9).rev() {
+            assert_eq!(pool.shrink(), Moved);
+            assert_eq!(limits(&pool), (least, least + 2));
+        }
+        let fewer: Vec<_> = (0..4).map(|_| pool.shrink()).collect();
+        assert_eq!(fewer, [Moved, Moved, End, StillAtEnd]);
+        assert_eq!(limits(&pool), (1, 1));
+        assert_eq!(pool.grow(10), Moved);
+        assert_eq!(limits(&pool), (2, 2));
     }
 
     #[test]

@@ -257,6 +257,11 @@ const ROWS: &[Row] = &[
         &["tests/inetd.rs"],
     ),
     (
+        105,
+        "TTIN and TTOU beyond the limits",
+        &["tests/signals.rs", "src/daemon/pool.rs"],
+    ),
+    (
         106,
         "a number or a duration at the end of what there is",
         &[
