@@ -306,8 +306,9 @@ fn counts_whom_it_serves(design: &Design) {
 }
 
 /// The sandbox of a datagram worker, whose work is no service's, entered by a
-/// process of its own.
-fn as_datagram_worker(index: &str) -> ExitCode {
+/// process of its own: `7`, or `unix7` for a Unix socket's.
+fn as_datagram_worker(order: &str) -> ExitCode {
+    let index = order.trim_start_matches("unix");
     let act = &ACTS[index.parse::<usize>().expect("a number")];
     acts::aim(nix::unistd::getppid().as_raw(), 3);
     nix::sys::prctl::set_no_new_privs().expect("prctl");
@@ -321,9 +322,11 @@ fn as_datagram_worker(index: &str) -> ExitCode {
         born_below: 3,
         null: 3,
     };
-    sandbox
-        .enter_for_datagrams(limits, descriptors, false)
-        .expect("seccomp");
+    let entered = match order == index {
+        true => sandbox.enter_for_datagrams(limits, descriptors),
+        false => sandbox.enter_for_unix_datagrams(limits, descriptors),
+    };
+    entered.expect("seccomp");
     let reached = act.commit();
     echod::sys::process::exit(if reached.is_ok() { 1 } else { 2 })
 }
@@ -332,14 +335,16 @@ fn datagram_worker_refuses_every_act() {
     let exe = std::env::current_exe().expect("this binary");
     let mut wrong = Vec::new();
     for (index, act) in ACTS.iter().enumerate() {
-        let status = Command::new(&exe)
-            .args([AS_DATAGRAMS, &index.to_string()])
-            .status()
-            .expect("this binary runs");
-        if status.signal() != Some(libc::SIGSYS) {
-            wrong.push(format!("{}: {status}", act.name));
+        for order in [index.to_string(), format!("unix{index}")] {
+            let status = Command::new(&exe)
+                .args([AS_DATAGRAMS, &order])
+                .status()
+                .expect("this binary runs");
+            if status.signal() != Some(libc::SIGSYS) {
+                wrong.push(format!("{order} {}: {status}", act.name));
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    println!("datagram worker: {} acts, each SIGSYS", ACTS.len());
+    println!("datagram workers: {} acts, each SIGSYS", ACTS.len());
 }

@@ -8,6 +8,8 @@
 mod common;
 #[path = "udp/lives.rs"]
 mod lives;
+#[path = "udp/names.rs"]
+mod names;
 #[path = "udp/peer.rs"]
 mod peer;
 #[path = "udp/weapon.rs"]

@@ -148,3 +148,15 @@ pub fn limits(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
     };
     (limits, descriptors(terms, above))
 }
+
+/// Of the same, if it has one descriptor more now and then, with a number above all
+/// of these.
+pub fn with_one_more(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
+    let (limits, descriptors) = limits(terms, highest);
+    process::fill_gaps(descriptors.born_below, terms.null);
+    let limits = Worker {
+        descriptors: limits.descriptors + 1,
+        ..limits
+    };
+    (limits, descriptors)
+}

@@ -24,7 +24,8 @@ use super::workforce::{FIRST_WAIT, LONGEST_FORK_WAIT};
 use crate::config::UdpLimits;
 use crate::error::errno_text;
 use crate::net::DatagramSocket;
-use crate::net::udp_guard::Guard;
+use crate::net::datagram::Guard;
+use crate::net::{udp_guard, unix_guard};
 use crate::sys::process;
 
 /// A worker that dies younger than this may have been born sick.
@@ -46,7 +47,7 @@ struct Post {
     /// `None` once it is closed.
     socket: Option<DatagramSocket>,
     name: String,
-    guard: Option<Guard>,
+    guard: Guard,
     runs_commands: bool,
     tally: Tally,
     workers: Vec<Worker>,
@@ -75,11 +76,18 @@ impl Crew {
         runs_commands: impl Fn(Option<&str>) -> bool,
     ) -> Result<Self, Errno> {
         let ports: Vec<u16> = sockets.iter().filter_map(DatagramSocket::port).collect();
+        let names: Vec<_> = sockets
+            .iter()
+            .filter_map(DatagramSocket::unix_name)
+            .collect();
         let post = |socket: DatagramSocket| {
-            let guard = socket.port().map(|_| Guard::new(limits, &ports));
+            let guard = match socket.port() {
+                Some(_) => Guard::Udp(udp_guard::Guard::new(limits, &ports)?),
+                None => Guard::Unix(unix_guard::Guard::new(&names)?),
+            };
             Ok(Post {
                 name: socket.name().to_owned(),
-                guard: guard.transpose()?,
+                guard,
                 runs_commands: runs_commands(socket.service()),
                 tally: Tally::new()?,
                 socket: Some(socket),
@@ -114,7 +122,7 @@ impl Crew {
         let post = self.posts.get(index)?;
         Some(datagram::Post {
             socket: post.socket.as_ref()?.as_fd(),
-            guard: post.guard.as_ref(),
+            guard: &post.guard,
             runs_commands: post.runs_commands,
             tally: &post.tally,
             epoch: self.epoch,
@@ -131,9 +139,10 @@ impl Crew {
     pub fn inherited(&self, index: usize, whether: bool) -> Result<(), Errno> {
         let post = &self.posts[index];
         post.tally.inherited(whether)?;
-        post.guard
-            .as_ref()
-            .map_or(Ok(()), |guard| guard.inherited(whether))
+        match &post.guard {
+            Guard::Udp(guard) => guard.inherited(whether),
+            Guard::Unix(guard) => guard.inherited(whether),
+        }
     }
 
     /// In a child of another kind: lets go of the sockets, or a worker that lives

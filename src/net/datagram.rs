@@ -9,13 +9,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::sys::socket::{Shutdown, SockFlag, SockType, shutdown};
+use nix::sys::socket::{Shutdown, SockFlag, SockType, UnixAddr, getsockname, shutdown};
 
 use super::listener::{bind_abstract, check, unix_socket};
 use super::unix_path::{SocketFile, absolute};
-use super::{inet, options};
+use super::{inet, options, udp_guard, unix_guard};
 use crate::addr::{Addr, ListenSpec, UnixPath};
 use crate::error::{Error, Exit};
 use crate::sys::sockopt as sys;
@@ -36,6 +37,14 @@ enum Kind {
     Udp(SocketAddr),
     /// An abstract name has no file.
     Unix(Option<SocketFile>),
+}
+
+/// Who is answered, as it is decided at a socket of either kind.
+pub enum Guard {
+    /// Anybody may have forged the sender.
+    Udp(udp_guard::Guard),
+    /// A name may mean another socket here than where it comes from.
+    Unix(unix_guard::Guard),
 }
 
 /// Opens what one `--listen` of datagrams asks for: one socket, or one for each
@@ -92,7 +101,7 @@ fn open_each(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
         handed: false,
         service: None,
     };
-    match options::set_datagram(&socket.fd) {
+    match options::set_unix_datagram(&socket.fd) {
         Ok(()) => Ok(vec![socket]),
         Err(errno) => {
             let _ = socket.unlink();
@@ -130,6 +139,14 @@ impl DatagramSocket {
             Kind::Udp(bound) => Some(bound.port()),
             Kind::Unix(_) => None,
         }
+    }
+
+    /// The name that its answers have, if it is a Unix socket: as it was bound.
+    pub fn unix_name(&self) -> Option<Vec<u8>> {
+        let own: UnixAddr = getsockname(self.fd.as_raw_fd()).ok()?;
+        let path = || own.path().map(|path| path.as_os_str().as_bytes().to_vec());
+        let abstract_name = own.as_abstract().map(|name| [&[0], name].concat());
+        abstract_name.or_else(path)
     }
 
     /// Whether all it sends leaves from the same address: it is not a wildcard.

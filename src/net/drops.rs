@@ -25,6 +25,11 @@ pub enum Reason {
     TooLarge,
     /// Its sender has no name to answer to.
     Unnamed,
+    /// It comes from one of our own Unix sockets: an answer of ours.
+    Own,
+    /// Where the answer would go, as far as can be seen from here, is no socket of
+    /// its sender's.
+    NotTheirs,
     /// The reply found a queue full or memory short.
     Full,
     /// A filter or permissions forbid the reply.
@@ -38,7 +43,7 @@ pub enum Reason {
 }
 
 /// Every reason, in the order of its number.
-pub const REASONS: [Reason; 14] = [
+pub const REASONS: [Reason; 16] = [
     Reason::Rate,
     Reason::GlobalRate,
     Reason::Repeat,
@@ -48,6 +53,8 @@ pub const REASONS: [Reason; 14] = [
     Reason::Refused,
     Reason::TooLarge,
     Reason::Unnamed,
+    Reason::Own,
+    Reason::NotTheirs,
     Reason::Full,
     Reason::Denied,
     Reason::Unreachable,
@@ -88,6 +95,8 @@ impl Reason {
             Reason::Refused => "--allow and --deny",
             Reason::TooLarge => "too large",
             Reason::Unnamed => "unnamed sender",
+            Reason::Own => "our own answers",
+            Reason::NotTheirs => "not the sender's socket",
             Reason::Full => "no room for the reply",
             Reason::Denied => "reply denied",
             Reason::Unreachable => "sender unreachable",
@@ -113,6 +122,11 @@ impl Reason {
             Reason::Refused => "datagrams from a source that --allow and --deny refuse: dropped",
             Reason::TooLarge => "datagrams of more than 65536 bytes: dropped whole",
             Reason::Unnamed => "datagrams from sockets without a name to answer to: dropped",
+            Reason::Own => "answers of our own were sent back to us: dropped",
+            Reason::NotTheirs => {
+                "datagrams from a relative path, or from one that is no socket of the \
+                 sender's here: dropped"
+            }
             Reason::Full => "queues are full or memory is short: replies are dropped",
             Reason::Denied => "a filter or permissions forbid replies: dropped",
             Reason::Unreachable => "replies find nobody, or no way: dropped",

@@ -79,10 +79,11 @@ impl Handed {
         let datagrams = self.addr.is_datagram();
         fd::set_nonblocking(self.fd.as_fd(), !datagrams).map_err(|e| failed("fcntl", &name, e))?;
         if datagrams {
-            if let Some(bound) = self.bound {
-                options::ask_destination(&self.fd, bound.is_ipv6())
-                    .map_err(|e| failed("setsockopt", &name, e))?;
+            match self.bound {
+                Some(bound) => options::ask_destination(&self.fd, bound.is_ipv6()),
+                None => options::ask_sender(&self.fd),
             }
+            .map_err(|e| failed("setsockopt", &name, e))?;
             let socket = DatagramSocket::handed(self.fd, name, self.bound);
             return Ok(Opened::Datagram(socket));
         }

@@ -6,8 +6,8 @@
 //! stays. [`classify`] decides what a failed accept asks for. What
 //! runs in a forked child (accept, [`Listener::prepare`], [`overflow_reset`])
 //! neither allocates, logs nor locks. A [`DatagramSocket`] needs no accepting;
-//! [`udp_guard`] decides which of its datagrams are answered, and [`drops`] says
-//! why the others are not. This layer knows no process, no signal and no
+//! [`udp_guard`] and [`unix_guard`] decide which of its datagrams are answered, and
+//! [`drops`] says why the others are not. This layer knows no process, no signal and no
 //! service.
 
 mod accept;
@@ -22,6 +22,7 @@ mod owner;
 pub mod pace;
 pub mod repeats;
 pub mod udp_guard;
+pub mod unix_guard;
 mod unix_path;
 
 pub use accept::{AcceptError, classify};

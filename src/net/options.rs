@@ -141,6 +141,18 @@ pub(super) fn set_datagram(socket: &OwnedFd) -> Result<(), Errno> {
     setsockopt(socket, sockopt::SndBuf, &DATAGRAM_BUFFER)
 }
 
+/// The same on a Unix socket, and that each datagram tell whose it is: in the words
+/// of whoever receives it, so root of another user namespace is not root.
+pub(super) fn set_unix_datagram(socket: &OwnedFd) -> Result<(), Errno> {
+    ask_sender(socket)?;
+    set_datagram(socket)
+}
+
+/// Asks that each datagram of a Unix socket tell whose it is (unix(7)).
+pub(super) fn ask_sender(socket: &OwnedFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::PassCred, &true)
+}
+
 /// As TCP_USER_TIMEOUT takes it, an int in tcp(7), where 0 is the default.
 fn milliseconds(limit: Duration) -> u32 {
     let most = i32::MAX as u32;

@@ -30,6 +30,32 @@ pub fn is_stand_in(null: BorrowedFd<'_>) -> bool {
     stat(null).is_ok_and(|stat| kind(stat) == SFlag::S_IFIFO)
 }
 
+/// What is at this path, held and not opened: it does not change hands when the
+/// path does. The last name is not followed if it is a link (open(2), O_PATH).
+///
+/// # Errors
+/// open(2)'s.
+pub fn locate(path: &std::ffi::CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty())
+}
+
+/// Whether that is a socket, and its owner. By one system call on every C library:
+/// it is on the list of a worker's.
+///
+/// # Errors
+/// fstat(2)'s.
+pub fn kind_and_owner(found: &OwnedFd) -> Result<(bool, u32), Errno> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel writes a struct stat, which on the 64-bit machines that
+    // there is a sandbox for is the C library's.
+    let done = unsafe { libc::syscall(libc::SYS_fstat, found.as_raw_fd(), stat.as_mut_ptr()) };
+    Errno::result(done)?;
+    // SAFETY: it has.
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.st_mode & libc::S_IFMT == libc::S_IFSOCK, stat.st_uid))
+}
+
 /// Opens /dev/null at each of 0, 1 and 2 that is closed, so that no socket
 /// can land there and be sent what is meant for a person.
 ///

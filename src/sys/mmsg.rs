@@ -19,7 +19,7 @@ use super::shm::Buffer;
 mod control;
 
 pub use control::{Asked, Sender};
-use control::{Control, asked, sender, turn_round};
+use control::{CREDENTIALS, Control, asked, sender, set_unix_path, turn_round, unix_name};
 
 /// The longest datagram that is taken; UDP has none longer than 65,507 bytes over
 /// IPv4 and 65,527 over IPv6, a Unix socket may.
@@ -47,6 +47,9 @@ pub enum Wait {
 pub struct Arrived<'a> {
     /// Who sent it.
     pub from: Sender,
+    /// The bytes of its name, if it is a Unix socket: a path, or an abstract name
+    /// after a NUL.
+    pub name: &'a [u8],
     /// Where to; `None` for a Unix socket.
     pub to: Option<Asked>,
     /// What it says.
@@ -101,11 +104,10 @@ impl Batch {
         Ok(batch)
     }
 
-    /// For a Unix socket: takes no control message. Where there is room for one,
-    /// the kernel opens here whatever descriptors a client sends along
-    /// (SCM_RIGHTS, unix(7)); without, it closes them.
-    pub fn without_control(mut self) -> Self {
-        self.control = 0;
+    /// For a Unix socket: takes the control message that says whose it is, and no
+    /// other.
+    pub fn for_unix(mut self) -> Self {
+        self.control = CREDENTIALS;
         self.arrived = self.headers.len();
         self.reset();
         self
@@ -159,12 +161,14 @@ impl Batch {
     pub fn get(&mut self, i: usize) -> Arrived<'_> {
         let header = &self.headers[..self.arrived][i];
         let length = (header.msg_len as usize).min(LONGEST);
-        let from = sender(&self.names[i], header.msg_hdr.msg_namelen);
+        let from = sender(&self.names[i], &header.msg_hdr);
+        let name = unix_name(&self.names[i], header.msg_hdr.msg_namelen);
         let to = asked(&header.msg_hdr);
         let cut = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
         let bytes = &self.memory.bytes()[i * STRIDE..][..length];
         Arrived {
             from,
+            name,
             to,
             bytes,
             cut,
@@ -188,15 +192,33 @@ impl Batch {
         self.queued += 1;
     }
 
-    /// Queues another answer to that datagram, in place of what it said: as much
-    /// of `bytes` as fits. Sent as [`Batch::echo`] says.
-    pub fn answer(&mut self, i: usize, bytes: &[u8], bound: bool) {
+    /// Puts another answer to that datagram in place of what it said: as much of
+    /// `bytes` as fits.
+    pub fn replace(&mut self, i: usize, bytes: &[u8]) {
         let header = &mut self.headers[..self.arrived][i];
         let length = bytes.len().min(LONGEST);
         let room = &mut self.memory.bytes()[i * STRIDE..];
         room[..length].copy_from_slice(&bytes[..length]);
         header.msg_len = length as c_uint;
-        self.echo(i, bound);
+    }
+
+    /// What that datagram's sender is called becomes this path.
+    pub fn redirect(&mut self, i: usize, path: &[u8]) {
+        let header = &mut self.headers[..self.arrived][i].msg_hdr;
+        header.msg_namelen = set_unix_path(&mut self.names[i], path);
+    }
+
+    /// Sends that datagram back by itself, as it came, and without waiting for
+    /// room. Returns how many bytes that were.
+    ///
+    /// # Errors
+    /// sendmsg(2)'s.
+    pub fn send_alone(&mut self, i: usize, socket: BorrowedFd<'_>) -> Result<u64, Errno> {
+        debug_assert_eq!(self.queued, 0, "it overtakes others");
+        self.echo(i, true);
+        let mut failure = None;
+        let (_, bytes) = self.send(socket, |errno| failure = Some(errno));
+        failure.map_or(Ok(bytes), Err)
     }
 
     /// Sends what was queued, without waiting for room, and tells of each reply

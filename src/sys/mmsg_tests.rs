@@ -99,9 +99,9 @@ fn what_does_not_fit_is_told_and_what_fits_is_whole() {
     assert_eq!(
         seen,
         [
-            (LONGEST, true, Sender::Unix, None),
-            (LONGEST, false, Sender::Unix, None),
-            (0, false, Sender::Unix, None),
+            (LONGEST, true, Sender::Unix(None), None),
+            (LONGEST, false, Sender::Unix(None), None),
+            (0, false, Sender::Unix(None), None),
             (4, false, Sender::Unnamed, None),
         ]
     );

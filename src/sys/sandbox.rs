@@ -51,6 +51,7 @@ struct Lists {
     many: Vec<Call>,
     threads: Vec<Call>,
     datagrams: Vec<Call>,
+    unix_datagrams: Vec<Call>,
 }
 
 impl Sandbox {
@@ -106,7 +107,7 @@ impl Sandbox {
         self.enter(limits, of, false, |lists| &lists.many)
     }
 
-    /// In a datagram worker, before its first datagram.
+    /// In a UDP socket's worker, before its first datagram.
     ///
     /// # Errors
     /// As above.
@@ -114,9 +115,20 @@ impl Sandbox {
         &self,
         limits: rlimits::Worker,
         of: Descriptors,
-        answers_abstract_names: bool,
     ) -> Result<(), Errno> {
-        self.enter(limits, of, answers_abstract_names, |lists| &lists.datagrams)
+        self.enter(limits, of, false, |lists| &lists.datagrams)
+    }
+
+    /// The same in a Unix datagram socket's, whose clients may have abstract names.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn enter_for_unix_datagrams(
+        &self,
+        limits: rlimits::Worker,
+        of: Descriptors,
+    ) -> Result<(), Errno> {
+        self.enter(limits, of, true, |lists| &lists.unix_datagrams)
     }
 
     /// In a worker that will serve with threads, before its first: they inherit
@@ -199,15 +211,16 @@ fn probe_one() -> Result<One, Errno> {
 
 impl Lists {
     fn new(needs: &[Need]) -> Self {
-        let [many, threads, datagrams] = [Kind::Many, Kind::Threads, Kind::Datagrams].map(|kind| {
+        let list = |kind| {
             let mut calls = list(kind, needs);
             calls.extend_from_slice(DEBUG_BUILDS);
             calls
-        });
+        };
         Lists {
-            many,
-            threads,
-            datagrams,
+            many: list(Kind::Many),
+            threads: list(Kind::Threads),
+            datagrams: list(Kind::Datagrams),
+            unix_datagrams: list(Kind::UnixDatagrams),
         }
     }
 }

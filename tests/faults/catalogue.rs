@@ -35,6 +35,7 @@ const ADDRESSES: &[&str] = &["tests/startup/addresses.rs"];
 const PIDFILE: &[&str] = &["tests/startup/pidfile.rs"];
 const LOG: &[&str] = &["tests/log/faults.rs"];
 const WEAPON: &[&str] = &["tests/udp/weapon.rs"];
+const NAMES: &[&str] = &["tests/udp/names.rs"];
 
 const CONTAINED: &[&str] = &["tests/contained/kernels.rs"];
 const MINIMAL: &[&str] = &["tests/contained/minimal.rs"];
@@ -274,6 +275,11 @@ const ROWS: &[Row] = &[
         109,
         "a worker that was taken over spoils the listener",
         &["tests/sandbox.rs"],
+    ),
+    (
+        107,
+        "a sender's name that means another Unix socket here",
+        NAMES,
     ),
     (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
     (

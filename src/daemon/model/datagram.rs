@@ -11,14 +11,21 @@
 //! and no poll(2) is needed to hear it. What is queued is then answered by
 //! another descriptor of the same socket, and the worker leaves.
 //!
+//! A Unix socket's answer is sent with this process's rights, and its client's name
+//! is looked up from here. So to a path it goes alone, to the very socket that was
+//! found to be the sender's (`net::unix_guard`).
+//!
 //! Where datagrams name commands the same process works as `errand` says.
 
+use std::ffi::CStr;
+use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::errand::{self, Desk};
 use super::judge::judge;
@@ -27,8 +34,9 @@ use crate::config::SandboxPolicy;
 use crate::daemon::child::{self, Leave, Terms, leave};
 use crate::daemon::confine;
 use crate::daemon::tally::Tally;
+use crate::net::datagram::Guard;
 use crate::net::drops::Reason;
-use crate::net::udp_guard::Guard;
+use crate::net::unix_guard;
 use crate::service::AT_ONCE;
 use crate::sys::mmsg::{Arrived, Batch, Sender, Wait};
 use crate::sys::{lifeline, process, sockopt};
@@ -49,8 +57,8 @@ pub(super) const LOOPBACK: u32 = 1;
 pub struct Post<'a> {
     /// Its socket.
     pub socket: BorrowedFd<'a>,
-    /// Who is answered; `None` on a Unix socket, where nobody can forge a name.
-    pub guard: Option<&'a Guard>,
+    /// Who is answered.
+    pub guard: &'a Guard,
     /// It runs commands; else it echoes.
     pub runs_commands: bool,
     /// Where it counts.
@@ -86,11 +94,14 @@ enum Work {
 }
 
 impl Work {
-    /// See [`Batch::without_control`].
-    fn without_control(self) -> Self {
+    /// See [`Batch::for_unix`].
+    fn for_unix(self) -> Self {
         match self {
-            Work::Echo(batch) => Work::Echo(batch.without_control()),
-            Work::Commands(desks, batch) => Work::Commands(desks, batch.without_control()),
+            Work::Echo(batch) => Work::Echo(batch.for_unix()),
+            Work::Commands(desks, inbox) => {
+                let desks = desks.map(Desk::for_unix);
+                Work::Commands(Box::new(desks), inbox.for_unix())
+            }
         }
     }
 }
@@ -105,9 +116,9 @@ fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>,
         }
         false => Work::Echo(Batch::new().ok()?),
     };
-    let work = match post.guard {
-        Some(_) => work,
-        None => work.without_control(),
+    let (work, aside) = match post.guard {
+        Guard::Udp(_) => (work, None),
+        Guard::Unix(_) => (work.for_unix(), Some(Aside::new().ok()?)),
     };
     let own = post.socket.try_clone_to_owned().ok()?;
     let copy = terms.print.map(Print::new).transpose().ok()?;
@@ -117,8 +128,39 @@ fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>,
         post,
         own,
         copy,
+        aside,
     };
     Some((station, work))
+}
+
+/// What a Unix socket's answers need that cannot go the usual way.
+struct Aside {
+    /// A socket without a name.
+    nameless: OwnedFd,
+    /// Descriptors have names. Without, as in a chroot, what is at a path could
+    /// change between the look at it and the answer.
+    has_proc: bool,
+}
+
+impl Aside {
+    fn new() -> Result<Aside, Errno> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        Ok(Aside {
+            nameless: socket(AddressFamily::Unix, SockType::Datagram, flags, None)?,
+            has_proc: std::path::Path::new(DESCRIPTORS).is_dir(),
+        })
+    }
+}
+
+const DESCRIPTORS: &str = "/proc/self/fd";
+
+/// How an answer leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the address that was asked.
+    Usual,
+    /// From no address, if its client takes that.
+    Nameless,
 }
 
 /// What every datagram worker has, and how it looks at a datagram.
@@ -128,6 +170,8 @@ pub(super) struct Station<'a> {
     /// The socket, by a descriptor that stays.
     pub own: OwnedFd,
     copy: Option<Print<'a>>,
+    /// On a Unix socket.
+    aside: Option<Aside>,
 }
 
 impl Station<'_> {
@@ -137,22 +181,31 @@ impl Station<'_> {
             Work::Commands(desks, _) => &desks[..],
             Work::Echo(_) => &[],
         };
-        let mut keep = [self.post.socket; 5 + AT_ONCE];
+        let mut keep = [self.post.socket; 6 + AT_ONCE];
         keep[1] = self.own.as_fd();
         keep[2] = self.terms.null;
         keep[3] = self.terms.board.bell();
         keep[4] = self.terms.print.unwrap_or(self.post.socket);
-        for (kept, desk) in keep[5..].iter_mut().zip(desks) {
+        if let Some(aside) = &self.aside {
+            keep[5] = aside.nameless.as_fd();
+        }
+        for (kept, desk) in keep[6..].iter_mut().zip(desks) {
             *kept = desk.clerk();
         }
         keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
         process::keep_only(keep);
         let highest = keep[keep.len() - 1].as_raw_fd();
-        let (limits, descriptors) = confine::limits(self.terms, highest);
-        // Only a Unix socket has no guard, and may be asked by abstract names.
-        let names = self.post.guard.is_none();
         let sandbox = self.terms.sandbox;
-        let entered = sandbox.enter_for_datagrams(limits, descriptors, names);
+        let entered = match self.post.guard {
+            Guard::Udp(_) => {
+                let (limits, descriptors) = confine::limits(self.terms, highest);
+                sandbox.enter_for_datagrams(limits, descriptors)
+            }
+            Guard::Unix(_) => {
+                let (limits, descriptors) = confine::with_one_more(self.terms, highest);
+                sandbox.enter_for_unix_datagrams(limits, descriptors)
+            }
+        };
         if entered.is_err() && self.terms.policy == SandboxPolicy::Strict {
             leave(Leave::NoSandbox);
         }
@@ -161,24 +214,69 @@ impl Station<'_> {
     /// The time for [`Station::admit`].
     pub fn now(&self) -> u64 {
         match self.post.guard {
-            Some(guard) if guard.needs_time() => nanoseconds(self.post.epoch),
-            _ => 0,
+            Guard::Udp(guard) if !guard.needs_time() => 0,
+            _ => nanoseconds(self.post.epoch),
         }
     }
 
-    /// Is this one answered? Copies it out if so, counts it as dropped if not.
-    pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> bool {
+    /// Is this one answered, and how? Copies it out if so, counts it as dropped if
+    /// not.
+    pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> Option<Way> {
         let policy = self.terms.admission.policy();
         match judge(datagram, policy, self.post.guard, self.post.address, now) {
-            Err(reason) => self.drop(reason),
+            Err(reason) => {
+                self.drop(reason);
+                return None;
+            }
             Ok(()) => {
                 if let Some(copy) = &mut self.copy {
                     copy.print(datagram);
                 }
-                return true;
             }
         }
-        false
+        match self.post.guard {
+            Guard::Unix(guard) if guard.is_nameless(datagram.name, datagram.bytes, now) => {
+                Some(Way::Nameless)
+            }
+            _ => Some(Way::Usual),
+        }
+    }
+
+    /// Answers that one with what its buffer holds: queued to be sent together, or,
+    /// where that is not the way, at once, after what is queued.
+    pub fn answer(&self, batch: &mut Batch, i: usize, way: Way) {
+        let datagram = batch.get(i);
+        let is_path = datagram.name.first().is_some_and(|&byte| byte != 0);
+        let aside = match &self.aside {
+            Some(aside) if is_path || way == Way::Nameless => aside,
+            _ => return batch.echo(i, self.post.bound),
+        };
+        let found = match is_path.then(|| socket_of(&datagram)).transpose() {
+            Ok(found) => found,
+            Err(reason) => return self.drop(reason),
+        };
+        // First what came first.
+        self.send(batch);
+        if let Some(found) = found.as_ref().filter(|_| aside.has_proc) {
+            let mut path = [0; 32];
+            let mut rest = &mut path[..];
+            let _ = write!(rest, "{DESCRIPTORS}/{}", found.as_raw_fd());
+            let left = rest.len();
+            batch.redirect(i, &path[..path.len() - left]);
+        }
+        let nameless = match way {
+            Way::Nameless => batch.send_alone(i, aside.nameless.as_fd()),
+            Way::Usual => Err(Errno::EPERM),
+        };
+        let sent = match nameless {
+            // It is connected, and hears nobody else: to us, if it hears this.
+            Err(Errno::EPERM) => batch.send_alone(i, self.own.as_fd()),
+            done => done,
+        };
+        match sent {
+            Ok(bytes) => self.post.tally.answered(1, bytes),
+            Err(errno) => self.drop(Reason::not_sent(errno)),
+        }
     }
 
     /// Sends the answers that are queued.
@@ -206,6 +304,18 @@ impl Station<'_> {
             self.terms.board.ring();
         }
     }
+}
+
+/// Where the path of its sender leads, if that is a socket of theirs.
+fn socket_of(datagram: &Arrived<'_>) -> Result<OwnedFd, Reason> {
+    let Sender::Unix(uid) = datagram.from else {
+        return Err(Reason::Unnamed);
+    };
+    let mut path = [0; 128];
+    let length = datagram.name.len().min(path.len() - 1);
+    path[..length].copy_from_slice(&datagram.name[..length]);
+    let path = CStr::from_bytes_until_nul(&path).map_err(|_| Reason::NotTheirs)?;
+    unix_guard::socket_of(path, uid)
 }
 
 /// Receiving failed so often in a row: a pause after each.
@@ -266,8 +376,8 @@ impl Worker<'_> {
         let now = self.station.now();
         for i in 0..n {
             let datagram = self.batch.get(i);
-            if self.station.admit(&datagram, now) {
-                self.batch.echo(i, self.station.post.bound);
+            if let Some(way) = self.station.admit(&datagram, now) {
+                self.station.answer(&mut self.batch, i, way);
             }
         }
         self.station.send(&mut self.batch);

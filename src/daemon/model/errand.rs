@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::datagram::{LAST_BATCHES, LOOPBACK, Station, rest_after};
+use super::datagram::{LAST_BATCHES, LOOPBACK, Station, Way, rest_after};
 use crate::daemon::child::{Leave, leave};
 use crate::service::{AT_ONCE, Command, LONGEST_REPLY, fit};
 use crate::sys::mmsg::{Arrived, Batch, Wait};
@@ -28,8 +28,9 @@ const LAST: usize = 32 * LAST_BATCHES;
 pub struct Desk {
     clerk: OwnedFd,
     request: Batch,
-    /// How long a reply it may have; `None` while there is nothing to do.
-    limit: Option<usize>,
+    /// How long a reply it may have, and how that leaves; `None` while there is
+    /// nothing to do.
+    asked: Option<(usize, Way)>,
 }
 
 impl Desk {
@@ -38,12 +39,21 @@ impl Desk {
         self.clerk.as_fd()
     }
 
-    fn answer(&mut self, output: &[u8], limit: usize, station: &Station<'_>) {
+    /// See [`Batch::for_unix`].
+    pub fn for_unix(self) -> Desk {
+        Desk {
+            request: self.request.for_unix(),
+            ..self
+        }
+    }
+
+    fn answer(&mut self, output: &[u8], limit: usize, way: Way, station: &Station<'_>) {
         let mut reply = [0; LONGEST_REPLY];
         let length = fit(output, limit, &mut reply);
-        self.request.answer(0, &reply[..length], station.post.bound);
+        self.request.replace(0, &reply[..length]);
+        station.answer(&mut self.request, 0, way);
         station.send(&mut self.request);
-        self.limit = None;
+        self.asked = None;
     }
 }
 
@@ -56,7 +66,7 @@ pub fn desks(commands: &Command, null: BorrowedFd<'_>) -> Result<[Desk; AT_ONCE]
         Ok(Desk {
             clerk: commands.clerk(null)?,
             request: Batch::of(1)?,
-            limit: None,
+            asked: None,
         })
     };
     Ok([desk()?, desk()?, desk()?, desk()?])
@@ -105,7 +115,7 @@ impl<'a> Worker<'a> {
                 self.last = Some(left - 1);
                 self.take(desk);
             }
-            if self.last.is_some() && self.desks.iter().all(|desk| desk.limit.is_none()) {
+            if self.last.is_some() && self.desks.iter().all(|desk| desk.asked.is_none()) {
                 leave(Leave::Retired);
             }
             self.wait();
@@ -113,7 +123,7 @@ impl<'a> Worker<'a> {
     }
 
     fn free(&self) -> Option<usize> {
-        self.desks.iter().position(|desk| desk.limit.is_none())
+        self.desks.iter().position(|desk| desk.asked.is_none())
     }
 
     /// Waits for a helper, or for a request if there is somebody to give it to.
@@ -170,13 +180,15 @@ impl<'a> Worker<'a> {
         let now = self.station.now();
         let desk = &mut self.desks[desk];
         let request = desk.request.get(0);
-        if !self.station.admit(&request, now) {
+        let Some(way) = self.station.admit(&request, now) else {
             return;
-        }
+        };
         let limit = limit(&request);
         match self.commands.named_in(request.bytes) {
-            Err(unknown) => desk.answer(unknown, limit, &self.station),
-            Ok(number) if raw::write(desk.clerk(), &[number]) == Ok(1) => desk.limit = Some(limit),
+            Err(unknown) => desk.answer(unknown, limit, way, &self.station),
+            Ok(number) if raw::write(desk.clerk(), &[number]) == Ok(1) => {
+                desk.asked = Some((limit, way));
+            }
             Ok(_) => leave(Leave::NoHelper),
         }
     }
@@ -187,8 +199,10 @@ impl<'a> Worker<'a> {
         match self.inbox.receive(desk.clerk.as_fd(), Wait::Never) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => leave(Leave::NoHelper),
-            Ok(_) => match (self.inbox.get(0).bytes, desk.limit) {
-                ([_, output @ ..], Some(limit)) => desk.answer(output, limit, &self.station),
+            Ok(_) => match (self.inbox.get(0).bytes, desk.asked) {
+                ([_, output @ ..], Some((limit, way))) => {
+                    desk.answer(output, limit, way, &self.station);
+                }
                 _ => leave(Leave::NoHelper),
             },
         }
@@ -217,7 +231,8 @@ mod tests {
                 interface,
             });
             let request = Arrived {
-                from: Sender::Unix,
+                from: Sender::Unnamed,
+                name: &[],
                 to,
                 bytes: &vec![b'x'; length],
                 cut: false,

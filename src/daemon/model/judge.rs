@@ -5,15 +5,16 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::datagram::LOOPBACK;
 use crate::access::{Client, Policy};
+use crate::net::datagram::Guard;
 use crate::net::drops::Reason;
-use crate::net::udp_guard::{Guard, Local};
+use crate::net::udp_guard::Local;
 use crate::sys::mmsg::{Arrived, Asked, Sender};
 
 /// Is this one answered? If not, why.
 pub(super) fn judge(
     datagram: &Arrived<'_>,
     policy: &Policy,
-    guard: Option<&Guard>,
+    guard: &Guard,
     own: Option<IpAddr>,
     now: u64,
 ) -> Result<(), Reason> {
@@ -27,8 +28,9 @@ pub(super) fn judge(
         (Sender::Inet(from), _) if policy.rules.judge(Client::inet(from.ip())).is_err() => {
             Err(Reason::Refused)
         }
-        (Sender::Inet(from), Some(guard)) => guard.judge(from, local, datagram.bytes, now),
-        _ => Ok(()),
+        (Sender::Inet(from), Guard::Udp(guard)) => guard.judge(from, local, datagram.bytes, now),
+        (Sender::Unix(_), Guard::Unix(guard)) => guard.judge(datagram.name),
+        _ => Err(Reason::Source),
     }
 }
 

@@ -34,7 +34,7 @@ impl<'a> Print<'a> {
     pub fn print(&mut self, datagram: &Arrived<'_>) {
         let peer = match datagram.from {
             Sender::Inet(address) => Peer::Inet(address),
-            Sender::Unix | Sender::Unnamed => Peer::Unix,
+            Sender::Unix(_) | Sender::Unnamed => Peer::Unix,
         };
         let line = self.line.bytes();
         let room = line.len();

@@ -21,8 +21,8 @@ impl Control {
 pub enum Sender {
     /// An Internet address.
     Inet(SocketAddr),
-    /// A Unix socket with a name.
-    Unix,
+    /// A Unix socket with a name, and the user that sent it, if the kernel noted it.
+    Unix(Option<u32>),
     /// A Unix socket without one: nobody can answer it.
     Unnamed,
 }
@@ -38,8 +38,8 @@ pub struct Asked {
     pub interface: u32,
 }
 
-pub(super) fn sender(name: &sockaddr_storage, length: socklen_t) -> Sender {
-    let length = length as usize;
+pub(super) fn sender(name: &sockaddr_storage, header: &libc::msghdr) -> Sender {
+    let length = header.msg_namelen as usize;
     match c_int::from(name.ss_family) {
         libc::AF_INET if length >= size_of::<libc::sockaddr_in>() => {
             // SAFETY: a sockaddr_storage is large and aligned enough for any
@@ -58,15 +58,64 @@ pub(super) fn sender(name: &sockaddr_storage, length: socklen_t) -> Sender {
                 v6.sin6_scope_id,
             )))
         }
-        libc::AF_UNIX if length > size_of::<libc::sa_family_t>() => Sender::Unix,
+        libc::AF_UNIX if length > size_of::<libc::sa_family_t>() => Sender::Unix(user(header)),
         _ => Sender::Unnamed,
     }
 }
 
-/// The control message that tells where a datagram was sent to.
+/// The bytes of a Unix socket's name, a path without its NUL; empty if it has none.
+pub(super) fn unix_name(name: &sockaddr_storage, length: socklen_t) -> &[u8] {
+    const FAMILY: usize = size_of::<libc::sa_family_t>();
+    let whole = size_of::<sockaddr_storage>();
+    // SAFETY: a sockaddr_storage is so many bytes, all of them set: zeroed at first,
+    // and written over since by the kernel and by us.
+    let bytes = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(name).cast(), whole) };
+    let unix = c_int::from(name.ss_family) == libc::AF_UNIX;
+    match bytes.get(FAMILY..(length as usize).min(whole)) {
+        Some([0, ..]) if unix => &bytes[FAMILY..(length as usize).min(whole)],
+        Some(path) if unix => path.split(|&byte| byte == 0).next().unwrap_or(path),
+        _ => &[],
+    }
+}
+
+/// Makes that the name of a Unix socket at this path; the length it has now.
+pub(super) fn set_unix_path(name: &mut sockaddr_storage, path: &[u8]) -> socklen_t {
+    // SAFETY: a sockaddr_storage is large and aligned enough for any address, and
+    // a sockaddr_un is integers only.
+    let unix = unsafe { &mut *std::ptr::from_mut(name).cast::<libc::sockaddr_un>() };
+    unix.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let room = unix.sun_path.len() - 1;
+    let path = &path[..path.len().min(room)];
+    for (to, &from) in unix.sun_path.iter_mut().zip(path) {
+        *to = from as libc::c_char;
+    }
+    unix.sun_path[path.len()] = 0;
+    (std::mem::offset_of!(libc::sockaddr_un, sun_path) + path.len() + 1) as socklen_t
+}
+
+/// What a control message is about.
 enum Info {
+    /// Where the datagram was sent to.
     V4(*mut libc::in_pktinfo),
     V6(*mut libc::in6_pktinfo),
+    /// Whose it is.
+    Credentials(*mut libc::ucred),
+}
+
+/// Room for the last of these and no more: where there is more, the kernel opens
+/// here whatever descriptors a client sends along (SCM_RIGHTS, unix(7)); without,
+/// it closes them.
+pub(super) const CREDENTIALS: usize =
+    // SAFETY: it only computes a length.
+    unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as c_uint) } as usize;
+
+/// The user that sent it.
+fn user(header: &libc::msghdr) -> Option<u32> {
+    match info(header)? {
+        // SAFETY: `info` has seen that a whole ucred is there.
+        Info::Credentials(sender) => Some(unsafe { sender.read_unaligned() }.uid),
+        Info::V4(_) | Info::V6(_) => None,
+    }
 }
 
 fn info(header: &libc::msghdr) -> Option<Info> {
@@ -83,10 +132,11 @@ fn info(header: &libc::msghdr) -> Option<Info> {
     // is at least a header long.
     let data: *mut c_void = unsafe { libc::CMSG_DATA(first) }.cast();
     // SAFETY: these only compute a length.
-    let (v4, v6) = unsafe {
+    let (v4, v6, credentials) = unsafe {
         (
             libc::CMSG_LEN(size_of::<libc::in_pktinfo>() as c_uint),
             libc::CMSG_LEN(size_of::<libc::in6_pktinfo>() as c_uint),
+            libc::CMSG_LEN(size_of::<libc::ucred>() as c_uint),
         )
     };
     match (level, kind) {
@@ -95,6 +145,9 @@ fn info(header: &libc::msghdr) -> Option<Info> {
         }
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= v6 as usize => {
             Some(Info::V6(data.cast()))
+        }
+        (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= credentials as usize => {
+            Some(Info::Credentials(data.cast()))
         }
         _ => None,
     }
@@ -125,6 +178,7 @@ pub(super) fn asked(header: &libc::msghdr) -> Option<Asked> {
                 interface: info.ipi6_ifindex,
             })
         }
+        Info::Credentials(_) => None,
     }
 }
 
@@ -152,7 +206,7 @@ pub(super) fn turn_round(header: &mut libc::msghdr) {
                 info.write_unaligned(value);
             }
         }
-        None => {
+        Some(Info::Credentials(_)) | None => {
             header.msg_control = std::ptr::null_mut();
             header.msg_controllen = 0;
         }

@@ -50,8 +50,10 @@ pub enum Kind {
     Many,
     /// A process with threads.
     Threads,
-    /// A datagram socket's.
+    /// A UDP socket's.
     Datagrams,
+    /// A Unix datagram socket's.
+    UnixDatagrams,
 }
 
 /// What a worker of several connections asks for beyond the least; each widens
@@ -220,6 +222,14 @@ const DATAGRAMS: [Call; 9] = [
     any(libc::SYS_clock_gettime),
 ];
 
+/// What a worker of Unix datagrams needs on top, for whose socket a path is: a
+/// descriptor that nothing can be read from (O_PATH, open(2)).
+const WHOSE: [Call; 3] = [
+    with(libc::SYS_openat, &[(2, Test::Has(libc::O_PATH as u64))]),
+    with(libc::SYS_fstat, &[(0, Test::Came)]),
+    with(libc::SYS_close, &[(0, Test::Came)]),
+];
+
 /// Record locks, taken and waited for.
 const LOCKS: [u64; 2] = [one(libc::F_SETLK), one(libc::F_SETLKW)];
 
@@ -253,6 +263,7 @@ pub fn list(kind: Kind, needs: &[Need]) -> Vec<Call> {
     match kind {
         Kind::One => SERVE.to_vec(),
         Kind::Datagrams => DATAGRAMS.to_vec(),
+        Kind::UnixDatagrams => DATAGRAMS.into_iter().chain(WHOSE).collect(),
         Kind::Many => go_on().chain(wanted()).collect(),
         Kind::Threads => go_on().chain(wanted()).chain(THREADS).collect(),
     }

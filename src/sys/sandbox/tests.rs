@@ -170,6 +170,7 @@ fn the_page_counts_the_calls_of_each_worker() {
             &[Need::Accept, Need::Log],
         ),
         ("datagrams", Kind::Datagrams, &[]),
+        ("datagrams of a Unix socket", Kind::UnixDatagrams, &[]),
     ]
     .map(|(worker, kind, needs)| (worker, calls::count(kind, needs)));
     assert_eq!(rows.collect::<Vec<_>>(), counted);
