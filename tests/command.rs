@@ -17,7 +17,8 @@ mod peer;
 
 use std::io::{Read, Write};
 
-use common::{Builder, Client, DEADLINE, Daemon, poll_until, proc};
+use common::design::{FORK_DOUBLE, FORK_WAIT, PREFORK};
+use common::{Builder, Client, DEADLINE, Daemon, need, need_root, poll_until, proc};
 
 /// An echod whose default service is this list of commands.
 fn serving(commands: &[&str]) -> Builder {
@@ -267,4 +268,34 @@ fn no_zombie_is_left_by_many_commands() {
             .iter()
             .any(|p| p.pgrp == group && p.comm == "echod-cmd")
     });
+}
+
+/// What root keeps in its session's keyring, see keyctl(1), is root's.
+#[test]
+fn row_110_a_command_reads_no_key_of_roots() {
+    if !need_root() || !need("keyctl") {
+        return;
+    }
+    let script = r#"keyctl add user echod-row-110 secret @s >/dev/null && exec "$@""#;
+    let under = ["keyctl", "session", "-", "sh", "-c", script, "sh"];
+    let commands = [
+        "keys=/usr/bin/keyctl,show,@s",
+        "more=/usr/bin/keyctl,show,@us",
+    ];
+    let datagrams = ["-l", "udp:127.0.0.1:0,service=command"];
+    for more in [&[][..], &["--user", "nobody"]] {
+        for design in [PREFORK, FORK_WAIT, FORK_DOUBLE] {
+            let builder = serving(&commands).args(design.args).args(more);
+            let daemon = builder
+                .args(["-l", "tcp:127.0.0.1:0"])
+                .args(datagrams)
+                .under(under)
+                .start();
+            let mut shown = asked(&daemon, "keys\n");
+            assert!(shown.contains("_ses"), "{}: {shown}", design.name);
+            shown += &asked(&daemon, "more\n");
+            let has = shown.contains("echod-row-110");
+            assert!(!has, "{} {more:?}: {shown}", design.name);
+        }
+    }
 }

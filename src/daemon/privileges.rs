@@ -17,7 +17,7 @@ use super::account::{Account, Lookup, nobody, resolve, resolve_group, resolve_us
 use super::self_check::{self, Expected};
 use crate::config::{Config, Identity, SandboxPolicy};
 use crate::error::{Error, Exit, Result};
-use crate::sys::{caps, memory, rlimits};
+use crate::sys::{caps, memory, process, rlimits};
 
 /// Both ways out of a refused change.
 const WAYS_OUT: &str = "--user names another user, --allow-root keeps root";
@@ -195,6 +195,10 @@ pub fn apply(plan: &Plan, open: Open) -> Result<()> {
     let unbound = !root && caps::drop_bounding().map_err(refused_caps("prctl"))?;
     let groupless = setgroups(&[]);
     if let Some(account) = &plan.account {
+        if !root {
+            // While it is root's to make: others may have no more than a few.
+            process::leave_session_keyring().map_err(|errno| Error::os("keyctl", "", errno))?;
+        }
         groupless.map_err(refused("setgroups", account))?;
         become_account(account)?;
         cannot_return(account)?;

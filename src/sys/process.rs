@@ -73,6 +73,22 @@ pub fn survives(this: impl Fn() -> bool) -> Result<bool, Errno> {
     }
 }
 
+/// Puts a new and empty session keyring in the place of the one that we were started
+/// with, which programs we run could read as long as they have it, whoever they are
+/// (`session-keyring(7)`). Where keyctl(2) is forbidden or missing, it is so for them
+/// too.
+///
+/// # Errors
+/// keyctl(2)'s others: ENOMEM, EDQUOT.
+pub fn leave_session_keyring() -> Result<(), Errno> {
+    let (join, anonymous) = (libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>());
+    // SAFETY: a command, and no name.
+    match Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, join, anonymous) }) {
+        Ok(_) | Err(Errno::EPERM | Errno::EACCES | Errno::ENOSYS | Errno::EOPNOTSUPP) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Leaves, without running anything of the parent's.
 #[inline(always)]
 pub fn exit(status: i32) -> ! {

@@ -281,6 +281,11 @@ const ROWS: &[Row] = &[
         "a sender's name that means another Unix socket here",
         NAMES,
     ),
+    (
+        110,
+        "keys of root's in a command's hands",
+        &["tests/command.rs"],
+    ),
     (111, "a loop of UDP datagrams too slow for the rate", WEAPON),
     (
         112,
