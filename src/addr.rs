@@ -84,7 +84,7 @@ impl Addr {
     /// # Errors
     /// There is no such address, or it stands for no one server (64).
     pub fn of_server(text: &str) -> Result<Addr, Error> {
-        match read(text, Whose::Client)? {
+        match read(&without_slashes(text), Whose::Client)? {
             Addr::Tcp {
                 host: Host::Any, ..
             }
@@ -159,6 +159,20 @@ impl FromStr for Addr {
     fn from_str(text: &str) -> Result<Self, Error> {
         read(text, Whose::Server)
     }
+}
+
+/// `tcp://h:1` as `tcp:h:1`: what people know from other programs.
+fn without_slashes(text: &str) -> String {
+    let url = ["tcp:", "udp:", "unix:", "unixgram:"]
+        .into_iter()
+        .find_map(|scheme| {
+            let rest = text.strip_prefix(scheme)?.strip_prefix("//")?;
+            Some(match scheme.starts_with("unix") {
+                true => format!("{scheme}{rest}"),
+                false => format!("{scheme}{}", rest.strip_suffix('/').unwrap_or(rest)),
+            })
+        });
+    url.unwrap_or_else(|| text.to_owned())
 }
 
 /// Whose command line an address stands on.

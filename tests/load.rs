@@ -79,6 +79,21 @@ fn rr_verifies_every_request() {
     assert!(report.contains("requests/s "), "{report}");
     assert!(report.contains("closed loop"), "{report}");
     assert_eq!(complaints, "");
+    let narrow = |line: &str| line.chars().count() <= 80;
+    assert!(report.lines().all(narrow), "{report}");
+    let args = [&addr, "-n", "1000", "--percentiles", "25,99.5"];
+    let (report, _) = load(&args, 0);
+    assert!(
+        report.contains("\n  p25 ") && report.contains("\n  p99.5 "),
+        "{report}"
+    );
+    let latency = &json(&args, 0)["latency_us"];
+    assert!(
+        latency["p25"].is_number() && latency["p90"].is_null(),
+        "{latency}"
+    );
+    let (host, port) = addr[4..].split_once(':').unwrap();
+    load(&["crr", host, port, "-n", "1"], 0);
 }
 
 #[test]
@@ -678,7 +693,7 @@ fn a_server_that_is_slower_than_it_may_be_ends_with_75() {
     let open = [&["rr", &slow, &fast, "-R", "100"], &short[..]].concat();
     let object = json(&open, 75);
     assert_eq!(object["slower_by"], "p50_ratio", "{object}");
-    assert!(object["p50_ratio"]["low"].as_f64() > Some(2.0), "{object}");
+    assert!(object["p50_ratio"]["low"].as_f64() > Some(1.05), "{object}");
     assert_eq!(object["p50_ratio"]["pairs"].as_array().unwrap().len(), 6);
     assert_eq!(object["p99_9_ratio"]["median"], Value::Null, "{object}");
     let (report, _) = load(&open, 75);
@@ -747,6 +762,15 @@ fn failures_and_latencies_go_to_files() {
     assert!(text.contains("Total count    =          100]"), "{text}");
     let nowhere = path("no/such/place");
     load(&[&addr, "-n", "1", "--hdr", &nowhere], 73);
+    load(&[&server(echo), "-n", "1", "--json", &nowhere], 73);
+    // Text and JSON of one run.
+    let file = path("json");
+    let (report, _) = load(&["--json", &file, &server(echo), "-n", "9"], 0);
+    assert_eq!(outcome(&report, "complete"), 9, "{report}");
+    let object: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(object["complete"], 9, "{object}");
+    let (json, _) = load(&["--json", &server(echo), "-n", "9"], 0);
+    assert!(json.starts_with('{'), "an address is no file: {json}");
 }
 
 #[test]
@@ -755,6 +779,28 @@ fn progress_goes_to_standard_error() {
     let args = [&addr, "-d", "1s", "--interval", "50ms"];
     let (_, told) = load(&args, 0);
     assert!(told.contains(" requests/s "), "{told}");
+    let (_, told) = load(&[&args[..], &["--json"]].concat(), 0);
+    for line in told.lines() {
+        let object: Value = serde_json::from_str(line).expect(line);
+        assert!(object["rate_per_s"].is_number(), "{line}");
+    }
+    assert!(told.lines().count() >= 2, "{told}");
+    let other = server(echo);
+    let args = [&addr, &other, "-d", "1200ms", "--interval", "90ms"];
+    let (_, told) = load(&args, 0);
+    assert!(told.contains(" requests/s "), "{told}");
+    let args = [
+        "hold",
+        &addr,
+        "-c",
+        "9",
+        "-d",
+        "300ms",
+        "--interval",
+        "50ms",
+    ];
+    let (_, told) = load(&args, 0);
+    assert!(told.contains(" 9 of 9 open"), "{told}");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn from_help(help: &str) -> Options {
                 described.short = Some(name.to_owned());
             } else {
                 assert!(
-                    word.starts_with('<'),
+                    word.starts_with('<') || word.starts_with("[<"),
                     "--help: what is {word:?} in {names:?}?"
                 );
                 described.takes_value = true;

@@ -3,7 +3,9 @@
 //!
 //! The only part of echoload that prints. Knows no socket.
 
+use std::cell::Cell;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -13,13 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use super::Unparsed;
 use crate::error::{Error, Exit, Result};
 use crate::load::outcomes::Outcomes;
-use crate::load::progress::{self, Progress};
+use crate::load::progress::{self, Progress, Stage};
 use crate::load::report::{Report, Versus};
 use crate::load::run::Run;
 use crate::load::server::Server;
@@ -76,14 +79,26 @@ fn run(cli: &Cli, plan: &Plan, job: &Job) -> Result<Exit> {
     let outcomes = cli.outcomes.as_deref().map(Outcomes::create).transpose()?;
     let hdr = cli.hdr.as_deref().map(create).transpose()?;
     let terminal = io::stderr().is_terminal();
+    let instead = json_instead(cli);
     let every = match cli.interval {
-        None if terminal && !cli.json && *job == Job::Run => Some(DEFAULT_INTERVAL),
+        None if terminal && !instead => Some(DEFAULT_INTERVAL),
         given => given,
     };
-    let tell = |plan: &Plan, at, news| watch(plan, at, every.unwrap_or_default(), &news, terminal);
+    let tell = |plan: &Plan, stage, news| {
+        let every = every.unwrap_or_default();
+        match instead {
+            true => {
+                let line = progress::json_line(plan, stage, every, &news);
+                let _ = writeln!(io::stderr(), "{line}");
+            }
+            false => watch(plan, stage, every, &news, terminal),
+        }
+    };
     let around = Around {
         outcomes: outcomes.as_ref(),
         watcher: every.map(|every| (every, &tell as _)),
+        next: Cell::default(),
+        rounds: Cell::default(),
         interrupt: Arc::default(),
         servers: servers(cli, plan, job)?,
     };
@@ -105,15 +120,12 @@ fn run(cli: &Cli, plan: &Plan, job: &Job) -> Result<Exit> {
 fn one(cli: &Cli, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exit> {
     let run = load::run(plan, around)?;
     unwatch(around);
-    print(&match cli.json {
-        true => format!("{}\n", json::run(plan, &run)),
-        false => Report {
-            plan,
-            run: &run,
-            block: Some(block()),
-        }
-        .to_string(),
-    })?;
+    let report = Report {
+        plan,
+        run: &run,
+        block: Some(block()),
+    };
+    tell_of(cli, &report, || json::run(plan, &run))?;
     if let Some(mut file) = hdr {
         file.write_all(hgrm::text(&run.tally.latency).as_bytes())
             .map_err(|error| Error::usage("write --hdr", error).exit(Exit::Io))?;
@@ -125,14 +137,13 @@ fn one(cli: &Cli, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exi
 fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit> {
     let done = load::compare(plan, rounds, around)?;
     unwatch(around);
-    print(&match cli.json {
-        true => format!("{}\n", json::comparison(plan, &rounds.other, &done)),
-        false => Versus {
-            plan,
-            rounds,
-            done: &done,
-        }
-        .to_string(),
+    let report = Versus {
+        plan,
+        rounds,
+        done: &done,
+    };
+    tell_of(cli, &report, || {
+        json::comparison(plan, &rounds.other, &done)
     })?;
     failures(&done.a);
     failures(&done.b);
@@ -153,16 +164,13 @@ fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit>
 fn many(cli: &Cli, plan: &Plan, sweep: &Sweep, around: &Around) -> Result<Exit> {
     let swept = &load::sweep(plan, sweep, around)?;
     unwatch(around);
-    print(&match cli.json {
-        true => format!("{}\n", json::swept(plan, sweep, swept)),
-        false => Knee {
-            plan,
-            sweep,
-            swept,
-            block: block(),
-        }
-        .to_string(),
-    })?;
+    let report = Knee {
+        plan,
+        sweep,
+        swept,
+        block: block(),
+    };
+    tell_of(cli, &report, || json::swept(plan, sweep, swept))?;
     let first = swept.steps.iter().map(|step| &step.run);
     let first = first.max_by_key(|run| run.tally.local.is_some() || run.tally.connected == 0);
     if let (Some(run), true) = (first, swept.status() != Exit::Ok) {
@@ -206,10 +214,10 @@ fn servers(cli: &Cli, plan: &Plan, job: &Job) -> Result<Vec<(Target, Server)>> {
 }
 
 /// How it goes: a line for each interval, and below them, on a terminal, a bar.
-fn watch(plan: &Plan, at: Duration, every: Duration, news: &Progress, terminal: bool) {
-    let line = progress::interval(plan, at, every, news);
+fn watch(plan: &Plan, stage: Stage, every: Duration, news: &Progress, terminal: bool) {
+    let line = progress::interval(plan, stage, every, news);
     let text = match terminal {
-        true => format!("{CLEAR}{line}\n{}", progress::bar(plan, at)),
+        true => format!("{CLEAR}{line}\n{}", progress::bar(plan, stage)),
         false => format!("{line}\n"),
     };
     let _ = io::stderr().write_all(text.as_bytes());
@@ -241,6 +249,46 @@ fn create(path: &Path) -> Result<File> {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
         Error::os("create", path.display(), errno).exit(Exit::CantCreate)
     })
+}
+
+/// Is JSON what goes to standard output?
+fn json_instead(cli: &Cli) -> bool {
+    cli.json.as_deref() == Some(Path::new("-"))
+}
+
+/// The report, or JSON instead, or JSON beside it.
+fn tell_of(cli: &Cli, report: &impl Display, json: impl Fn() -> Value) -> Result<()> {
+    if json_instead(cli) {
+        return print(&format!("{}\n", json()));
+    }
+    if let Some(path) = &cli.json {
+        let text = format!("{}\n", json());
+        let written = create(path)?.write_all(text.as_bytes());
+        written.map_err(|error| Error::usage("write --json", error).exit(Exit::Io))?;
+    }
+    let colours =
+        io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    match colours {
+        true => print(&coloured(&report.to_string())),
+        false => print(&report.to_string()),
+    }
+}
+
+/// What must be seen, in red; what was looked for, bold.
+fn coloured(report: &str) -> String {
+    let mut text = String::new();
+    for line in report.lines() {
+        let bad = line.starts_with("WARNING")
+            || line.contains(": RATE NOT REACHED")
+            || line.contains(": INTERRUPTED");
+        let good = line.starts_with("holds ") || line.starts_with("ratio of ");
+        text += &match (bad, good) {
+            (true, _) => format!("\x1b[1;31m{line}\x1b[0m\n"),
+            (false, true) => format!("\x1b[1m{line}\x1b[0m\n"),
+            (false, false) => format!("{line}\n"),
+        };
+    }
+    text
 }
 
 fn print(text: &str) -> Result<()> {

@@ -81,15 +81,30 @@ pub fn explain(error: &clap::Error) -> Unparsed {
     Err(Error::usage(line, hint))
 }
 
+/// A host and a port as two words, as one address.
+fn host_and_port(host: &str, port: &str) -> String {
+    let bare = host.split('%').next().unwrap_or(host);
+    match bare.parse::<std::net::Ipv6Addr>() {
+        Ok(_) => format!("[{host}]:{port}"),
+        Err(_) => format!("{host}:{port}"),
+    }
+}
+
 /// A command line that is not to be run: help to print, or a usage error.
 pub type Unparsed = Result<String, Error>;
 
-/// A whole number of this range, and what to say of another.
+/// A whole number of this range, `10k` and `2M` too, and what to say of another.
 fn whole(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String> + Clone {
     move |text| {
-        let digits = text.bytes().all(|b| b.is_ascii_digit());
-        let number = text.parse().ok().filter(|_| digits);
+        let (digits, unit) = match text.as_bytes().last() {
+            Some(b'k' | b'K') => (&text[..text.len() - 1], 1000),
+            Some(b'M' | b'm') => (&text[..text.len() - 1], 1_000_000),
+            _ => (text, 1),
+        };
+        let plain = digits.bytes().all(|b| b.is_ascii_digit());
+        let number = digits.parse::<u64>().ok().filter(|_| plain);
         number
+            .and_then(|number| number.checked_mul(unit))
             .filter(|number| range.contains(number))
             .ok_or_else(|| format!("a whole number, {} to {}", range.start(), range.end()))
     }

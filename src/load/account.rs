@@ -80,6 +80,18 @@ pub fn used(looks: &[Sample], connections: u64) -> Option<Duration> {
     known.then(|| all(last).checked_sub(all(first)))?
 }
 
+/// What the processes seen used at least, whoever came and went besides.
+pub fn seen(looks: &[Sample]) -> Option<Duration> {
+    let [first, .., last] = looks else {
+        return None;
+    };
+    let more = |(name, process): (&Name, &Process)| {
+        let before = first.processes.get(name).copied().unwrap_or_default();
+        (process.own + process.waited).saturating_sub(before.own + before.waited)
+    };
+    Some(last.processes.iter().map(more).sum())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +154,8 @@ mod tests {
         ];
         assert_eq!(used(&looks, 100), None);
         assert_eq!(used(&looks, 100_000), None);
+        assert_eq!(seen(&looks), Some(20 * MS));
+        assert_eq!(seen(&looks[..1]), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
-use crate::load::progress::Progress;
+use crate::load::progress::{Progress, Stage};
 
 /// Shared by all threads of a run.
 pub struct Board<'a> {
@@ -28,6 +28,9 @@ pub struct Board<'a> {
     time: Option<Duration>,
     left: Option<AtomicU64>,
     opening: AtomicU64,
+    /// Connections that a hold has open, and since when all.
+    open: AtomicU64,
+    held: OnceLock<Instant>,
     connected: AtomicBool,
     stop: AtomicBool,
     interrupt: &'a AtomicUsize,
@@ -63,6 +66,8 @@ impl<'a> Board<'a> {
                 _ => None,
             },
             opening: AtomicU64::new(plan.workers()),
+            open: AtomicU64::new(0),
+            held: OnceLock::new(),
             connected: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             interrupt,
@@ -134,6 +139,22 @@ impl<'a> Board<'a> {
     pub fn opened(&self) {
         if self.opening.fetch_sub(1, Relaxed) == 1 {
             self.start.get_or_init(Instant::now);
+            self.held.get_or_init(Instant::now);
+        }
+    }
+
+    /// One more connection of a hold is open.
+    pub fn holds_another(&self) {
+        self.open.fetch_add(1, Relaxed);
+    }
+
+    /// How far the run is; of `rounds`, this is one.
+    pub fn stage(&self, rounds: (u64, u64)) -> Stage {
+        Stage {
+            at: self.begun.elapsed(),
+            rounds,
+            open: self.open.load(Relaxed),
+            held: self.held.get().map(Instant::elapsed),
         }
     }
 

@@ -43,7 +43,8 @@ pub fn compare(plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Comparis
     warm(plan)?;
     warm(&other)?;
     let (plan, other) = (&cold(plan), &cold(&other));
-    for side in order(rounds.pairs) {
+    for (nth, side) in (0..).zip(order(rounds.pairs)) {
+        around.rounds.set((nth, 2 * rounds.pairs));
         let (plan, all) = match side {
             Side::A => (plan, &mut done.a),
             Side::B => (other, &mut done.b),

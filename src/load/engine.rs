@@ -1,6 +1,7 @@
 //! Runs a plan: threads, each with its share of the connections, and the sum of
 //! what they saw.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -17,7 +18,7 @@ use crate::load::board::Board;
 use crate::load::fault::Outcome;
 use crate::load::outcomes::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
-use crate::load::progress::Progress;
+use crate::load::progress::{Progress, Stage};
 use crate::load::run::Run;
 use crate::load::server::Server;
 use crate::load::target::Target;
@@ -29,8 +30,8 @@ const SPARE_FILES: u64 = 16;
 /// This share of a processor's time, and a thread never waited.
 const LIMITED: f64 = 0.9;
 
-/// Hears of a plan, how long it has been running, and what is new.
-pub type Tell<'a> = dyn Fn(&Plan, Duration, Progress) + 'a;
+/// Hears of a plan, how far it is, and what is new.
+pub type Tell<'a> = dyn Fn(&Plan, Stage, Progress) + 'a;
 
 /// Who else takes part in a run.
 #[derive(Default)]
@@ -39,6 +40,10 @@ pub struct Around<'a> {
     pub outcomes: Option<&'a Outcomes>,
     /// How often, and whom, to tell how it goes.
     pub watcher: Option<(Duration, &'a Tell<'a>)>,
+    /// When to tell next, and of how many rounds how many are over.
+    pub next: Cell<Option<Instant>>,
+    /// See there.
+    pub rounds: Cell<(u64, u64)>,
     /// A signal ends the run, with whatever is on its way.
     pub interrupt: Arc<AtomicUsize>,
     /// Whose processor time to tell, where that is known.
@@ -84,6 +89,7 @@ pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
         run.client_cpu += one.cpu;
         run.limited |= one.busy >= LIMITED;
         held += one.held;
+        run.waited = run.waited.max(one.waited);
         run.tally.merge(one.tally);
     }
     run.tail = Duration::from_nanos(run.tally.latency.value_at_quantile(0.1));
@@ -92,6 +98,7 @@ pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
         _ => run.tally.connected,
     };
     run.server_cpu = account::used(&looks.samples, connections);
+    run.server_cpu_seen = account::seen(&looks.samples);
     run.held = (plan.mode == Mode::Hold).then_some(held);
     Ok(run)
 }
@@ -184,7 +191,8 @@ fn in_threads(plan: &Plan, board: &Board, around: &Around, looks: &mut Looks) ->
         }
         drop(over);
         let every = around.watcher.map(|(every, _)| every);
-        let mut tick = every.map(|every| Instant::now() + every);
+        let first = || every.map(|every| Instant::now() + every);
+        let mut tick = around.next.get().or_else(first);
         // The threads send nothing: the end of the last one is an event.
         loop {
             let due = board.from().and_then(|from| looks.due(from));
@@ -201,13 +209,14 @@ fn in_threads(plan: &Plan, board: &Board, around: &Around, looks: &mut Looks) ->
             if let (Some(at), Some((every, tell))) = (tick, around.watcher)
                 && at <= now
             {
-                tick = Some(at + every);
+                tick = Some((at + every).max(now));
                 if let Some(progress) = &board.progress {
                     let news = std::mem::take(&mut *progress.lock().expect("no panic with it"));
-                    tell(plan, board.begun.elapsed(), news);
+                    tell(plan, board.stage(around.rounds.get()), news);
                 }
             }
         }
+        around.next.set(tick);
         let joined = threads.into_iter().map(|thread| thread.join());
         joined
             .map(|done| done.expect("a thread that panics ends the program"))

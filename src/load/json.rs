@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Exit;
 use crate::load::fault::Outcome;
-use crate::load::latency::QUANTILES;
+use crate::load::latency::{at, buckets};
 use crate::load::plan::Plan;
 use crate::load::ratio::CONFIDENCE;
 use crate::load::run::{Comparison, Figure, Run};
@@ -99,11 +99,15 @@ fn object(plan: &Plan, target: &Target, run: &Run) -> Value {
         "sent_bytes": tally.sent,
         "received_bytes": tally.received,
         "throughput_bytes_per_s": run.throughput(),
-        "latency_us": latency(&tally.latency),
-        "connect_latency_us": latency(&tally.connect),
+        "latency_us": latency(plan, &tally.latency),
+        "connect_latency_us": latency(plan, &tally.connect),
+        "latency_histogram_us": histogram(&tally.latency),
         "client_cpu_s": run.client_cpu.as_secs_f64(),
         "server_cpu_s": run.server_cpu.map(|cpu| cpu.as_secs_f64()),
+        "server_cpu_seen_s": run.server_cpu_seen.map(|cpu| cpu.as_secs_f64()),
         "generator_limited": run.limited,
+        "generator_starved": run.starved(),
+        "generator_waited_s": run.waited.map(|time| time.as_secs_f64()),
         "generator_held_up_s": run.held_up.as_secs_f64(),
         "interrupted": run.interrupted > 0,
         "unfinished": tally.unfinished,
@@ -124,7 +128,15 @@ fn exit_status(status: Exit, signal: u8) -> u8 {
     }
 }
 
-fn latency(nanos: &Histogram<u64>) -> Value {
+/// `[up to, how many]`, of the buckets with something in them.
+fn histogram(nanos: &Histogram<u64>) -> Value {
+    let buckets = buckets(nanos).into_iter();
+    buckets
+        .map(|(end, count)| json!([micros(end as f64), count]))
+        .collect()
+}
+
+fn latency(plan: &Plan, nanos: &Histogram<u64>) -> Value {
     if nanos.is_empty() {
         return Value::Null;
     }
@@ -134,11 +146,9 @@ fn latency(nanos: &Histogram<u64>) -> Value {
     put("min", exact(nanos.min()));
     put("mean", micros(nanos.mean()));
     put("stddev", micros(nanos.stdev()));
-    for (key, quantile) in QUANTILES {
-        put(
-            &key.replace('.', "_"),
-            exact(nanos.value_at_quantile(quantile).min(nanos.max())),
-        );
+    for percent in &plan.percentiles {
+        let key = format!("p{percent}").replace('.', "_");
+        put(&key, exact(at(nanos, percent / 100.0)));
     }
     put("max", exact(nanos.max()));
     figures.into()
@@ -198,6 +208,10 @@ mod tests {
             "throughput_bytes_per_s",
             "latency_us",
             "connect_latency_us",
+            "latency_histogram_us",
+            "interrupted",
+            "unfinished",
+            "dropped",
             "client_cpu_s",
             "server_cpu_s",
             "generator_limited",
@@ -214,6 +228,11 @@ mod tests {
             assert!(object["latency_us"][key].is_number(), "{key}");
         }
         assert_eq!(object["connect_latency_us"], Value::Null);
+        let buckets = object["latency_histogram_us"].as_array().unwrap();
+        let count = |bucket: &Value| bucket[1].as_u64().unwrap();
+        assert_eq!(buckets.iter().map(count).sum::<u64>(), 100);
+        assert!(buckets.is_sorted_by_key(|bucket| bucket[0].as_f64().unwrap()));
+        assert_eq!(buckets.last().unwrap()[0], object["latency_us"]["max"]);
         assert_eq!(object["server_cpu_s"], Value::Null);
     }
 

@@ -10,15 +10,11 @@ const DIGITS: u8 = 3;
 /// Nanoseconds above which a latency is not told from another: 13 days.
 const LONGEST: u64 = 1 << 50;
 
-/// The quantiles of every report.
-pub const QUANTILES: [(&str, f64); 6] = [
-    ("p50", 0.5),
-    ("p75", 0.75),
-    ("p90", 0.9),
-    ("p99", 0.99),
-    ("p99.9", 0.999),
-    ("p99.99", 0.9999),
-];
+/// The percentiles of a report that is not told which.
+pub const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
+
+/// Significant decimal digits of a bucket that is told.
+const BUCKET_DIGITS: u8 = 2;
 
 /// A histogram of nanoseconds, empty.
 pub fn histogram() -> Histogram<u64> {
@@ -29,6 +25,18 @@ pub fn histogram() -> Histogram<u64> {
 pub fn at(histogram: &Histogram<u64>, quantile: f64) -> u64 {
     // A bucket's upper end may lie beyond the largest.
     histogram.value_at_quantile(quantile).min(histogram.max())
+}
+
+/// The upper ends of buckets, within 1 % of each other, in nanoseconds, and how
+/// many are in each; only those with something in them.
+pub fn buckets(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let mut coarse = Histogram::<u64>::new(BUCKET_DIGITS).expect("2 digits are in its range");
+    coarse.add(histogram).expect("it grows");
+    let steps = coarse.iter_recorded();
+    let bucket = |value: u64| coarse.highest_equivalent(value).min(histogram.max());
+    steps
+        .map(|step| (bucket(step.value_iterated_to()), step.count_at_value()))
+        .collect()
 }
 
 /// Adds one time to a histogram.

@@ -56,6 +56,8 @@ pub struct Plan {
     pub sources: u64,
     /// Bytes of a stream on their way at once.
     pub window: u64,
+    /// The percentiles to report, each 0 to 100.
+    pub percentiles: Vec<f64>,
 }
 
 /// What a comparison needs beside a [`Plan`] of one round.
@@ -167,6 +169,7 @@ fn share(all: u64, parts: u64, part: u64) -> std::ops::Range<u64> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::load::latency::PERCENTILES;
 
     /// The plan of the defaults.
     pub(crate) fn plan(mode: Mode) -> Plan {
@@ -183,6 +186,7 @@ pub(crate) mod tests {
             timeout: Duration::from_secs(5),
             sources: 8,
             window: 256 << 10,
+            percentiles: PERCENTILES.to_vec(),
         }
     }
 

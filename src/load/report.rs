@@ -1,14 +1,14 @@
 //! A run as text, for people and for awk(1): the lines of figures have their
 //! name first. Pure: the caller prints it.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
 use crate::load::chart::{chart, time};
 use crate::load::fault::Outcome;
-use crate::load::latency::QUANTILES;
+use crate::load::latency::at;
 use crate::load::plan::{Mode, Plan, Rounds};
 use crate::load::run::{Comparison, Figure, Run};
 
@@ -44,7 +44,13 @@ impl fmt::Display for Report<'_> {
                 "latency p50 {p50} us p99 {p99} us max {max} us, {kind} loop"
             )?;
         }
-        table(f, &[("echo", &tally.latency), ("connect", &tally.connect)])?;
+        let columns = [("echo", &tally.latency), ("connect", &tally.connect)];
+        let there = columns.iter().filter(|(_, nanos)| !nanos.is_empty());
+        let names: String = there.map(|(name, _)| format!("{name:>9}")).collect();
+        if !names.is_empty() {
+            writeln!(f, "\n  {:9}{names}", "")?;
+        }
+        table(f, &plan.percentiles, &columns)?;
         if let (Some(block), false) = (block, tally.latency.is_empty()) {
             writeln!(f, "\n  up to     echoes, {kind} loop")?;
             writeln!(f, "{}", chart(&tally.latency, *block))?;
@@ -67,30 +73,27 @@ impl Report<'_> {
     fn header(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { plan, run, .. } = self;
         let (mode, target) = (plan.mode.name(), &plan.target);
-        write!(f, "echoload {mode} {target}: ")?;
+        write!(f, "echoload {mode} {target}")?;
         if run.interrupted > 0 {
-            f.write_str("INTERRUPTED: ")?;
+            f.write_str(": INTERRUPTED")?;
         }
         if let Some(rate) = plan.rate.filter(|_| run.too_slow(plan)) {
             let units = plan.mode.units();
-            write!(
-                f,
-                "RATE NOT REACHED, {:.1} of {rate:.1} {units}/s: ",
-                run.rate()
-            )?;
+            let reached = run.rate();
+            write!(f, ": RATE NOT REACHED, {reached:.1} of {rate:.1} {units}/s")?;
         }
-        write!(f, "{}, {:.2} s, ", plan.what(), run.elapsed.as_secs_f64())?;
+        write!(f, "\n{}, {:.2} s", plan.what(), run.elapsed.as_secs_f64())?;
         if !plan.warmup.is_zero() {
-            write!(f, "after {:.2} s warm-up, ", plan.warmup.as_secs_f64())?;
+            write!(f, ", {:.2} s warm-up", plan.warmup.as_secs_f64())?;
         }
         match plan.rate {
-            Some(rate) => writeln!(f, "open loop at {rate}/s"),
-            None => writeln!(f, "closed loop"),
+            Some(rate) => writeln!(f, ", open loop at {rate}/s"),
+            None => writeln!(f, ", closed loop"),
         }
     }
 
     fn processors(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let run = self.run;
+        let Report { plan, run, .. } = self;
         let seconds = run.elapsed.as_secs_f64().max(1e-9);
         let share = |cpu: Duration| cpu.as_secs_f64() / seconds * 100.0;
         let client = run.client_cpu;
@@ -102,51 +105,74 @@ impl Report<'_> {
         )?;
         match run.server_cpu {
             Some(cpu) => writeln!(f, "{:.2} s ({:.0} %)", cpu.as_secs_f64(), share(cpu))?,
-            None => writeln!(f, "not known")?,
+            None => match run.server_cpu_seen {
+                Some(seen) => writeln!(f, "at least {:.2} s, not all known", seen.as_secs_f64())?,
+                None => writeln!(f, "not known")?,
+            },
+        }
+        if run.starved() {
+            let waited = share(run.waited.unwrap_or_default());
+            writeln!(
+                f,
+                "WARNING: a thread of echoload waited for a processor {waited:.0} % of the time:\n\
+                 latencies are the machine's too"
+            )?;
         }
         if !run.held_up.is_zero() {
             writeln!(
                 f,
-                "WARNING: echoload was held up for {} (stopped, or without a processor): in no figure",
+                "WARNING: echoload was held up for {} (stopped, or without a\n\
+                 processor), which is in no figure",
                 time(run.held_up.as_nanos() as f64)
             )?;
         }
         if run.limited {
             writeln!(
                 f,
-                "WARNING: a thread of echoload never waited: these are its limits, not the server's; more -t"
+                "WARNING: a thread of echoload never waited: these are its limits, not the\n\
+                 server's{}",
+                more_threads(plan)
             )?;
         }
         Ok(())
     }
 }
 
-/// A row for each histogram that has anything in it.
-fn table(f: &mut fmt::Formatter<'_>, rows: &[(&str, &Histogram<u64>)]) -> fmt::Result {
-    let rows: Vec<_> = rows.iter().filter(|(_, nanos)| !nanos.is_empty()).collect();
-    if rows.is_empty() {
+/// Advice where a processor is left for another thread, and the server.
+fn more_threads(plan: &Plan) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    match plan.workers() < cores.min(plan.slots()) {
+        true => format!("; {cores} processors are here: -t {}", plan.workers() + 1),
+        false => "; no processor is left for another thread".to_owned(),
+    }
+}
+
+/// A column for each histogram that has anything in it.
+fn table(
+    f: &mut fmt::Formatter<'_>,
+    percents: &[f64],
+    all: &[(&str, &Histogram<u64>)],
+) -> fmt::Result {
+    let columns: Vec<_> = all.iter().filter(|(_, nanos)| !nanos.is_empty()).collect();
+    if columns.is_empty() {
         return Ok(());
     }
-    let mut head = format!("\n{:8}", "");
-    for name in ["min", "mean", "stddev"] {
-        let _ = write!(head, "{name:>9}");
-    }
-    QUANTILES
-        .iter()
-        .for_each(|(name, _)| head += &format!("{name:>9}"));
-    writeln!(f, "{head}{:>9}", "max")?;
-    for (name, nanos) in rows {
-        write!(f, "{name:8}")?;
-        let middle =
-            QUANTILES.map(|(_, quantile)| nanos.value_at_quantile(quantile).min(nanos.max()));
-        let middle = middle.map(|nanos| nanos as f64);
-        let ends = [nanos.min() as f64, nanos.mean(), nanos.stdev()];
-        for nanos in ends.into_iter().chain(middle).chain([nanos.max() as f64]) {
-            write!(f, "{:>9}", time(nanos))?;
+    let mut row = |name: &str, figure: &dyn Fn(&Histogram<u64>) -> f64| {
+        write!(f, "  {name:9}")?;
+        for (_, nanos) in &columns {
+            write!(f, "{:>9}", time(figure(nanos)))?;
         }
-        writeln!(f)?;
+        writeln!(f)
+    };
+    row("min", &|nanos| nanos.min() as f64)?;
+    row("mean", &Histogram::mean)?;
+    row("stddev", &Histogram::stdev)?;
+    for percent in percents {
+        row(&format!("p{percent}"), &|nanos| {
+            at(nanos, percent / 100.0) as f64
+        })?;
     }
-    Ok(())
+    row("max", &|nanos| nanos.max() as f64)
 }
 
 /// Shows a comparison, when displayed.
@@ -224,7 +250,8 @@ mod tests {
     fn figures_are_named_and_a_closed_loop_is_called_one() {
         let text = report(&plan(Mode::Crr), &run(100, None));
         for line in [
-            "echoload crr tcp:127.0.0.1:7: 16 connections, 64 bytes, 1 thread, 2.00 s, closed loop",
+            "echoload crr tcp:127.0.0.1:7",
+            "16 connections, 64 bytes, 1 thread, 2.00 s, closed loop",
             "connections/s 50.0",
             "MiB/s 50.00 each way, verified",
             "latency p50 50 us p99 99 us max 100 us, closed loop",
@@ -233,7 +260,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line}\n{text}");
         }
-        assert!(text.contains("stddev      p50      p75"), "{text}");
+        assert!(text.contains("\n  p99.9       100 us\n"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(text.contains("  up to     echoes, closed loop\n"), "{text}");
         assert!(!text.contains("WARNING"), "{text}");
     }
@@ -250,8 +278,11 @@ mod tests {
         let first = text.lines().next().unwrap();
         assert_eq!(
             first,
-            "echoload rr tcp:127.0.0.1:7: RATE NOT REACHED, 50.0 of 100.0 requests/s: \
-             16 connections, 64 to 1500 bytes, 1 thread, 2.00 s, after 1.00 s warm-up, \
+            "echoload rr tcp:127.0.0.1:7: RATE NOT REACHED, 50.0 of 100.0 requests/s"
+        );
+        assert_eq!(
+            text.lines().nth(1).unwrap(),
+            "16 connections, 64 to 1500 bytes, 1 thread, 2.00 s, 1.00 s warm-up, \
              open loop at 100/s"
         );
         assert!(!text.contains("closed"), "{text}");
@@ -262,6 +293,7 @@ mod tests {
         let mut run = run(0, Some(3));
         run.elapsed = Duration::ZERO;
         run.limited = true;
+        run.waited = Some(Duration::from_secs(1));
         let text = report(&plan(Mode::Hold), &run);
         assert!(text.contains("held 3 of 16 at once\n"), "{text}");
         assert!(text.contains("connections/s 0.0\n"), "{text}");
@@ -269,5 +301,6 @@ mod tests {
             text.contains("WARNING: a thread of echoload never waited"),
             "{text}"
         );
+        assert!(text.contains("waited for a processor"), "{text}");
     }
 }

@@ -11,6 +11,9 @@ use crate::load::stats::Tally;
 /// This share of the rate that was asked for is the rate.
 const ENOUGH: f64 = 0.98;
 
+/// A thread that waits for a processor for this share of the time is starved.
+const STARVED: f64 = 0.1;
+
 /// One server's run, or all its rounds together.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
@@ -27,6 +30,10 @@ pub struct Run {
     pub client_cpu: Duration,
     /// Processor time of the server meanwhile, if it can be known.
     pub server_cpu: Option<Duration>,
+    /// What is known to be its at least.
+    pub server_cpu_seen: Option<Duration>,
+    /// The longest that a thread was ready to run and had no processor.
+    pub waited: Option<Duration>,
     /// This side never waited: it, or the machine, set the rate.
     pub limited: bool,
     /// How long this side did nothing though there was something to do, which
@@ -121,6 +128,13 @@ impl Run {
         count as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
+    /// Was this side without a processor for so long that its figures are the
+    /// machine's?
+    pub fn starved(&self) -> bool {
+        let waited = self.waited.unwrap_or_default();
+        waited.as_secs_f64() > STARVED * self.elapsed.as_secs_f64()
+    }
+
     /// Was the rate that was asked for not reached?
     pub fn too_slow(&self, plan: &Plan) -> bool {
         let time = self.elapsed.saturating_sub(self.tail);
@@ -145,6 +159,16 @@ impl Run {
             (true, _, cpu) => cpu,
             (false, Some(mine), Some(theirs)) => Some(mine + theirs),
             _ => None,
+        };
+        self.server_cpu_seen = match (self.elapsed.is_zero(), self.server_cpu_seen) {
+            (true, _) => other.server_cpu_seen,
+            (false, seen) => seen
+                .zip(other.server_cpu_seen)
+                .map(|(mine, theirs)| mine + theirs),
+        };
+        self.waited = match (self.waited, other.waited) {
+            (Some(mine), Some(theirs)) => Some(mine + theirs),
+            (mine, theirs) => mine.or(theirs),
         };
         self.elapsed += other.elapsed;
         self.tail += other.tail;

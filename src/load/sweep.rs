@@ -226,6 +226,7 @@ impl Knee<'_> {
         }
         match run.limited {
             true => writeln!(f, ", and echoload was on a processor all the time"),
+            false if run.starved() => writeln!(f, ", and echoload waited for a processor"),
             false => writeln!(f),
         }
     }

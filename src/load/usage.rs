@@ -7,6 +7,15 @@ use nix::sys::time::TimeVal;
 
 use crate::error::{Error, Result};
 
+/// How long the calling thread was ready to run and had no processor, so far,
+/// where the kernel counts that: see sched_schedstats in proc_sys_kernel(5), and
+/// /proc/PID/schedstat.
+pub fn thread_wait() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = text.split_whitespace().nth(1)?;
+    nanos.parse().ok().map(Duration::from_nanos)
+}
+
 /// Processor time of the calling thread so far.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use crate::load::progress::Progress;
 use crate::load::slot::{Io, Phase, Slot};
 use crate::load::stats::Tally;
 use crate::load::timetable::Timetable;
-use crate::load::usage::thread_time;
+use crate::load::usage::{thread_time, thread_wait};
 
 mod hold;
 mod poller;
@@ -30,6 +30,8 @@ use poller::Poller;
 const EVENTS: usize = 256;
 /// Between two looks for connections that are late.
 const TICK: Duration = Duration::from_millis(100);
+/// The same where somebody is told how it goes, also in a short round.
+const WATCHED: Duration = Duration::from_millis(20);
 /// Before a full queue is tried again, and between looks at other threads.
 const SOON: Duration = Duration::from_millis(1);
 /// A thread that does nothing for so long, with something to do, was stopped, or
@@ -46,6 +48,8 @@ pub struct Done {
     pub cpu: Duration,
     /// The same, as a share of the time that passed.
     pub busy: f64,
+    /// How long it was ready to run and had no processor, if that is known.
+    pub waited: Option<Duration>,
     /// How long it was held up since the warm-up.
     pub held_up: Duration,
     /// The end of its last unit, complete or not.
@@ -89,6 +93,8 @@ pub struct Worker<'a> {
     ending: bool,
     progress: Progress,
     cpu: Option<(Instant, Duration)>,
+    /// How long it had waited for a processor then.
+    waited: Option<Duration>,
     /// The time, and its processor time, when it was last marked; and how long
     /// it has slept since.
     mark: (Instant, Duration),
@@ -131,6 +137,7 @@ impl<'a> Worker<'a> {
             ending: false,
             progress: Progress::default(),
             cpu: None,
+            waited: None,
             mark: (now, thread_time()?),
             slept: Duration::ZERO,
             done: Done {
@@ -138,6 +145,7 @@ impl<'a> Worker<'a> {
                 held: 0,
                 cpu: Duration::ZERO,
                 busy: 0.0,
+                waited: None,
                 held_up: Duration::ZERO,
                 last: now,
                 last_complete: now,
@@ -151,7 +159,9 @@ impl<'a> Worker<'a> {
     /// epoll's, ppoll(2)'s or getrusage(2)'s.
     pub fn run(mut self) -> Result<Done> {
         let mut events = [EpollEvent::empty(); EVENTS];
-        let tick = (self.plan.timeout / 4).clamp(SOON, TICK);
+        let watched = self.board.progress.is_some();
+        let most = if watched { WATCHED } else { TICK };
+        let tick = (self.plan.timeout / 4).clamp(SOON, most);
         let mut look = self.io.now + tick;
         self.begin()?;
         while self.live > 0 && !self.cut_short() {
@@ -188,6 +198,8 @@ impl<'a> Worker<'a> {
         self.tell();
         if let Some((since, cpu)) = self.cpu {
             self.done.cpu = thread_time()? - cpu;
+            let waited = thread_wait().zip(self.waited);
+            self.done.waited = waited.map(|(now, then)| now.saturating_sub(then));
             let passed = self.io.now - since;
             self.done.busy = self.done.cpu.as_secs_f64() / passed.as_secs_f64().max(1e-6);
         }
@@ -301,6 +313,7 @@ impl<'a> Worker<'a> {
     fn measure(&mut self) -> Result<()> {
         if self.cpu.is_none() && self.from.is_some_and(|from| self.io.now >= from) {
             self.cpu = Some((self.io.now, thread_time()?));
+            self.waited = thread_wait();
             (self.io.sent, self.io.received) = (0, 0);
         }
         Ok(())

@@ -13,10 +13,11 @@ complete -c echoload -l fail-below -d 'With ADDR2, exit 75 when ADDR is surely s
 complete -c echoload -l window -d 'Bytes of a stream that may be on their way at once' -r
 complete -c echoload -l sources -d 'Addresses, from 127.0.0.1 up, to call an IPv4 server on loopback from' -r
 complete -c echoload -l server-pid -d 'The server\'s process, for its CPU time, instead of who has its socket' -r
+complete -c echoload -l json -d 'Print one JSON object instead of the report, or write it to FILE beside the report' -r -F
+complete -c echoload -l percentiles -d 'The percentiles to report, as in 50,99,99.9' -r
 complete -c echoload -l hdr -d 'Write the latencies as HdrHistogram\'s percentile text' -r -F
 complete -c echoload -l outcomes -d 'Write a line for each request or connection that did not complete' -r -F
 complete -c echoload -l interval -d 'Tell on standard error how it goes, this often; on a terminal every 1s unless given' -r
 complete -c echoload -l lines -d 'End each message in a newline, for a server that echoes lines'
-complete -c echoload -l json -d 'Print one JSON object instead of the report'
 complete -c echoload -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c echoload -s V -l version -d 'Print version'

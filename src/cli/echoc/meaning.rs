@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::typed::{Cli, Tries, Typed, span, threshold};
-use crate::cli::whole;
+use crate::cli::{host_and_port, whole};
 use crate::client::{Retry, Server, Talk, check, ping};
 use crate::error::{Error, Result};
 
@@ -215,14 +215,6 @@ fn server(words: &[String]) -> Result<Server> {
             words.join(" "),
             "one server: ADDR, or HOST PORT",
         )),
-    }
-}
-
-fn host_and_port(host: &str, port: &str) -> String {
-    let bare = host.split('%').next().unwrap_or(host);
-    match bare.parse::<std::net::Ipv6Addr>() {
-        Ok(_) => format!("[{host}]:{port}"),
-        Err(_) => format!("{host}:{port}"),
     }
 }
 

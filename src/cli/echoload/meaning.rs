@@ -6,7 +6,9 @@ use clap::ValueEnum;
 
 use super::typed::{Cli, Typed, Word};
 use crate::addr::Addr;
+use crate::cli::host_and_port;
 use crate::error::{Error, Result};
+use crate::load::latency::PERCENTILES;
 use crate::load::{Bound, Mode, Plan, Rounds, Sweep, Target, ratio};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -51,10 +53,15 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
         Word::Stream => Mode::Stream,
         Word::Hold => Mode::Hold,
     };
+    let port = |text: &str| !text.contains(':');
     let (addr, other) = match addrs {
-        [addr] => (addr, None),
-        [addr, other] => (addr, Some(other)),
-        _ => return Err(Error::usage(cli.what.join(" "), "an address is missing")),
+        [addr] => (addr.clone(), None),
+        [host, digits] if port(digits) => (host_and_port(host, digits), None),
+        [addr, other] => (addr.clone(), Some(other)),
+        _ => {
+            let example = "which server? As in: echoload 127.0.0.1:7777, or echoload crr h 7 -d 5s";
+            return Err(Error::usage(cli.what.join(" "), example));
+        }
     };
     refuse(typed, mode, other.is_some())?;
     let sweep = (word == Word::Sweep || cli.sweep.is_some()).then(|| sweep(cli));
@@ -91,6 +98,10 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
         timeout: cli.timeout,
         sources: cli.sources,
         window: cli.window,
+        percentiles: match &cli.percentiles {
+            Some(list) => list.0.clone(),
+            None => PERCENTILES.to_vec(),
+        },
     };
     let targets: Vec<&Target> = std::iter::once(&plan.target).chain(&other).collect();
     for target in &targets {
@@ -222,6 +233,12 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "a stream has no latencies",
         ),
         (
+            stream && cli.percentiles.is_some(),
+            "--percentiles",
+            name,
+            "a stream has no latencies",
+        ),
+        (
             cli.server_pid.is_some() && two,
             "--server-pid",
             "ADDR2",
@@ -315,6 +332,36 @@ mod tests {
     }
 
     #[test]
+    fn what_people_know_from_other_programs_is_meant() {
+        for (line, target) in [
+            ("h 7", "tcp:h:7"),
+            ("crr ::1 7", "tcp:[::1]:7"),
+            ("tcp://h:7", "tcp:h:7"),
+            ("--json h:7", "tcp:h:7"),
+            ("--json crr h:7", "tcp:h:7"),
+            ("crr --json h:7", "tcp:h:7"),
+            ("h:7 --json out.json", "tcp:h:7"),
+        ] {
+            let plan = typed(line).unwrap();
+            assert_eq!(plan.target.to_string(), target, "{line}");
+            assert_eq!(plan.mode == Mode::Crr, line.contains("crr"), "{line}");
+        }
+        let plan = typed("h:1 -z 10s -c 1k -R 5k --percentiles 50,99.9").unwrap();
+        assert_eq!(plan.bound, Bound::Time(Duration::from_secs(10)));
+        assert_eq!((plan.connections, plan.rate), (1000, Some(5000.0)));
+        assert_eq!(plan.percentiles, [50.0, 99.9]);
+        assert_eq!(typed("h:1 -n 10k").unwrap().bound, Bound::Count(10_000));
+        assert!(typed("").unwrap_err().contains("echoload 127.0.0.1:7777"));
+        for line in [
+            "h:1 --percentiles x",
+            "h:1 --percentiles 101",
+            "h:1 -n 1.5k",
+        ] {
+            assert!(typed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused() {
         for line in [
             "",
@@ -367,6 +414,7 @@ mod tests {
             ("hold h:1 --warmup 0", "--warmup", "hold"),
             ("stream h:1 -R 5", "-R", "stream"),
             ("hold h:1 -R 5", "-R", "hold"),
+            ("stream h:1 --percentiles 50", "--percentiles", "stream"),
             ("h:1 --p99 5ms", "--p99", "--sweep"),
             ("sweep h:1 -R 5", "--rate", "sweep"),
             ("sweep h:1 h:2", "ADDR2", "sweep"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches, Parser, ValueEnum};
 
+use crate::addr::Addr;
 use crate::cli::{Unparsed, command, explain, whole};
 use crate::values;
 
@@ -26,7 +27,7 @@ pub(super) struct Cli {
     /// What each connection does (default rr), the server, and one to compare
     /// it with: HOST:PORT, tcp:HOST:PORT, udp:HOST:PORT, unix:PATH, unix:@NAME,
     /// unixgram:PATH
-    #[arg(value_names = ["MODE", "ADDR"], num_args = 1..=3, required = true)]
+    #[arg(value_names = ["MODE", "ADDR"], num_args = 0..=3)]
     pub(super) what: Vec<String>,
 
     /// Connections at once
@@ -45,7 +46,7 @@ pub(super) struct Cli {
 
     /// How long to go on, 10s unless given, not with -n; for hold how long to
     /// keep all open, 0 unless given
-    #[arg(short = 'd', long, value_name = "DURATION", value_parser = duration)]
+    #[arg(short = 'd', short_alias = 'z', long, value_name = "DURATION", value_parser = duration)]
     pub(super) duration: Option<Duration>,
 
     /// How many requests (rr), connections (crr) or messages (stream) in all,
@@ -101,9 +102,14 @@ pub(super) struct Cli {
     #[arg(long, value_name = "PID", value_parser = whole(1..=i32::MAX as u64))]
     pub(super) server_pid: Option<u64>,
 
-    /// Print one JSON object instead of the report
-    #[arg(long)]
-    pub(super) json: bool,
+    /// Print one JSON object instead of the report, or write it to FILE beside
+    /// the report
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    pub(super) json: Option<PathBuf>,
+
+    /// The percentiles to report, as in 50,99,99.9
+    #[arg(long, value_name = "LIST", value_parser = percentiles)]
+    pub(super) percentiles: Option<Percentiles>,
 
     /// Write the latencies as HdrHistogram's percentile text
     #[arg(long, value_name = "FILE")]
@@ -132,7 +138,18 @@ impl Typed {
         let matches = command::<Cli>()
             .try_get_matches_from(argv)
             .map_err(|error| explain(&error))?;
-        let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+        let mut cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+        // "--json h:1": an address is no file, and a mode is none.
+        let taken = cli.json.as_ref().and_then(|file| file.to_str());
+        if let Some(word) = taken.filter(|word| is_operand(word)).map(str::to_owned)
+            && matches.value_source("json") == Some(ValueSource::CommandLine)
+        {
+            let place = |id: &str| matches.indices_of(id).into_iter().flatten();
+            let json = place("json").next().unwrap_or(0);
+            let before = place("what").filter(|at| *at < json).count();
+            cli.what.insert(before, word);
+            cli.json = Some("-".into());
+        }
         Ok(Typed { cli, matches })
     }
 
@@ -141,6 +158,25 @@ impl Typed {
         let id = long.replace('-', "_");
         self.matches.value_source(&id) == Some(ValueSource::CommandLine)
     }
+}
+
+fn is_operand(word: &str) -> bool {
+    Word::from_str(word, false).is_ok() || (word != "-" && Addr::of_server(word).is_ok())
+}
+
+/// What `--percentiles` lists.
+#[derive(Clone, Debug)]
+pub(super) struct Percentiles(pub(super) Vec<f64>);
+
+fn percentiles(text: &str) -> Result<Percentiles, String> {
+    let one = |text: &str| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let percent = text.parse::<f64>().ok().filter(|_| digits);
+        percent.filter(|percent| (0.0..=100.0).contains(percent))
+    };
+    let list: Option<Vec<f64>> = text.split(',').map(one).collect();
+    list.map(Percentiles)
+        .ok_or_else(|| "0 to 100, with commas between, as in 50,99,99.9".to_owned())
 }
 
 /// The word before the address.

@@ -190,6 +190,7 @@ impl Worker<'_> {
                     1 => {
                         self.slots[slot].phase = Phase::Idle;
                         self.opened_one();
+                        self.board.holds_another();
                         self.arm(slot);
                     }
                     _ => self.finish(slot),
