@@ -21,14 +21,14 @@
 //!    [`daemon::model::fork`] is the textbook's design.
 //! 7. [`sys::process`]: the fork itself, and the only way out of a child.
 //! 8. [`service`] and its `echo`: all this, for a loop that reads and writes. Its
-//!    `command` stays in the same sandbox, and `runner` is the helper outside.
+//!    `command` stays in the same sandbox, and `helper` is the one outside.
 //!
 //! Then, by need: [`daemon::scoreboard`] (what children tell),
 //! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
 //! [`access`] and [`daemon::admission`] (who is let in),
 //! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::activation` and `daemon::notify` (what a service
-//! manager hands over and is told), `daemon::model::errand` (commands by datagram),
+//! manager hands over and is told), [`daemon::model::datagram_commands`],
 //! [`net`] (a listener that is drained without loss), [`daemon::self_check`] (what
 //! every process is, read back from the kernel), [`daemon::confine`] and
 //! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`),
@@ -51,7 +51,7 @@
 //! - `error`, `values`, `allowed` and `access` are words that everyone may use; `net` takes its
 //!   settings from `config` and its addresses from `addr`.
 //! - `service` meets a connection, never a listener or a table. One part of it, the
-//!   `runner`, starts a process: what a client names is run beside the sandbox.
+//!   `helper`, starts a process: what a client names is run beside the sandbox.
 //! - `client` and `load` are clients: they share addresses and errors with the
 //!   daemon, and no code that serves. A bug in `net` cannot hide itself from them.
 //! - `addr` and `sys` know one fact of each other: `sys::sockopt` says who
@@ -101,8 +101,8 @@
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no
 //!   client.** The command service's helper is forked before the sandbox shuts and
 //!   takes one byte from it, a number that may be wrong; it is outside because a
-//!   filter would follow its commands through execve(2): `service::runner`, and
-//!   `service::clerk`, which has one for each datagram's command.
+//!   filter would follow its commands through execve(2): [`service::helper`], and
+//!   [`daemon::model::datagram_commands`], which has one for each command.
 //! - **The scoreboard is gossip.** A child that was taken over can write what it
 //!   likes there. It is never an index, a length, a pid or a pointer:
 //!   [`daemon::scoreboard`]. What is true comes from the kernel:

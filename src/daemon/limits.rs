@@ -4,12 +4,12 @@
 //! pure function. Costs are those of idle connections: see CAPACITY in echod(8).
 
 use super::machine::{Group, Machine};
+use super::model::datagram_commands::AT_ONCE;
 use super::{account, offer, privileges};
 use crate::addr::{Addr, ListenSpec};
 use crate::config::{Accept, Config, Model, Reap};
 use crate::error::{Error, Exit, Result};
 use crate::net;
-use crate::service::AT_ONCE;
 
 /// Descriptors beside listeners and channels: standard three, log, pidfile,
 /// directories, pipes, epoll, eventfd, and one being accepted.
@@ -84,9 +84,9 @@ fn demand(config: &Config) -> Demand {
         true => 3,
         false => 1,
     };
-    let desks = datagrams.iter().copied().filter(with_commands).count() * 3 * AT_ONCE;
+    let helpers = datagrams.iter().copied().filter(with_commands).count() * 3 * AT_ONCE;
     // Two generations of them, at a reload.
-    let datagrams = 2 * (datagrams.len() + desks) as u64;
+    let datagrams = 2 * (datagrams.len() + helpers) as u64;
     let tasks = clients * each + datagrams + PROCESSES;
     let cost = match config.model {
         Model::Thread | Model::Prethread { .. } => THREAD,

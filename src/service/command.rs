@@ -3,14 +3,14 @@
 //!
 //! The process that reads the line is in the same sandbox as one that echoes.
 //! It compares bytes, and all it can say to the outside is the number of a
-//! command, in one byte, to the [`runner`]. Nothing of what a client sends
+//! command, in one byte, to the [`helper`]. Nothing of what a client sends
 //! becomes an argument, a path or a variable: there is nobody to hand it to.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use super::{Service, clerk, runner};
+use super::{Service, helper};
 use crate::allowed::{Allowed, LONGEST_NAME, MOST};
 use crate::net::connection::{Connection, End};
 use crate::sys::raw;
@@ -70,12 +70,9 @@ impl Command {
         self.choose(name).ok_or(&self.unknown)
     }
 
-    /// Starts a helper for a datagram worker; see `clerk`.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub fn clerk(&self, null: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-        clerk::start(&self.commands, null)
+    /// The table.
+    pub fn allowed(&self) -> &[Allowed] {
+        &self.commands
     }
 
     /// Reads the client's line; a client that ends its side has ended its line.
@@ -164,7 +161,7 @@ fn line(came: &[u8]) -> Line<'_> {
 
 impl Service for Command {
     fn helper(&self, null: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
-        runner::start(&self.commands, null).map(Some)
+        helper::start(&self.commands, null).map(Some)
     }
 
     fn serve(

@@ -1,16 +1,12 @@
 //! What is done with a connection. The set is open, so it is a trait: a
 //! service sees one connection and never a listener, a table or the supervisor.
 
-mod clerk;
 mod command;
 mod echo;
-mod reply;
-mod runner;
+pub mod helper;
 
-pub use clerk::AT_ONCE;
 pub use command::Command;
 pub use echo::Echo;
-pub use reply::{LONGEST_REPLY, fit};
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 

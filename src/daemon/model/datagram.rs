@@ -15,7 +15,7 @@
 //! is looked up from here. So to a path it goes alone, to the very socket that was
 //! found to be the sender's (`net::unix_guard`).
 //!
-//! Where datagrams name commands the same process works as `errand` says.
+//! Where datagrams name commands the same process works as `datagram_commands` says.
 
 use std::ffi::CStr;
 use std::io::Write;
@@ -27,7 +27,7 @@ use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::errand::{self, Desk};
+use super::datagram_commands::{self as commands, AT_ONCE, Helper};
 use super::judge::judge;
 use super::print::Print;
 use crate::config::SandboxPolicy;
@@ -37,7 +37,6 @@ use crate::daemon::tally::Tally;
 use crate::net::datagram::Guard;
 use crate::net::drops::Reason;
 use crate::net::unix_guard;
-use crate::service::AT_ONCE;
 use crate::sys::mmsg::{Arrived, Batch, Sender, Wait};
 use crate::sys::{lifeline, process, sockopt};
 
@@ -77,20 +76,20 @@ pub struct Post<'a> {
 pub fn serve(terms: &Terms<'_>, post: &Post<'_>) -> ! {
     child::begin();
     process::set_name(process::DATAGRAMS);
-    let Some((mut station, work)) = prepare(terms, post) else {
+    let Some((mut answerer, work)) = prepare(terms, post) else {
         leave(Leave::NoMemory);
     };
-    station.lock_in(&work);
+    answerer.lock_in(&work);
     match work {
-        Work::Echo(batch) => Worker { station, batch }.run(),
-        Work::Commands(desks, inbox) => errand::Worker::new(station, *desks, inbox).run(),
+        Work::Echo(batch) => Worker { answerer, batch }.run(),
+        Work::Commands(helpers, inbox) => commands::Worker::new(answerer, *helpers, inbox).run(),
     }
 }
 
 /// What a worker does, and what it needs for that.
 enum Work {
     Echo(Batch),
-    Commands(Box<[Desk; AT_ONCE]>, Batch),
+    Commands(Box<[Helper; AT_ONCE]>, Batch),
 }
 
 impl Work {
@@ -98,21 +97,21 @@ impl Work {
     fn for_unix(self) -> Self {
         match self {
             Work::Echo(batch) => Work::Echo(batch.for_unix()),
-            Work::Commands(desks, inbox) => {
-                let desks = desks.map(Desk::for_unix);
-                Work::Commands(Box::new(desks), inbox.for_unix())
+            Work::Commands(helpers, inbox) => {
+                let helpers = helpers.map(Helper::for_unix);
+                Work::Commands(Box::new(helpers), inbox.for_unix())
             }
         }
     }
 }
 
 /// Buffers, helpers, and a descriptor of the socket that no signal takes away.
-fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>, Work)> {
+fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Answerer<'a>, Work)> {
     // Before the handler stands, which the helpers would inherit.
     let work = match post.runs_commands {
         true => {
-            let desks = errand::desks(terms.services.command(), terms.null).ok()?;
-            Work::Commands(Box::new(desks), Batch::of(1).ok()?)
+            let helpers = commands::helpers(terms.services.command(), terms.null).ok()?;
+            Work::Commands(Box::new(helpers), Batch::of(1).ok()?)
         }
         false => Work::Echo(Batch::new().ok()?),
     };
@@ -123,14 +122,14 @@ fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Station<'a>,
     let own = post.socket.try_clone_to_owned().ok()?;
     let copy = terms.print.map(Print::new).transpose().ok()?;
     lifeline::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
-    let station = Station {
+    let answerer = Answerer {
         terms,
         post,
         own,
         copy,
         aside,
     };
-    Some((station, work))
+    Some((answerer, work))
 }
 
 /// What a Unix socket's answers need that cannot go the usual way.
@@ -164,7 +163,7 @@ pub(super) enum Way {
 }
 
 /// What every datagram worker has, and how it looks at a datagram.
-pub(super) struct Station<'a> {
+pub(super) struct Answerer<'a> {
     pub terms: &'a Terms<'a>,
     pub post: &'a Post<'a>,
     /// The socket, by a descriptor that stays.
@@ -174,11 +173,11 @@ pub(super) struct Station<'a> {
     aside: Option<Aside>,
 }
 
-impl Station<'_> {
+impl Answerer<'_> {
     /// Closes what the work does not need, and enters the sandbox.
     fn lock_in(&mut self, work: &Work) {
-        let desks = match work {
-            Work::Commands(desks, _) => &desks[..],
+        let helpers = match work {
+            Work::Commands(helpers, _) => &helpers[..],
             Work::Echo(_) => &[],
         };
         let mut keep = [self.post.socket; 6 + AT_ONCE];
@@ -189,8 +188,8 @@ impl Station<'_> {
         if let Some(aside) = &self.aside {
             keep[5] = aside.nameless.as_fd();
         }
-        for (kept, desk) in keep[6..].iter_mut().zip(desks) {
-            *kept = desk.clerk();
+        for (kept, helper) in keep[6..].iter_mut().zip(helpers) {
+            *kept = helper.way();
         }
         keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
         process::keep_only(keep);
@@ -211,7 +210,7 @@ impl Station<'_> {
         }
     }
 
-    /// The time for [`Station::admit`].
+    /// The time for [`Answerer::admit`].
     pub fn now(&self) -> u64 {
         match self.post.guard {
             Guard::Udp(guard) if !guard.needs_time() => 0,
@@ -326,15 +325,15 @@ pub(super) fn rest_after(failures: u32) {
 }
 
 struct Worker<'a> {
-    station: Station<'a>,
+    answerer: Answerer<'a>,
     batch: Batch,
 }
 
 impl Worker<'_> {
     fn run(&mut self) -> ! {
         let mut failures = 0;
-        while !self.station.post.last {
-            match self.batch.receive(self.station.post.socket, Wait::ForOne) {
+        while !self.answerer.post.last {
+            match self.batch.receive(self.answerer.post.socket, Wait::ForOne) {
                 Ok(1) if self.is_end_of_file() => break,
                 Ok(n) => {
                     failures = 0;
@@ -342,7 +341,7 @@ impl Worker<'_> {
                 }
                 Err(Errno::ENOTSOCK) => break,
                 Err(errno) => {
-                    self.station.failed(errno);
+                    self.answerer.failed(errno);
                     failures += 1;
                     rest_after(failures);
                 }
@@ -357,30 +356,30 @@ impl Worker<'_> {
         let datagram = self.batch.get(0);
         datagram.from == Sender::Unnamed
             && datagram.bytes.is_empty()
-            && sockopt::is_read_shut(self.station.own.as_fd())
+            && sockopt::is_read_shut(self.answerer.own.as_fd())
     }
 
     /// Answers what is in the queue, and leaves.
     fn finish(&mut self) -> ! {
         for _ in 0..LAST_BATCHES {
-            match self.batch.receive(self.station.own.as_fd(), Wait::Never) {
+            match self.batch.receive(self.answerer.own.as_fd(), Wait::Never) {
                 Ok(n) => self.answer(n),
                 Err(Errno::EAGAIN) => break,
-                Err(errno) => self.station.failed(errno),
+                Err(errno) => self.answerer.failed(errno),
             }
         }
         leave(Leave::Retired)
     }
 
     fn answer(&mut self, n: usize) {
-        let now = self.station.now();
+        let now = self.answerer.now();
         for i in 0..n {
             let datagram = self.batch.get(i);
-            if let Some(way) = self.station.admit(&datagram, now) {
-                self.station.answer(&mut self.batch, i, way);
+            if let Some(way) = self.answerer.admit(&datagram, now) {
+                self.answerer.answer(&mut self.batch, i, way);
             }
         }
-        self.station.send(&mut self.batch);
+        self.answerer.send(&mut self.batch);
     }
 }
 

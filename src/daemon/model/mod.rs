@@ -3,8 +3,8 @@
 
 mod crew;
 pub mod datagram;
+pub mod datagram_commands;
 pub mod door;
-mod errand;
 pub mod fork;
 pub mod gate;
 pub mod inbox;
