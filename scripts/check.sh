@@ -44,6 +44,14 @@ for page in man/*.[1-9]; do
     [ -e "$page" ] || { echo "skipped: no man pages"; continue; }
     gate_with mandoc mandoc -Tlint -Wwarning "$page"
 done
+# groff reads some macros otherwise, and is what man(1) uses most places.
+groff_is_quiet() {
+    said=$(LC_ALL=C.UTF-8 MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$1" 2>&1 >/dev/null)
+    [ -z "$said" ] || { echo "$said" >&2; return 1; }
+}
+for page in man/*.[1-9]; do
+    gate_with groff groff_is_quiet "$page"
+done
 gate_with systemd-analyze scripts/unit-score.sh --gate
 gate_with shellcheck shellcheck scripts/*.sh scripts/bench/*.sh scripts/peers/*.sh .ci/run
 echo "check.sh: all gates passed"

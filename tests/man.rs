@@ -263,6 +263,27 @@ fn mandoc_has_nothing_to_say() {
 }
 
 #[test]
+fn the_pages_fit_a_terminal() {
+    for name in ["echoc.1", "echoload.1", "echod-models.7", "echod.8"] {
+        let run = Command::new("mandoc")
+            .args(["-Tutf8", "-Owidth=78"])
+            .arg(man_dir().join(name))
+            .output();
+        let Ok(output) = run else {
+            // Said by the test above.
+            return;
+        };
+        let text = String::from_utf8(output.stdout).expect("a page is text");
+        for line in text.lines() {
+            // Bold and underlined letters are struck over: X, backspace, X.
+            let struck = 2 * line.matches('\u{8}').count();
+            let width = line.chars().count() - struck;
+            assert!(width <= 80, "{name}: {width} columns: {line}");
+        }
+    }
+}
+
+#[test]
 fn the_parsers_read_both_shapes() {
     let long_form = "About.\n\nUsage: echod [OPTIONS]\n\nOptions:\n  \
                      -l, --listen <ADDR>\n          Where, not\n          --here\n\n          \
