@@ -59,6 +59,21 @@ fn running(word: &str) -> Vec<i32> {
     pids.map(|p| p.pid).filter(has).collect()
 }
 
+/// The daemon raises its own at start.
+#[test]
+fn a_command_has_the_soft_limit_of_open_files_that_echod_was_started_with() {
+    if !common::need("prlimit") {
+        return;
+    }
+    for (soft, given) in [("40", "40"), ("300", "64")] {
+        let limits = format!("--nofile={soft}:2000");
+        let daemon = serving(&["files=/bin/sh,-c,ulimit -n"])
+            .under(["prlimit", &limits])
+            .start();
+        assert_eq!(asked(&daemon, "files\n"), format!("{given}\n"));
+    }
+}
+
 /// Helpers of this daemon that are alive.
 fn helpers(daemon: &Daemon) -> usize {
     let mut members = daemon.members();

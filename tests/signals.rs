@@ -8,6 +8,8 @@ mod common;
 mod groups;
 #[path = "signals/races.rs"]
 mod races;
+#[path = "signals/terminal.rs"]
+mod terminal;
 
 use std::fs;
 use std::net::TcpListener;

@@ -1,6 +1,8 @@
 //! What whoever started us gave us beside the command line: descriptors, and
 //! the words of a service manager.
 
+use nix::sys::signal::Signal;
+
 use super::activation::Activation;
 use super::notify::Asked;
 use super::ready::ReadyFd;
@@ -8,7 +10,8 @@ use super::{paths, startup};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::net::Handed;
-use crate::sys::fd;
+use crate::sys::terminal::Terminal;
+use crate::sys::{fd, signal};
 
 /// What whoever started us gave us, beside the command line.
 pub(super) struct Inherited {
@@ -18,6 +21,8 @@ pub(super) struct Inherited {
     pub(super) sockets: Vec<Handed>,
     /// What a service manager asked to be told.
     pub(super) manager: Asked,
+    /// The terminal, in the foreground, unless we are to outlive it.
+    pub(super) terminal: Option<Terminal>,
     /// What is odd about any of that, for the log.
     pub(super) notice: Option<String>,
 }
@@ -53,8 +58,12 @@ pub(super) fn inherit(
         }
         keep.push(number);
     }
+    // As by nohup(1).
+    let stays = signal::is_ignored(Signal::SIGHUP);
     startup::sanitize(&keep)?;
+    let foreground = !config.daemon && !config.inetd && !stays;
     Ok(Inherited {
+        terminal: foreground.then(Terminal::find).flatten(),
         ready_fd: config.ready_fd.map(ReadyFd::adopt).transpose()?,
         sockets,
         manager,

@@ -80,7 +80,7 @@ use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle};
 use crate::service::{Plain, Service};
 use crate::sys::signal::Signals;
-use crate::sys::{fd, process};
+use crate::sys::{fd, process, rlimits};
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
@@ -117,6 +117,9 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
         Ok(inherited) => inherited,
         Err(error) => return Ready::foreground().failed(&error),
     };
+    if !config.inetd {
+        rlimits::raise_files();
+    }
     if config.check {
         return match limits::check(&config) {
             Ok(()) => Exit::Ok,
@@ -196,6 +199,7 @@ fn start(
     match opened {
         Ok(mut supervisor) => {
             supervisor.notify = notify;
+            supervisor.terminal = inherited.terminal;
             Ok((supervisor, pidfile))
         }
         Err(error) => {

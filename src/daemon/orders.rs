@@ -11,6 +11,7 @@ use super::pool::{Pool, Shift};
 use super::state::{Input, Phase};
 use super::supervisor::Supervisor;
 use crate::config::Model;
+use crate::sys::terminal::Terminal;
 
 /// How long one TERM may take to come twice.
 const TWICE: Duration = Duration::from_millis(100);
@@ -26,7 +27,7 @@ impl Supervisor {
                 self.advance(input, now);
             }
         }
-        if self.signals.take(Signal::SIGHUP) {
+        if self.signals.take(Signal::SIGHUP) && !self.hung_up(now) {
             // A stop that has begun is the last word.
             let running = self.phase == Phase::Running;
             if running {
@@ -70,6 +71,17 @@ impl Supervisor {
         };
         let last = self.last_term.replace((sender, now));
         last.is_some_and(|(who, at)| who == sender && now.saturating_duration_since(at) < TWICE)
+    }
+
+    /// The end of our terminal is TERM, as for any program in the foreground: the
+    /// first word of it alone, for both the kernel and a shell may bring it.
+    fn hung_up(&mut self, now: Instant) -> bool {
+        let gone = self.terminal.as_ref().is_some_and(Terminal::is_gone);
+        if gone && self.phase == Phase::Running {
+            info!("the terminal is gone");
+            self.advance(Input::Term, now);
+        }
+        gone
     }
 
     fn reopen_log(&mut self) {

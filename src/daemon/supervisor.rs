@@ -38,6 +38,7 @@ use crate::error::{Error, Exit, Result};
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals};
 use crate::sys::stack;
+use crate::sys::terminal::Terminal;
 use crate::sys::wait::Wait;
 
 /// Bytes echoed at a time, from the first on: what has come by then goes back in one
@@ -97,6 +98,8 @@ pub struct Supervisor {
     pub(super) turned_away: Episode,
     pub(super) cut: usize,
     pub(super) exit: Exit,
+    /// The terminal whose end ends us, if there is one.
+    pub(super) terminal: Option<Terminal>,
     /// The service manager, if there is one.
     pub(super) notify: Option<Notify>,
     dead: Dead,
@@ -187,6 +190,7 @@ impl Supervisor {
             turned_away: Episode::default(),
             cut: 0,
             exit: Exit::Ok,
+            terminal: None,
             notify: None,
             dead: Dead::new(slots, (0, Gone::Untold)).map_err(os("mmap"))?,
         })

@@ -27,4 +27,5 @@ pub mod shm;
 pub mod signal;
 pub mod sockopt;
 pub mod stack;
+pub mod terminal;
 pub mod wait;

@@ -3,6 +3,8 @@
 //! See setrlimit(2). What is enough for whom is decided by the callers, who give
 //! a limit no higher than it was.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -13,6 +15,27 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 pub fn lower(resource: Resource, most: u64) -> Result<(), Errno> {
     let (soft, hard) = getrlimit(resource)?;
     setrlimit(resource, soft.min(most), hard.min(most))
+}
+
+/// The soft limit of open files that we were started with.
+static FILES: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// At start: raises the soft limit of open files to the hard one. The soft one is
+/// low for the sake of programs that use select(2), and none of ours does. Where
+/// the kernel refuses it stays.
+pub fn raise_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        FILES.store(soft, Ordering::Relaxed);
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// The soft limit before that, for programs that are not ours.
+pub fn files_at_start() -> u64 {
+    match FILES.load(Ordering::Relaxed) {
+        u64::MAX => getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft),
+        soft => soft,
+    }
 }
 
 /// In the supervisor, and so in all its children at no cost to them: no core file

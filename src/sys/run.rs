@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, chdir, execve, setsid};
 
-use super::{dispositions, lifeline};
+use super::{dispositions, lifeline, rlimits};
 
 /// setrlimit(2)'s, beside no files written and no core. Not RLIMIT_NPROC: the
 /// kernel counts a user's processes there, echod's own among them.
@@ -56,7 +56,10 @@ pub fn run(
         for (resource, most) in [
             (Resource::RLIMIT_CPU, caps.cpu_seconds),
             (Resource::RLIMIT_AS, caps.memory),
-            (Resource::RLIMIT_NOFILE, caps.files),
+            (
+                Resource::RLIMIT_NOFILE,
+                caps.files.min(rlimits::files_at_start()),
+            ),
             (Resource::RLIMIT_FSIZE, 0),
             (Resource::RLIMIT_CORE, 0),
         ] {

@@ -139,6 +139,15 @@ pub fn let_kernel_reap() -> Result<(), Errno> {
     Ok(())
 }
 
+/// Has whoever started us had this signal ignored?
+pub fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: an all-zero sigaction is a valid value for the kernel to fill.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action only reads the present one into `action`.
+    let read = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action) };
+    read == 0 && action.sa_sigaction == libc::SIG_IGN
+}
+
 /// In a process that starts another and will not wait for it: the kernel reaps
 /// it, at once. A child that is to wait for children of its own undoes this.
 ///

@@ -378,6 +378,28 @@ fn row_23_limits_too_low_are_one_warning_and_echod_serves() {
 }
 
 #[test]
+fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    if !need("prlimit") {
+        return;
+    }
+    let low = ["prlimit", "--nofile=24:2000"];
+    let daemon = Builder::new().under(low).args(["-c", "9"]).start();
+    assert_eq!(echo_once(daemon.addr(), b"served"), b"served");
+    assert_eq!(daemon.log_count(" WARN "), 0, "{}", daemon.log());
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("limits");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let files: Vec<_> = files.expect("a line").split_whitespace().collect();
+    assert_eq!(files[3..5], ["2000", "2000"]);
+    let checked = Builder::new()
+        .under(low)
+        .args(["--check", "-c", "9"])
+        .run(DEADLINE);
+    assert_eq!(checked.status.code(), Some(0), "{}", checked.stderr);
+}
+
+#[test]
 fn version_and_help_go_to_standard_output_and_exit_0() {
     for (flag, part) in [
         ("-V", env!("CARGO_PKG_VERSION")),
