@@ -53,7 +53,7 @@ impl<'a> Board<'a> {
         Board {
             begun,
             start,
-            warmup: plan.warmup,
+            warmup: plan.lead(),
             time: match (plan.mode, plan.bound) {
                 (Mode::Hold, _) | (_, Bound::Count(_)) => None,
                 (_, Bound::Time(time)) => Some(time),

@@ -58,7 +58,7 @@ pub struct Around<'a> {
 pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
     raise_files(plan)?;
     let mut looks = Looks::new(plan, around);
-    if plan.warmup.is_zero() {
+    if plan.lead().is_zero() {
         looks.look();
     }
     let watched = around.watcher.is_some();

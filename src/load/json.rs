@@ -112,6 +112,10 @@ fn object(plan: &Plan, target: &Target, run: &Run) -> Value {
         "interrupted": run.interrupted > 0,
         "unfinished": tally.unfinished,
         "dropped": tally.dropped,
+        "ramp_up_s": plan.ramp_up.as_secs_f64(),
+        "think_s": plan.think.as_secs_f64(),
+        "datagrams_lost": target.is_datagram().then(|| tally.count(Outcome::Timeout)),
+        "datagrams_duplicate": target.is_datagram().then_some(tally.duplicates),
         "exit_status": exit_status(run.status(plan), run.interrupted),
     });
     for outcome in Outcome::ALL {

@@ -50,6 +50,11 @@ pub struct Plan {
     pub rate: Option<f64>,
     /// Before the figures begin.
     pub warmup: Duration,
+    /// Connections, or the rate of an open loop, grow to all for so long, before
+    /// the warm-up.
+    pub ramp_up: Duration,
+    /// From an answer to the next request of a closed loop.
+    pub think: Duration,
     /// The longest any connect, read or write may take; at least 1 ms.
     pub timeout: Duration,
     /// Source addresses to call a loopback server from; 1 is the system's own.
@@ -98,6 +103,11 @@ impl Plan {
             Bound::Time(time) => time,
             Bound::Count(_) => Duration::ZERO,
         }
+    }
+
+    /// How long the load goes on before the figures begin.
+    pub fn lead(&self) -> Duration {
+        self.ramp_up + self.warmup
     }
 
     /// Connections to open: none for which there is no work.
@@ -183,6 +193,8 @@ pub(crate) mod tests {
             threads: 1,
             rate: None,
             warmup: Duration::ZERO,
+            ramp_up: Duration::ZERO,
+            think: Duration::ZERO,
             timeout: Duration::from_secs(5),
             sources: 8,
             window: 256 << 10,

@@ -91,7 +91,7 @@ pub fn interval(plan: &Plan, stage: Stage, every: Duration, news: &Progress) -> 
     if news.failed > 0 {
         let _ = write!(line, "  {} FAILED", news.failed);
     }
-    if at < plan.warmup {
+    if at < plan.lead() {
         line += "  (warm-up)";
     }
     line
@@ -107,7 +107,7 @@ pub fn json_line(plan: &Plan, stage: Stage, every: Duration, news: &Progress) ->
     json!({
         "at_s": stage.at.as_secs_f64(),
         "target": plan.target.to_string(),
-        "warmup": stage.at < plan.warmup,
+        "warmup": stage.at < plan.lead(),
         "complete": news.complete,
         "failed": news.failed,
         "rate_per_s": news.complete as f64 / seconds,
@@ -129,7 +129,7 @@ pub fn bar(plan: &Plan, stage: Stage) -> String {
         (Mode::Hold, _, None) => (stage.open as f64 / plan.connections as f64, None),
         (Mode::Hold, _, Some(held)) => (seconds(held) / seconds(plan.keep()), Some(plan.keep())),
         (_, Bound::Time(time), _) => {
-            let round = plan.warmup + time;
+            let round = plan.lead() + time;
             let share = (seconds(stage.at) / seconds(round)).min(1.0);
             ((done + share) / all, Some(round.mul_f64(all)))
         }

@@ -56,6 +56,16 @@ impl fmt::Display for Report<'_> {
             writeln!(f, "{}", chart(&tally.latency, *block))?;
         }
         self.processors(f)?;
+        if plan.target.is_datagram() {
+            let (lost, twice) = (tally.count(Outcome::Timeout), tally.duplicates);
+            let all = (tally.count(Outcome::Complete) + tally.failed()).max(1) as f64;
+            let percent = |count: u64| count as f64 / all * 100.0;
+            let (lost_of, twice_of) = (percent(lost), percent(twice));
+            writeln!(
+                f,
+                "datagrams lost {lost} ({lost_of:.3} %) duplicate {twice} ({twice_of:.3} %)"
+            )?;
+        }
         f.write_str("outcomes")?;
         for outcome in Outcome::ALL {
             write!(f, " {} {}", outcome.name(), tally.count(outcome))?;

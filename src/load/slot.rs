@@ -4,6 +4,7 @@
 //! and verifies every byte as it arrives. Says what went wrong as a [`Fault`];
 //! counts nothing.
 
+use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 use std::vec;
@@ -33,6 +34,9 @@ use readiness::Readiness;
 const READ: usize = 256 << 10;
 /// The most in one write.
 const WRITE: u64 = 256 << 10;
+
+/// Messages remembered, to know a datagram that comes twice.
+const REMEMBERED: usize = 16;
 
 /// Where a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +75,9 @@ pub struct Slot {
     pub nth: u64,
     fd: Option<OwnedFd>,
     pattern: Pattern,
+    /// The messages before, the last first, and their sizes: what a network
+    /// delivers twice is one of them.
+    answered: VecDeque<(Pattern, u64)>,
     rest: vec::IntoIter<Endpoint>,
     datagram: bool,
     connecting: bool,
@@ -92,6 +99,7 @@ impl Slot {
             nth: 0,
             fd: None,
             pattern: Pattern::new(0, 0),
+            answered: VecDeque::new(),
             rest: Vec::new().into_iter(),
             datagram: target.is_datagram(),
             connecting: false,
@@ -116,6 +124,10 @@ impl Slot {
     /// Nothing can be connected to.
     pub fn start(&mut self, io: &mut Io, pattern: Pattern, size: u64) -> Result<(), Fault> {
         self.phase = Phase::Echo;
+        if self.datagram && self.fd.is_some() {
+            self.answered.push_front((self.pattern, self.size));
+            self.answered.truncate(REMEMBERED);
+        }
         (self.pattern, self.size) = (pattern, size);
         (self.sent, self.back) = (0, 0);
         self.nth += 1;
@@ -216,6 +228,7 @@ impl Slot {
     /// Closes it, whatever is on its way.
     pub fn close(&mut self) {
         self.fd = None;
+        self.answered.clear();
         self.ready = Readiness::default();
         (self.connecting, self.fresh) = (false, false);
     }

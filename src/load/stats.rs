@@ -21,6 +21,8 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// Nanoseconds until a connection could be written to.
     pub connect: Histogram<u64>,
+    /// Datagrams that came once more.
+    pub duplicates: u64,
     /// Units of an open loop that were due and were never sent.
     pub dropped: u64,
     /// Units that were on their way when the run was interrupted.
@@ -40,6 +42,7 @@ impl Default for Tally {
             received: 0,
             latency: histogram(),
             connect: histogram(),
+            duplicates: 0,
             dropped: 0,
             unfinished: 0,
             first: None,
@@ -112,6 +115,7 @@ impl Tally {
         ] {
             mine.add(theirs).expect("both grow without bound");
         }
+        self.duplicates += other.duplicates;
         self.dropped += other.dropped;
         self.unfinished += other.unfinished;
         self.first = self.first.take().or(other.first);

@@ -224,10 +224,13 @@ impl Knee<'_> {
             0 => write!(f, "; of {rate}/s it did {}/s", thousands(run.rate()))?,
             failed => write!(f, "; at {rate}/s {failed} failed")?,
         }
+        writeln!(f)?;
         match run.limited {
-            true => writeln!(f, ", and echoload was on a processor all the time"),
-            false if run.starved() => writeln!(f, ", and echoload waited for a processor"),
-            false => writeln!(f),
+            true => writeln!(f, "WARNING: echoload was on a processor all the time there"),
+            false if run.starved() => {
+                writeln!(f, "WARNING: echoload waited for a processor there")
+            }
+            false => Ok(()),
         }
     }
 }

@@ -13,6 +13,8 @@ pub struct Timetable {
     origin: Instant,
     /// Seconds between two departures of this thread.
     interval: f64,
+    /// Seconds in which the rate grows from nothing.
+    ramp_up: f64,
     slots: u64,
 }
 
@@ -24,8 +26,16 @@ impl Timetable {
         Timetable {
             origin: origin + offset,
             interval: workers as f64 / rate,
+            ramp_up: 0.0,
             slots,
         }
+    }
+
+    /// The same with a rate that grows steadily for so long.
+    #[must_use]
+    pub fn growing(mut self, ramp_up: Duration) -> Self {
+        self.ramp_up = ramp_up.as_secs_f64();
+        self
     }
 
     /// All of them later by `held`, in which this thread could do nothing.
@@ -40,7 +50,14 @@ impl Timetable {
 
     /// When this thread's departure number `nth` is due.
     pub fn due(&self, nth: u64) -> Instant {
-        self.origin + Duration::from_secs_f64(nth as f64 * self.interval)
+        // Half as many as at the full rate are due while it grows.
+        let growing = self.ramp_up / self.interval / 2.0;
+        let nth = nth as f64;
+        let seconds = match nth < growing {
+            true => (2.0 * nth * self.ramp_up * self.interval).sqrt(),
+            false => self.ramp_up + (nth - growing) * self.interval,
+        };
+        self.origin + Duration::from_secs_f64(seconds)
     }
 
     /// Whose departure that is.
@@ -70,6 +87,17 @@ mod tests {
             assert_eq!(ms(second.due(nth)), at + 10);
             assert_eq!(first.slot(nth), slot);
             assert_eq!(first.due_of(slot, nth / 3), first.due(nth));
+        }
+    }
+
+    #[test]
+    fn a_rate_grows_from_nothing() {
+        let origin = Instant::now();
+        let table = Timetable::new(origin, 100.0, 0, 1, 1).growing(Duration::from_secs(2));
+        let at = |nth| table.due(nth).duration_since(origin).as_secs_f64();
+        // A quarter of 100 by half the time, and all of them by 2 s.
+        for (nth, seconds) in [(0, 0.0), (25, 1.0), (100, 2.0), (200, 3.0)] {
+            assert!((at(nth) - seconds).abs() < 1e-6, "{nth}: {}", at(nth));
         }
     }
 

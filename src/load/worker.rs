@@ -226,13 +226,23 @@ impl<'a> Worker<'a> {
         self.measure()?;
         if let Some(rate) = self.plan.rate {
             // One is due when the figures begin.
-            let warmup = self.plan.warmup.as_secs_f64();
-            let first = Duration::from_secs_f64(warmup - (warmup * rate).floor() / rate);
+            let (ramp_up, warmup) = (self.plan.ramp_up, self.plan.warmup);
+            let before = (ramp_up / 2 + warmup).as_secs_f64() * rate;
+            let first = Duration::from_secs_f64(before.fract() / rate);
             let (workers, slots) = (self.plan.workers(), self.slots.len() as u64);
             let table = Timetable::new(start + first, rate, self.number, workers, slots);
-            self.table = Some(table);
+            self.table = Some(table.growing(ramp_up));
         }
-        (0..self.slots.len()).for_each(|slot| self.next(slot));
+        let slots = self.slots.len();
+        if self.table.is_some() || self.plan.ramp_up.is_zero() {
+            (0..slots).for_each(|slot| self.next(slot));
+            return Ok(());
+        }
+        let step = self.plan.ramp_up.as_secs_f64() / self.plan.slots() as f64;
+        for slot in 0..slots {
+            let after = Duration::from_secs_f64(step * (self.first + slot as u64) as f64);
+            self.later.push(Reverse((start + after, slot)));
+        }
         Ok(())
     }
 
@@ -293,6 +303,11 @@ impl<'a> Worker<'a> {
         self.slept = Duration::ZERO;
     }
 
+    /// May connections have nothing to do before the end?
+    fn waits(&self) -> bool {
+        self.table.is_some() || !self.plan.think.is_zero()
+    }
+
     /// When whatever is still on its way is late: a server that always sends a
     /// little more would else have the run go on for ever.
     fn over(&self) -> bool {
@@ -304,8 +319,8 @@ impl<'a> Worker<'a> {
     /// before the load are no warm-up.
     fn counts(&self, at: Instant) -> bool {
         match self.from {
-            Some(from) => at >= from || self.plan.warmup.is_zero(),
-            None => self.plan.warmup.is_zero(),
+            Some(from) => at >= from || self.plan.lead().is_zero(),
+            None => self.plan.lead().is_zero(),
         }
     }
 
@@ -314,7 +329,7 @@ impl<'a> Worker<'a> {
         if self.cpu.is_none() && self.from.is_some_and(|from| self.io.now >= from) {
             self.cpu = Some((self.io.now, thread_time()?));
             self.waited = thread_wait();
-            (self.io.sent, self.io.received) = (0, 0);
+            (self.io.sent, self.io.received, self.io.duplicates) = (0, 0, 0);
         }
         Ok(())
     }
@@ -323,6 +338,7 @@ impl<'a> Worker<'a> {
         if self.cpu.is_some() {
             self.done.tally.sent += std::mem::take(&mut self.io.sent);
             self.done.tally.received += std::mem::take(&mut self.io.received);
+            self.done.tally.duplicates += std::mem::take(&mut self.io.duplicates);
         }
     }
 
@@ -371,7 +387,7 @@ impl<'a> Worker<'a> {
             }
             Mode::Hold if !self.holding => self.hold(),
             // Connections that had nothing more to do.
-            Mode::Rr | Mode::Crr if late && !self.ending && self.table.is_some() => {
+            Mode::Rr | Mode::Crr if late && !self.ending && self.waits() => {
                 self.ending = true;
                 for slot in 0..self.slots.len() {
                     if self.slots[slot].phase == Phase::Idle {
@@ -421,7 +437,7 @@ impl<'a> Worker<'a> {
         if let Some(Reverse((at, _))) = self.later.peek() {
             until = until.min(*at);
         }
-        let ends = self.plan.mode == Mode::Stream || self.table.is_some();
+        let ends = self.plan.mode == Mode::Stream || self.waits();
         if let (true, false, Some(end)) = (ends, self.ending, self.until) {
             until = until.min(end);
         }

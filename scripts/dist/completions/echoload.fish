@@ -7,6 +7,8 @@ complete -c echoload -s R -l rate -d 'An open loop of so many requests (rr) or c
 complete -c echoload -l sweep -d 'Look for the highest rate that is held, from FROM to TO: -R, again and again, for -d each (1s unless given)' -r
 complete -c echoload -l p99 -d 'With a sweep, what p99 must not pass: 5ms unless given' -r
 complete -c echoload -l warmup -d 'Load before the figures begin' -r
+complete -c echoload -l ramp-up -d 'Before the warm-up, let connections, or the rate of -R, grow for so long' -r
+complete -c echoload -l think -d 'From an answer to the next request on its connection, without -R' -r
 complete -c echoload -l timeout -d 'The longest any connect, read or write may take' -r
 complete -c echoload -l rounds -d 'Rounds of each server, with ADDR2, instead of as many as fill -d well' -r
 complete -c echoload -l fail-below -d 'With ADDR2, exit 75 when ADDR is surely slower than this by ADDR2' -r

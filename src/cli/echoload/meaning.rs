@@ -95,6 +95,8 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
             true => (time / 5).min(DEFAULT_STEP / 5),
             false => cli.warmup,
         },
+        ramp_up: cli.ramp_up,
+        think: cli.think,
         timeout: cli.timeout,
         sources: cli.sources,
         window: cli.window,
@@ -137,7 +139,15 @@ fn sweeps(typed: &Typed, mode: Mode, two: bool, sweeps: bool) -> Result<()> {
             false => Ok(()),
         };
     }
-    let unusable = ["rate", "count", "rounds", "hdr", "fail-below"];
+    let unusable = [
+        "rate",
+        "think",
+        "ramp-up",
+        "count",
+        "rounds",
+        "hdr",
+        "fail-below",
+    ];
     let unusable = unusable.into_iter().find(|option| given(option));
     let unusable = unusable.map(|option| format!("--{option}"));
     let mode = matches!(mode, Mode::Stream | Mode::Hold).then(|| mode.name().to_owned());
@@ -207,6 +217,30 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "--rounds",
             "one ADDR",
             "it is for two servers",
+        ),
+        (
+            streams && given("think"),
+            "--think",
+            name,
+            "it is for rr and crr",
+        ),
+        (
+            given("think") && cli.rate.is_some(),
+            "--think",
+            "-R",
+            "an open loop does not wait for answers",
+        ),
+        (
+            hold && given("ramp-up"),
+            "--ramp-up",
+            name,
+            "hold opens 64 at once on their way",
+        ),
+        (
+            two && given("ramp-up"),
+            "--ramp-up",
+            "ADDR2",
+            "rounds are too short for it",
         ),
         (
             cli.fail_below.is_some() && !two,
@@ -414,6 +448,11 @@ mod tests {
             ("hold h:1 --warmup 0", "--warmup", "hold"),
             ("stream h:1 -R 5", "-R", "stream"),
             ("hold h:1 -R 5", "-R", "hold"),
+            ("h:1 -R 5 --think 1", "--think", "-R"),
+            ("stream h:1 --think 1", "--think", "stream"),
+            ("hold h:1 --ramp-up 1", "--ramp-up", "hold"),
+            ("h:1 h:2 --ramp-up 1", "--ramp-up", "ADDR2"),
+            ("sweep h:1 --think 1", "--think", "sweep"),
             ("stream h:1 --percentiles 50", "--percentiles", "stream"),
             ("h:1 --p99 5ms", "--p99", "--sweep"),
             ("sweep h:1 -R 5", "--rate", "sweep"),

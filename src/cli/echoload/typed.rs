@@ -77,6 +77,14 @@ pub(super) struct Cli {
     #[arg(long, value_name = "DURATION", default_value = "0", value_parser = span)]
     pub(super) warmup: Duration,
 
+    /// Before the warm-up, let connections, or the rate of -R, grow for so long
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = span)]
+    pub(super) ramp_up: Duration,
+
+    /// From an answer to the next request on its connection, without -R
+    #[arg(long, value_name = "DURATION", default_value = "0", value_parser = span)]
+    pub(super) think: Duration,
+
     /// The longest any connect, read or write may take
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(super) timeout: Duration,

@@ -16,6 +16,8 @@ pub struct Io<'a> {
     pub sent: u64,
     /// Bytes received and verified since the thread last took them.
     pub received: u64,
+    /// Datagrams that had been answered before.
+    pub duplicates: u64,
     /// Attempts to connect, for [`dial`](crate::load::socket::dial).
     pub dialled: u64,
     pub(super) out: Vec<u8>,
@@ -31,6 +33,7 @@ impl<'a> Io<'a> {
             now: Instant::now(),
             sent: 0,
             received: 0,
+            duplicates: 0,
             dialled: 0,
             out: vec![0; (*plan.size.end()).min(WRITE) as usize + 8],
             got: vec![0; READ],

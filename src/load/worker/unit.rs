@@ -202,7 +202,12 @@ impl Worker<'_> {
     /// A connection is free for its next unit.
     fn rest(&mut self, slot: usize) {
         self.slots[slot].phase = Phase::Idle;
-        self.next(slot);
+        match self.plan.think.is_zero() {
+            true => self.next(slot),
+            false => self
+                .later
+                .push(Reverse((self.io.now + self.plan.think, slot))),
+        }
         // What comes now is for the next message to find.
         if self.slots[slot].phase == Phase::Idle {
             self.arm(slot);
