@@ -9,6 +9,8 @@ mod accept;
 mod common;
 #[path = "limits/memory.rs"]
 mod memory;
+#[path = "limits/probes.rs"]
+mod probes;
 #[path = "limits/queue.rs"]
 mod queue;
 #[path = "limits/resources.rs"]

@@ -286,5 +286,5 @@ fn supervisor(
         pid: Pid::this(),
         config,
     };
-    Supervisor::new(estate, crew, signals).map_err(alone)
+    Supervisor::new(estate, crew, sockets.overflows, signals).map_err(alone)
 }

@@ -1,5 +1,6 @@
 //! The sockets to serve at: opened or taken over, all of them or none.
 
+use super::overflows::Overflows;
 use crate::addr::ListenSpec;
 use crate::config::Config;
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub(super) struct Sockets {
     pub(super) names: Vec<String>,
     /// What the first of them, which were handed over, are called by who did so.
     pub(super) labels: Vec<String>,
+    /// Whether their queues overflow; by files that chroot(2) may put out of reach.
+    pub(super) overflows: Overflows,
 }
 
 /// Takes over what was handed over, and opens the rest.
@@ -38,6 +41,7 @@ pub(super) fn open(config: &Config, handed: Vec<Handed>) -> Result<Sockets> {
             return Err(error);
         }
     }
+    sockets.overflows = Overflows::new(&sockets.listeners);
     Ok(sockets)
 }
 

@@ -111,7 +111,12 @@ impl Supervisor {
     ///
     /// # Errors
     /// When memory or descriptors are short.
-    pub(super) fn new(estate: Estate, crew: Crew, signals: Signals) -> Result<Self> {
+    pub(super) fn new(
+        estate: Estate,
+        crew: Crew,
+        overflows: Overflows,
+        signals: Signals,
+    ) -> Result<Self> {
         let os = |op: &str| {
             let op = op.to_owned();
             move |errno| Error::os(&op, "", errno)
@@ -171,7 +176,7 @@ impl Supervisor {
             // Without a listener there is nobody to wait for.
             pool: pool.filter(|_| !estate.listeners.is_empty()).map(Pool::new),
             crew,
-            overflows: Overflows::new(&estate.listeners),
+            overflows,
             estate: Box::new(estate),
             signals,
             last_term: None,

@@ -55,6 +55,13 @@ pub struct Queue {
     pub limit: u32,
 }
 
+impl Queue {
+    /// Is the next one dropped?
+    pub fn is_full(self) -> bool {
+        self.waiting > self.limit
+    }
+}
+
 #[derive(Debug)]
 enum Kind {
     Tcp,

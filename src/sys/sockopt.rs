@@ -3,7 +3,8 @@
 //! [`accept`] because nix's accept4(2) drops the peer's address,
 //! [`attach_syn_filter`] and [`detach_from_interfaces`] because it has neither
 //! SO_ATTACH_FILTER nor SO_BINDTOIFINDEX, [`listen`] because its backlog ends
-//! at 4096, [`drops`] because it has no SO_MEMINFO, [`queue`] no TCP_INFO, [`is_read_shut`] because
+//! at 4096, [`drops`] because it has no SO_MEMINFO, [`queue`] no TCP_INFO,
+//! [`is_of_this_namespace`] no SO_NETNS_COOKIE, [`is_read_shut`] because
 //! its poll(2) has no POLLRDHUP. Every other option is nix's own. Knows no
 //! listener: descriptors come in, descriptors and errnos go out. [`accept`]
 //! neither allocates nor locks, so a forked child may call it.
@@ -11,7 +12,7 @@
 use std::ffi::c_int;
 use std::mem::{size_of, zeroed};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::from_mut;
 
 use libc::{sock_filter, sock_fprog, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
@@ -211,6 +212,33 @@ pub fn queue(listener: BorrowedFd<'_>) -> Result<(u32, u32), Errno> {
     Ok((words[WORDS - 2], words[WORDS - 1]))
 }
 
+/// Does the socket belong to the network namespace that this process opens its
+/// sockets in? Before Linux 5.14, which cannot tell, it is taken to.
+pub fn is_of_this_namespace(socket: BorrowedFd<'_>) -> bool {
+    let Ok((ours, _)) = std::os::unix::net::UnixStream::pair() else {
+        return true;
+    };
+    cookie(socket) == cookie(ours.as_fd())
+}
+
+/// SO_NETNS_COOKIE, see socket(7); 0 is none.
+fn cookie(socket: BorrowedFd<'_>) -> u64 {
+    let mut cookie = 0_u64;
+    let mut length = size_of_val(&cookie) as socklen_t;
+    // SAFETY: `cookie` is `length` bytes of writable memory, and the kernel writes no
+    // more than that.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            from_mut(&mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if got == 0 { cookie } else { 0 }
+}
+
 /// # Safety
 /// `T` must be what `name` takes at SOL_SOCKET, and any pointer in it valid.
 unsafe fn set<T>(socket: BorrowedFd<'_>, name: c_int, value: &T) -> Result<(), Errno> {
@@ -240,7 +268,6 @@ fn bpf(code: u32, k: u32, skip: u8) -> sock_filter {
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};

@@ -18,6 +18,7 @@ type Row = (u32, &'static str, &'static [&'static str]);
 const ACCEPT: &[&str] = &["tests/limits/accept.rs"];
 const QUEUE: &[&str] = &["tests/limits/queue.rs"];
 const WAITING: &[&str] = &["tests/limits/waiting.rs"];
+const PROBES: &[&str] = &["tests/limits/probes.rs"];
 const TURNS: &[&str] = &["tests/limits/turns.rs"];
 const RESOURCES: &[&str] = &["tests/limits/resources.rs"];
 const LIMITS: &[&str] = &["tests/limits.rs"];
@@ -322,6 +323,7 @@ const ROWS: &[Row] = &[
         "timers that the starter has armed",
         &["tests/inetd.rs", "tests/startup.rs"],
     ),
+    (122, "probes that look like a full queue", PROBES),
 ];
 
 /// THE place for what is not shown: number, what goes wrong, and why not.

@@ -22,7 +22,7 @@ use crate::common::{
 };
 
 /// A TCP client on its way, that does not wait to be connected.
-fn connect_now(addr: &str) -> OwnedFd {
+pub fn connect_now(addr: &str) -> OwnedFd {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("socket");
     let begun = connect(fd.as_raw_fd(), &SockaddrStorage::from(tcp_addr(addr)));
