@@ -103,6 +103,8 @@ fn no_client_outlives_max_lifetime_in_any_design() {
         if let Err(error) = silent.end() {
             assert!(!is_timeout(&error), "{}: it is kept", design.name);
         }
+        daemon.conn_line(&silent.peer_name());
+        assert_eq!(daemon.log_count("ERROR"), 0, "{}", daemon.log());
     }
 }
 
