@@ -15,8 +15,10 @@ use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
 use crate::values::{Ports, Rate};
 
+mod log_target;
 mod model;
 
+pub use log_target::{Facility, LogTarget};
 pub use model::{Accept, Model, ModelName, PoolLimits, Reap, ThreadAccept};
 
 /// Everything echod was asked to be.
@@ -194,17 +196,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// The filter when `RUST_LOG` does not say otherwise.
     pub level: log::LevelFilter,
-}
-
-/// The sink of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
-    /// Standard error.
-    Stderr,
-    /// /dev/log, as syslog(3) would, but never waiting for it.
-    Syslog,
-    /// A file, appended to and reopened on USR1 and HUP.
-    File(PathBuf),
+    /// It was asked for, by `-v` or `-q`, and `RUST_LOG` says nothing.
+    pub chosen: bool,
 }
 
 /// The shape of a line.

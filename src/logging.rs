@@ -2,83 +2,154 @@
 //!
 //! Promises that a log call returns at once whatever became of the log: lines
 //! that cannot be written are counted, and the count is written when the sink
-//! works again. A forked child may go on logging: the state is its own copy,
-//! and no lock can be held across a fork in a single-threaded process.
-//! `line` gives a line its shape, `sink` gets rid of it, `output` is
-//! where to. Knows nothing of connections but the target name `conn`.
+//! works again; and that an error is written whatever the filter. A forked child
+//! may go on logging: the state is its own copy, and no lock can be held across a
+//! fork in a single-threaded process.
+//! `filter` is what is logged, `line` gives a line its shape, `sink` gets rid of
+//! it, `output` is where to, and `voice` speaks while there is no log. Knows nothing
+//! of connections but the target name `conn`.
 
+mod filter;
 mod line;
 mod output;
 mod sink;
+mod voice;
 
 use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use crate::config::{LogConfig, LogTarget};
-use crate::error::{Error, Exit};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::unistd::{Gid, Uid};
 
-use line::{Layout, Line};
-use output::{DEV_LOG, LogFile, Output, Stderr, Syslog};
+use crate::config::{LogConfig, LogTarget};
+use crate::error::{Error, Exit, Result};
+
+pub use filter::check as check_filter;
+use line::{Header, Layout, Line};
+use output::{DEV_LOG, LogFile, Output, Standard, Syslog};
 use sink::Sink;
+pub use voice::Voice;
 
 /// The running log, for the one who reopens it and asks what was lost.
 #[derive(Clone)]
 pub struct LogHandle {
     sink: Arc<Mutex<Sink>>,
+    voice: Voice,
 }
 
 /// Opens the sink and makes it the process's logger.
 ///
 /// A `RUST_LOG` that is set and not empty replaces `cfg.level` altogether, so
-/// that `RUST_LOG=conn=debug` is the access log and nothing else. A relative
-/// path is taken from the directory of the moment and kept as a descriptor:
-/// it survives `chdir`, chroot(2) and a change of user.
+/// that `RUST_LOG=conn=debug` is the access log and no more, but for errors; unless
+/// the level was chosen. A relative path is taken from the directory of the moment and
+/// kept as a descriptor: it survives `chdir`, chroot(2) and a change of user.
 ///
 /// # Errors
-/// 69 when /dev/log is not there or nobody reads it, 73 or 77 when the file
-/// cannot be opened (nothing is installed then: the caller may try another
-/// target), 70 when a logger is installed already.
-pub fn init(cfg: &LogConfig) -> Result<LogHandle, Error> {
-    let output = match &cfg.target {
-        LogTarget::Stderr => Output::Stderr(Stderr::new()),
-        LogTarget::Syslog => Output::Syslog(Syslog::connect(DEV_LOG)?),
-        LogTarget::File(path) => Output::File(LogFile::open(path)?),
+/// 64 for a `RUST_LOG` that cannot be read, 69 when /dev/log is not there or nobody
+/// reads it, 73 or 77 when the file cannot be opened (nothing is installed then: the
+/// caller may try another target), 70 when a logger is installed already.
+pub fn init(cfg: &LogConfig, voice: Voice) -> Result<LogHandle> {
+    let standard = |standard: Standard| {
+        let header = voice.header(standard.fd());
+        (Output::Standard(standard), header)
+    };
+    let (output, header) = match &cfg.target {
+        LogTarget::Stderr => standard(Standard::error()),
+        LogTarget::Stdout => standard(Standard::output()),
+        LogTarget::Syslog(facility) => (
+            Output::Syslog(Syslog::connect(DEV_LOG)?),
+            Header::Syslog(*facility),
+        ),
+        LogTarget::File(path) => (Output::File(LogFile::open(path)?), Header::Own),
     };
     let layout = Layout {
         format: cfg.format,
-        syslog: matches!(output, Output::Syslog(_)),
+        header,
     };
     let handle = LogHandle {
         sink: Arc::new(Mutex::new(Sink::new(output, layout))),
+        voice,
     };
 
     let mut builder = env_logger::Builder::new();
-    match std::env::var("RUST_LOG") {
-        Ok(filter) if !filter.is_empty() => builder.parse_filters(&filter),
-        _ => builder.filter_level(cfg.level),
+    match filter::asked(cfg)? {
+        Some(filter) => builder.parse_filters(&filter),
+        None => builder.filter_level(cfg.level),
     };
-    builder
-        .format(move |buf, record| {
-            let line = Line::of(record, SystemTime::now(), std::process::id());
-            buf.write_all(layout.render(&line).as_bytes())
-        })
-        .target(env_logger::Target::Pipe(Box::new(Pipe(handle.clone()))));
-    builder
-        .try_init()
+    let filtered = builder
+        .format(move |buf, record| buf.write_all(render(layout, record).as_bytes()))
+        .target(env_logger::Target::Pipe(Box::new(Pipe(handle.clone()))))
+        .build();
+    let level = filtered.filter().max(LevelFilter::Error);
+    let logger = Logger {
+        filtered,
+        layout,
+        handle: handle.clone(),
+    };
+    log::set_boxed_logger(Box::new(logger))
         .map_err(|_| Error::usage("log", "a logger is installed already").exit(Exit::Internal))?;
+    log::set_max_level(level);
     Ok(handle)
+}
+
+fn render(layout: Layout, record: &Record<'_>) -> String {
+    layout.render(&Line::of(record, SystemTime::now(), std::process::id()))
+}
+
+/// What the filter lets through, and every error.
+struct Logger {
+    filtered: env_logger::Logger,
+    layout: Layout,
+    handle: LogHandle,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() == Level::Error || self.filtered.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.filtered.matches(record) {
+            self.filtered.log(record);
+        } else if record.level() == Level::Error {
+            let line = render(self.layout, record);
+            self.handle.lock().put(line.as_bytes());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 impl LogHandle {
     /// Opens the log file anew, after a rotation: an existing file before a
-    /// new one. The other sinks have nothing to reopen.
+    /// new one. True if that was done; the other sinks have nothing to reopen.
     ///
     /// # Errors
-    /// The file cannot be opened; the one opened before stays in use.
-    pub fn reopen(&self) -> Result<(), Error> {
-        self.lock().reopen()
+    /// The file cannot be opened; the one opened before stays in use. As that one
+    /// may be about to be compressed and removed, standard error hears of it too.
+    pub fn reopen(&self) -> Result<bool> {
+        let outcome = self.lock().reopen();
+        if let Err(error) = &outcome {
+            let line = self.voice.line(Level::Error, &error.to_string());
+            let _ = Standard::error().send(line.as_bytes());
+        }
+        outcome
+    }
+
+    /// Makes the log file this user's, who is to open it again: if we have just
+    /// created it, or it is ours to give.
+    pub fn give_to(&self, uid: Uid, gid: Gid) {
+        self.lock().give_to(uid, gid);
+    }
+
+    /// Could the log file be opened again, by who we are now?
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub fn can_reopen(&self) -> Result<()> {
+        self.lock().can_reopen()
     }
 
     /// Lines this process could not write, since it started.
@@ -133,16 +204,18 @@ mod tests {
             "flood" => LogTarget::Stderr,
             path => LogTarget::File(path.into()),
         };
-        let handle = init(&LogConfig {
+        let cfg = LogConfig {
             assumed: false,
             target,
             format: LogFormat::Text,
             level: log::LevelFilter::Info,
-        })
-        .expect("the only logger");
+            chosen: false,
+        };
+        let handle = init(&cfg, Voice::new(LogFormat::Text)).expect("the only logger");
         let lines = if argument == "flood" { 100_000 } else { 1 };
         for n in 0..lines {
             log::info!(n; "hello");
+            log::error!("help");
             log::debug!(target: "conn", pid = 7, end = "eof"; "");
         }
         rerun::say(format!("lost {}", handle.lost()));
@@ -168,8 +241,9 @@ mod tests {
 
     #[test]
     fn rust_log_replaces_the_default_filter() {
-        assert_eq!(logged(""), ["hello n=0"]);
-        assert_eq!(logged("conn=debug"), ["conn pid=7 end=eof"]);
-        assert_eq!(logged("info,conn=debug").len(), 2);
+        assert_eq!(logged(""), ["hello", "help"]);
+        assert_eq!(logged("conn=debug"), ["help", "conn pid=7 end=eof"]);
+        assert_eq!(logged("off"), ["help"]);
+        assert_eq!(logged("info,conn=debug").len(), 3);
     }
 }

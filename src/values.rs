@@ -167,6 +167,18 @@ pub fn limit(text: &str) -> Result<Option<Duration>> {
     duration(text).map(|d| (!d.is_zero()).then_some(d))
 }
 
+/// The word that was perhaps meant.
+pub fn nearest<'a>(typed: &str, words: &[&'a str]) -> Option<&'a str> {
+    let typed = typed.to_ascii_lowercase();
+    let likeness = |word: &str| strsim::jaro(&typed, word);
+    let best = words
+        .iter()
+        .copied()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    // What clap asks of its own guesses.
+    (likeness(best) > 0.7).then_some(best)
+}
+
 /// `64`, `16K`, `3M`, `1G`: bytes, by units of 1024. `None` if it is no such.
 pub fn bytes(text: &str) -> Option<u64> {
     size(0..=u64::MAX)(text).ok()

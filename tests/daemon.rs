@@ -247,7 +247,7 @@ fn relative_paths_count_from_where_the_starter_stood() {
         let builder = builder
             .under(cd)
             .args(more)
-            .args(["--pidfile", "rel.pid", "--log-target", "rel.log"])
+            .args(["--pidfile", "rel.pid", "--log-target", "./rel.log"])
             .args(["-l", "unix:rel.sock"])
             .log_at(&log);
         let daemon = if more.is_empty() {

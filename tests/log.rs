@@ -2,13 +2,15 @@
 //! kept from.
 //!
 //! A log that cannot be written is in `tests/log/faults.rs`, one that is moved
-//! away in `tests/log/rotation.rs`.
+//! away in `tests/log/rotation.rs`, where it goes in `tests/log/targets.rs`.
 
 mod common;
 #[path = "log/faults.rs"]
 mod faults;
 #[path = "log/rotation.rs"]
 mod rotation;
+#[path = "log/targets.rs"]
+mod targets;
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -69,7 +71,7 @@ fn json_lines_are_objects_with_the_contracts_keys() {
         assert_eq!(conn.len(), 1);
         let line = conn[0];
         let keys: HashSet<_> = line.as_object().expect("an object").keys().collect();
-        let contract = "ts level target msg logger_pid pid peer listener in out dur end";
+        let contract = "ts level target msg logger_pid pid peer listener in out dur_s end";
         let contract: Vec<String> = contract.split(' ').map(str::to_owned).collect();
         assert_eq!(keys, contract.iter().collect());
         assert_eq!(line["logger_pid"], daemon.pid());
@@ -80,14 +82,18 @@ fn json_lines_are_objects_with_the_contracts_keys() {
             (&line["in"], &line["out"]),
             (&Value::from(5), &Value::from(5))
         );
-        assert!(line["dur"].as_str().is_some_and(|dur| dur.ends_with("ms")));
+        assert!(
+            line["dur_s"]
+                .as_f64()
+                .is_some_and(|s| (0.0..60.0).contains(&s))
+        );
         let order = [
             "\"pid\"",
             "\"peer\"",
             "\"listener\"",
             "\"in\"",
             "\"out\"",
-            "\"dur\"",
+            "\"dur_s\"",
             "\"end\"",
         ];
         let log = daemon.log();

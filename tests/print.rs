@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 
-use common::{Builder, Client, DEADLINE, Daemon, is_root, need, poll_until};
+use common::design::side_by_side;
+use common::{Builder, Client, DEADLINE, DESIGNS, Daemon, Signal, is_root, many, need, poll_until};
 
 #[test]
 fn the_copy_says_whose_it_is() {
@@ -129,5 +130,78 @@ fn two_clients_do_not_mix_within_a_line() {
         let letter = &copied[0][..1];
         let sent = (0..lines).map(|n| format!("{letter} {n} {}", letter.repeat(n)));
         assert!(copied.iter().copied().eq(sent), "{copied:?}");
+    }
+}
+
+/// A reader that is dead before the first byte, a disk that is full, a descriptor
+/// that cannot be written to, and none.
+#[test]
+fn row_125_a_standard_output_that_takes_nothing_is_said_once_and_costs_nobody() {
+    let dead = "mkfifo \"$0\"; (: <\"$0\") & exec >\"$0\"; wait; exec \"$@\"";
+    let full = "exec \"$@\" >/dev/full";
+    let reading = "exec \"$@\" 1</dev/null";
+    let closed = "exec \"$@\" >&-";
+    side_by_side(&DESIGNS, |design| {
+        for (script, why) in [
+            (dead, "(EPIPE)"),
+            (full, "(ENOSPC)"),
+            (reading, "(EBADF)"),
+            (closed, "standard output is closed"),
+        ] {
+            let builder = Builder::new().args(design.args).env("RUST_LOG", "warn");
+            let fifo = builder.path("fifo");
+            let daemon = builder
+                .under(["sh", "-c", script, &fifo])
+                .args(["--print", "--stop-settle", "0"])
+                .args(["-l", "tcp:127.0.0.1:0", "-l", "udp:127.0.0.1:0"])
+                .start();
+            many(daemon.addr(), 10, 2, 300).assert_all_complete();
+            daemon.wait_log(why, DEADLINE);
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("bind");
+            socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
+            let to = daemon.addrs()[1].strip_prefix("udp:").expect("udp");
+            socket.send_to(b"gram", to).expect("send");
+            assert_eq!(socket.recv(&mut [0; 16]).expect("the echo"), 4);
+            many(daemon.addr(), 10, 2, 300).assert_all_complete();
+            daemon.signal(Signal::SIGTERM);
+            assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
+            let said = daemon.log_count("--print: ");
+            assert_eq!(said, 1, "{}: {}", design.name, daemon.log());
+        }
+    });
+}
+
+/// The worker has a client in hand when its reader goes; also by datagram alone.
+#[test]
+fn row_125_a_reader_that_dies_in_between_is_noticed_while_clients_stay() {
+    for design in DESIGNS {
+        let builder = Builder::new().args(design.args);
+        let fifo = builder.path("fifo");
+        // Until it is told: to read is what cat does.
+        let script = "mkfifo \"$0\"; cat \"$0\" >\"$0.copy\" & echo $! >\"$0.pid\"; \
+                      exec \"$@\" >\"$0\"";
+        let daemon = builder
+            .under(["sh", "-c", script, &fifo])
+            .args(["--print"])
+            .start();
+        let mut client = Client::connect(daemon.addr());
+        client.ping(b"heard\n");
+        let copy = || fs::read_to_string(format!("{fifo}.copy")).unwrap_or_default();
+        poll_until(DEADLINE, "the copy", || copy().ends_with("heard\n"));
+        let pid = fs::read_to_string(format!("{fifo}.pid")).expect("a pid");
+        common::must("kill", &["-KILL", pid.trim()]);
+        poll_until(DEADLINE, "its end", || {
+            common::proc::is_dead(pid.trim().parse().expect("a pid"))
+        });
+        for _ in 0..3 {
+            client.ping(b"unheard\n");
+        }
+        client.shutdown_write().expect("shutdown");
+        assert!(client.rest().is_empty(), "{}", design.name);
+        daemon.wait_log(
+            "--print: write to standard output: Broken pipe (EPIPE)",
+            DEADLINE,
+        );
+        assert_eq!(daemon.log_count("--print: "), 1, "{}", design.name);
     }
 }

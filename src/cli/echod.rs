@@ -7,7 +7,7 @@ use std::ffi::OsString;
 
 use self::args::{Args, Typed};
 use crate::addr::ListenSpec;
-use crate::config::Config;
+use crate::config::{Config, LogFormat};
 use crate::error::Error;
 
 pub mod args;
@@ -82,6 +82,25 @@ pub fn parse_beside(
     match dump {
         Some(dump) => Err(Refused::Text(dump.text(&config))),
         None => Ok(config),
+    }
+}
+
+/// The format that `--log-format` asks for, here or by its variable, as far as one can
+/// tell without reading the rest: what is wrong with the rest is to be said in it.
+pub fn log_format(argv: &[OsString], env: impl Fn(&str) -> Option<OsString>) -> LogFormat {
+    let words = argv.iter().map(|word| word.to_string_lossy());
+    let words: Vec<_> = words.take_while(|word| word != "--").collect();
+    let next = words.windows(2).filter(|pair| pair[0] == "--log-format");
+    let next = next.map(|pair| pair[1].as_ref());
+    let own = words.iter().filter_map(|w| w.strip_prefix("--log-format="));
+    let json = match next.chain(own).last() {
+        Some(format) => format == "json",
+        None => env("ECHOD_LOG_FORMAT").is_some_and(|format| format == "json"),
+    };
+    if json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
     }
 }
 

@@ -88,21 +88,34 @@ impl Admission {
     /// Do `--allow` and `--deny` let the client in that has just been accepted?
     /// If they do not, it is gone when this returns.
     #[inline(always)]
-    pub fn screen(&self, conn: OwnedFd, peer: Peer, board: &Scoreboard) -> Option<OwnedFd> {
+    pub fn screen(
+        &self,
+        conn: OwnedFd,
+        peer: Peer,
+        listener: usize,
+        board: &Scoreboard,
+    ) -> Option<OwnedFd> {
         if self.is_off() {
             return Some(conn);
         }
-        self.judge(conn, peer, board)
+        self.judge(conn, peer, listener, board)
     }
 
-    fn judge(&self, conn: OwnedFd, peer: Peer, board: &Scoreboard) -> Option<OwnedFd> {
+    fn judge(
+        &self,
+        conn: OwnedFd,
+        peer: Peer,
+        listener: usize,
+        board: &Scoreboard,
+    ) -> Option<OwnedFd> {
         let Some(client) = client(conn.as_fd(), peer, &self.policy) else {
             return Some(conn);
         };
         match self.policy.rules.judge(client) {
             Ok(()) => Some(conn),
             Err(refusal) => {
-                self.refuse(conn, peer, Why::Listed(refusal, client), board);
+                let why = Why::Listed(refusal, client);
+                self.refuse(conn, peer, why, listener, board);
                 None
             }
         }
@@ -110,8 +123,9 @@ impl Admission {
 
     /// Ends a connection before it is one, and counts it.
     #[cold]
-    pub fn refuse(&self, conn: OwnedFd, peer: Peer, why: Why, board: &Scoreboard) {
-        if self.refusals.as_ref().is_some_and(|r| r.count(peer, why)) {
+    pub fn refuse(&self, conn: OwnedFd, peer: Peer, why: Why, listener: usize, board: &Scoreboard) {
+        let counts = self.refusals.as_ref();
+        if counts.is_some_and(|counts| counts.count(peer, why, listener)) {
             board.ring();
         }
         net::overflow_reset(conn);

@@ -17,6 +17,7 @@ use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
 use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::connection::{Connection, Copy, End};
+use crate::net::printer::Printer;
 use crate::service::{Menu, Service};
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{lifeline, process, signal};
@@ -67,7 +68,7 @@ pub struct Terms<'a> {
     /// What becomes of a client beyond the limit.
     pub overflow: Overflow,
     /// With `--print`, standard output: what is received is copied there.
-    pub print: Option<BorrowedFd<'a>>,
+    pub print: Option<Printer<'a>>,
     /// Who forked it, noted before the fork.
     pub supervisor: Pid,
     /// Open on /dev/null.
@@ -137,7 +138,7 @@ pub fn serve_only(
         .as_ref()
         .map(|helper| helper.as_ref().map(AsFd::as_fd));
     let_go([
-        terms.print,
+        terms.print.map(|print| print.to),
         Some(conn.as_fd()),
         channel.map(AsFd::as_fd),
         beside.unwrap_or(None),
@@ -188,7 +189,7 @@ fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
 /// their way, which it must not keep, and too many to close one by one.
 #[inline(always)]
 pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &OwnedFd) {
-    let print = terms.print.unwrap_or(terms.null);
+    let print = terms.print.map_or(terms.null, |print| print.to);
     let [lifeline, channel] = [generation.lifeline(), channel.as_fd()];
     let [a, b, c, d, e] =
         [lifeline, channel, terms.board.bell(), terms.null, print].map(|fd| fd.as_raw_fd());

@@ -106,7 +106,7 @@ pub fn let_go<'a>(
     let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
     keep.extend(needed.into_iter().map(number));
     keep.extend([terms.board.bell(), terms.board.nudge(), terms.null].map(number));
-    keep.extend(terms.print.map(number));
+    keep.extend(terms.print.map(|print| number(print.to)));
     if logs {
         keep.extend(terms.log.keep());
     }

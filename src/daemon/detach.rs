@@ -6,7 +6,6 @@
 //! standard descriptors stay the starter's, so that warnings are seen. Knows
 //! nothing of what happens between the fork and the answer.
 
-use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -16,6 +15,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, setsid, write};
 
 use crate::error::{Error, Exit, Result};
+use crate::logging::Voice;
 use crate::sys::{fd, process};
 
 /// The longest message sent up the pipe, so that it is one atomic write.
@@ -27,6 +27,7 @@ const LONGEST: usize = 4000;
 #[derive(Debug)]
 pub struct Ready {
     daemon: Option<Channel>,
+    voice: Voice,
 }
 
 #[derive(Debug)]
@@ -38,8 +39,11 @@ struct Channel {
 
 impl Ready {
     /// For a program that stays in the foreground.
-    pub fn foreground() -> Ready {
-        Ready { daemon: None }
+    pub fn foreground(voice: Voice) -> Ready {
+        Ready {
+            daemon: None,
+            voice,
+        }
     }
 
     /// We serve. A daemon lets go of the terminal; its starter exits 0.
@@ -58,7 +62,7 @@ impl Ready {
             Some(Channel { starter, .. }) => {
                 let _ = write(&starter, &encode(error.status(), &error.to_string()));
             }
-            None => complain(&error.to_string()),
+            None => self.voice.complain(&error.to_string()),
         }
         error.status()
     }
@@ -73,8 +77,8 @@ impl Ready {
 /// so paths must be absolute by now and modes explicit. Forked children of the
 /// detached process should be born after [`Ready::serving`]: those born before
 /// keep the starter's terminal.
-pub fn detach(run: impl FnOnce(Ready) -> Exit) -> Exit {
-    match start(run).and_then(|(starter, leader)| {
+pub fn detach(voice: Voice, run: impl FnOnce(Ready) -> Exit) -> Exit {
+    match start(voice, run).and_then(|(starter, leader)| {
         let answer = wait_for_answer(&starter);
         // It left right after its fork. ECHILD, if SIGCHLD is ignored, is as good.
         let _ = waitpid(leader, None);
@@ -82,7 +86,7 @@ pub fn detach(run: impl FnOnce(Ready) -> Exit) -> Exit {
     }) {
         Ok(()) => Exit::Ok,
         Err(Failure { exit, message }) => {
-            complain(&message);
+            voice.complain(&message);
             exit
         }
     }
@@ -104,7 +108,10 @@ impl From<Error> for Failure {
     }
 }
 
-fn start(run: impl FnOnce(Ready) -> Exit) -> Result<(OwnedFd, nix::unistd::Pid), Failure> {
+fn start(
+    voice: Voice,
+    run: impl FnOnce(Ready) -> Exit,
+) -> Result<(OwnedFd, nix::unistd::Pid), Failure> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| Error::os("pipe", "", errno))?;
     let null = fd::dev_null()?;
     let ready = Ready {
@@ -112,6 +119,7 @@ fn start(run: impl FnOnce(Ready) -> Exit) -> Result<(OwnedFd, nix::unistd::Pid),
             starter: writer,
             null,
         }),
+        voice,
     };
     // An Option, so that the child can close it and we can keep it.
     let mut reader = Some(reader);
@@ -166,11 +174,6 @@ fn point_stdio_at(null: &OwnedFd) {
     for outcome in [dup2_stdin(null), dup2_stdout(null), dup2_stderr(null)] {
         debug_assert_eq!(outcome, Ok(()));
     }
-}
-
-/// One line on standard error, whoever reads it or not.
-pub fn complain(message: &str) {
-    let _ = io::stderr().write_all(format!("echod: {message}\n").as_bytes());
 }
 
 /// Reads until the answer is whole. Its end, not the end of file: children of

@@ -1,6 +1,7 @@
 //! Tests of [`super`]: the message as a pure function, the steps in a process of their own.
 
 use super::*;
+use crate::config::LogFormat;
 use crate::rerun;
 
 #[test]
@@ -39,7 +40,7 @@ fn a_status_nobody_knows_is_internal() {
 fn starter_role() {
     let Some(how) = rerun::role() else { return };
     let starter = std::process::id();
-    let exit = detach(|ready| match how.as_str() {
+    let exit = detach(Voice::new(LogFormat::Text), |ready| match how.as_str() {
         "serve" => {
             let cwd = std::env::current_dir().expect("cwd");
             let session = nix::unistd::getsid(None).expect("getsid");

@@ -28,13 +28,14 @@ impl Supervisor {
         let conn = self
             .estate
             .admission
-            .screen(conn, peer, &self.estate.board)?;
+            .screen(conn, peer, listener, &self.estate.board)?;
         if let Some(source) = self.source(peer)
             && self.has_its_share(source, now)
         {
             let Supervisor { estate, .. } = self;
             let why = Why::Full(source);
-            estate.admission.refuse(conn, peer, why, &estate.board);
+            let board = &estate.board;
+            estate.admission.refuse(conn, peer, why, listener, board);
             return None;
         }
         self.estate.admission.spend(peer);
@@ -89,7 +90,7 @@ impl Supervisor {
     pub(super) fn look_at_refusals(&mut self, now: Instant, last: bool) {
         let admission = &self.estate.admission;
         if let (Some(log), Some(refusals)) = (&mut self.refusal_log, admission.refusals()) {
-            log.look(refusals, admission.policy(), now, last);
+            log.look(refusals, admission.policy(), &self.names, now, last);
         }
     }
 

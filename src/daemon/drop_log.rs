@@ -49,7 +49,12 @@ impl Drops {
         }
         self.seen = count;
         if self.episode.begin(now) {
-            warn!("{name}: {}", reason.explain());
+            warn!(
+                listener = name,
+                reason = reason.name();
+                "{name}: {}",
+                reason.explain()
+            );
         }
     }
 
@@ -59,10 +64,17 @@ impl Drops {
         };
         let count = self.seen - self.before;
         self.before = self.seen;
-        let lasted = values::show(lasted.max(Duration::from_millis(1)));
+        let lasted = lasted.max(Duration::from_millis(1));
         let what = reason.name();
         let datagrams = values::plural(count, "datagram");
-        info!("{name}: {datagrams} dropped in {lasted} ({what}); none for a while");
+        info!(
+            count,
+            listener = name,
+            reason = what,
+            dur_s = lasted.as_secs_f64();
+            "{name}: {datagrams} dropped in {} ({what}); none for a while",
+            values::show(lasted)
+        );
         tally.listen(reason);
         self.note(reason, name, tally, now);
     }

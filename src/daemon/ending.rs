@@ -13,7 +13,6 @@ use nix::unistd::Pid;
 use super::scoreboard::Report;
 use crate::net::connection::End;
 use crate::sys::process;
-use crate::values;
 
 /// What the kernel says of a process that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +86,7 @@ pub fn log_conn(ended: &Ended<'_>) {
         listener = ended.listener,
         "in" = ended.report.received,
         out = ended.report.sent,
-        dur = values::show(ended.lasted).as_str(),
+        dur_s = ended.lasted.as_secs_f64(),
         end:% = ended.end;
         "conn"
     );

@@ -12,6 +12,7 @@ use super::seats::Seats;
 use crate::config::Config;
 use crate::logging::LogHandle;
 use crate::net::Listener;
+use crate::net::printer::Printer;
 use crate::service::Menu;
 use crate::sys::sandbox::Sandbox;
 
@@ -74,7 +75,11 @@ impl Estate {
             seats: self.seats.as_ref(),
             admission: &self.admission,
             overflow: self.config.overflow,
-            print: self.config.print.then(|| self.stdout.as_fd()),
+            print: self.config.print.then(|| Printer {
+                to: self.stdout.as_fd(),
+                failed: self.board.print_failed(),
+                bell: self.board.bell(),
+            }),
             supervisor: self.pid,
             null: self.null.as_fd(),
             log: &self.log,

@@ -24,7 +24,7 @@ pub(super) struct Inherited {
     /// The terminal, in the foreground, unless we are to outlive it.
     pub(super) terminal: Option<Terminal>,
     /// What is odd about any of that, for the log.
-    pub(super) notice: Option<String>,
+    pub(super) notices: Vec<String>,
 }
 
 /// Makes the process what we take it to be, whoever started it, and of what it
@@ -56,7 +56,17 @@ pub(super) fn inherit(
         if !fd::is_open(number) {
             return refuse("descriptor is not open");
         }
+        if !fd::is_writable(number) {
+            return refuse("descriptor is not open for writing");
+        }
         keep.push(number);
+    }
+    let mut notices: Vec<_> = activation.notice.into_iter().collect();
+    if config.print && fd::was_closed(1) {
+        notices.push("--print: standard output is closed: nothing is copied".to_owned());
+    }
+    if let Some(number) = config.ready_fd.filter(|number| fd::was_closed(*number)) {
+        notices.push(format!("--ready-fd {number}: it is closed: nobody is told"));
     }
     // As by nohup(1).
     let stays = signal::is_ignored(Signal::SIGHUP);
@@ -67,6 +77,6 @@ pub(super) fn inherit(
         ready_fd: config.ready_fd.map(ReadyFd::adopt).transpose()?,
         sockets,
         manager,
-        notice: activation.notice,
+        notices,
     })
 }

@@ -63,7 +63,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
-use log::warn;
+use log::{error, warn};
 use nix::unistd::Pid;
 
 use self::admission::Admission;
@@ -77,7 +77,7 @@ use self::supervisor::Supervisor;
 use crate::cli::{self, echod::Refused};
 use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
 use crate::error::{Error, Exit, Result};
-use crate::logging::{self, LogHandle};
+use crate::logging::{self, LogHandle, Voice};
 use crate::service::{Plain, Service};
 use crate::sys::signal::Signals;
 use crate::sys::{fd, process, rlimits};
@@ -101,6 +101,8 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
     let activation = activation::take();
     let manager = notify::Asked::take();
     let env = |name: &str| std::env::var_os(name);
+    let voice = Voice::new(cli::echod::log_format(&argv, env));
+    let failed = |error: &Error| Ready::foreground(voice).failed(error);
     let mut config = match cli::echod::parse_beside(argv, env, activation.specs()) {
         Ok(config) => config,
         Err(Refused::Text(text)) => {
@@ -109,13 +111,20 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
             return Exit::Ok;
         }
         Err(Refused::Wrong(errors)) => {
-            let fail = |_, error: &Error| Ready::foreground().failed(error);
+            let fail = |_, error| failed(error);
             return errors.iter().fold(Exit::Internal, fail);
         }
     };
+    let voice = voice.speaking(config.log.format);
+    let failed = |error: &Error| Ready::foreground(voice).failed(error);
+    if !config.inetd
+        && let Err(error) = logging::check_filter(&config.log)
+    {
+        return failed(&error);
+    }
     let inherited = match inherited::inherit(&mut config, activation, manager) {
         Ok(inherited) => inherited,
-        Err(error) => return Ready::foreground().failed(&error),
+        Err(error) => return failed(&error),
     };
     if !config.inetd {
         rlimits::raise_files();
@@ -123,27 +132,36 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
     if config.check {
         return match limits::check(&config) {
             Ok(()) => Exit::Ok,
-            Err(error) => Ready::foreground().failed(&error.exit(Exit::Config)),
+            Err(error) => failed(&error.exit(Exit::Config)),
         };
     }
     if config.inetd {
-        return inetd::serve(&config, plain).unwrap_or_else(|e| Ready::foreground().failed(&e));
+        return inetd::serve(&config, plain).unwrap_or_else(|e| failed(&e));
     }
     if config.daemon {
-        detach::detach(|ready| serve(config, plain, inherited, ready))
+        detach::detach(voice, |ready| serve(config, plain, inherited, ready, voice))
     } else {
-        serve(config, plain, inherited, Ready::foreground())
+        let ready = Ready::foreground(voice);
+        serve(config, plain, inherited, ready, voice)
     }
 }
 
-fn serve(config: Config, plain: Plain, mut inherited: Inherited, ready: Ready) -> Exit {
+fn serve(
+    config: Config,
+    plain: Plain,
+    mut inherited: Inherited,
+    ready: Ready,
+    voice: Voice,
+) -> Exit {
     let ready_fd = inherited.ready_fd.take();
-    match start(config, plain, inherited) {
+    match start(config, plain, inherited, voice) {
         Err(error) => ready.failed(&error),
         Ok((supervisor, pidfile)) => {
             let exit = supervisor.run(|names| {
-                if let Some(ready_fd) = ready_fd {
-                    ready_fd.announce(names);
+                if let Some(ready_fd) = ready_fd
+                    && let Err(error) = ready_fd.announce(names)
+                {
+                    error!("{error}");
                 }
                 ready.serving();
             });
@@ -160,12 +178,13 @@ fn start(
     config: Config,
     plain: Plain,
     inherited: Inherited,
+    voice: Voice,
 ) -> Result<(Supervisor, Option<PidFile>)> {
     process::guard_children_against_panic();
     // From here on a TERM is an orderly stop, at the first look at it.
     let signals = Signals::install().map_err(|e| Error::os("sigaction", "", e))?;
-    let log = open_log(&config)?;
-    if let Some(notice) = inherited.notice {
+    let log = open_log(&config, voice)?;
+    for notice in inherited.notices {
         warn!("{notice}");
     }
     // Before chroot(2), as the manager's socket may be a file.
@@ -180,6 +199,9 @@ fn start(
         &account::System::new(),
     )?;
     offer::refuse_root(&config, &plan)?;
+    if let Some((uid, gid)) = plan.becomes() {
+        log.give_to(uid, gid);
+    }
     // After chroot(2) there may be no /dev.
     let null = fd::dev_null()?;
     if fd::is_stand_in(null.as_fd()) {
@@ -213,18 +235,19 @@ fn start(
 
 /// A daemon nobody told where to log may find no syslog: better a warning to
 /// whoever starts it than no daemon.
-fn open_log(config: &Config) -> Result<LogHandle> {
-    let no_syslog = match logging::init(&config.log) {
+fn open_log(config: &Config, voice: Voice) -> Result<LogHandle> {
+    let no_syslog = match logging::init(&config.log, voice) {
         Err(error) if config.log.assumed => error,
         log => return log,
     };
     let target = LogTarget::Stderr;
-    let log = logging::init(&LogConfig {
+    let cfg = LogConfig {
         target,
         ..config.log.clone()
-    })?;
+    };
+    let log = logging::init(&cfg, voice)?;
     // Not by the log, whose filter is for readers of the log.
-    detach::complain(&format!(
+    voice.warn(&format!(
         "{no_syslog}; nothing is logged once this has detached"
     ));
     Ok(log)
@@ -267,6 +290,9 @@ fn supervisor(
         Err(error) => return Err(Box::new((error, sockets))),
     };
     banner::say_what_starts(&config, plan, &sockets, &sandbox);
+    if let Err(error) = log.can_reopen() {
+        warn!("{error}");
+    }
     // What may still fail needs memory or descriptors: our own few.
     let alone = |error| Box::new((error, Sockets::default()));
     let runs = |attribute: Option<&str>| config.served(attribute) == ServiceKind::Command;

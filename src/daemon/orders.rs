@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use nix::sys::signal::Signal;
 
+use super::ending;
 use super::generation::Generation;
 use super::notify::Word;
 use super::pool::{Pool, Shift};
@@ -35,7 +36,9 @@ impl Supervisor {
             }
             self.reopen_log();
             self.set_listeners_again();
-            if self.phase.welcomes() {
+            if self.is_without_workers() {
+                info!("HUP: no worker waits to be replaced");
+            } else if self.phase.welcomes() {
                 self.renew();
             }
             if running {
@@ -43,7 +46,12 @@ impl Supervisor {
             }
         }
         if self.signals.take(Signal::SIGUSR1) {
-            self.reopen_log();
+            match self.reopen_log() {
+                None => info!("USR1: this log is no file, and stays open"),
+                // They have the old file, and open none.
+                Some(true) if self.workers_log() && self.phase.welcomes() => self.renew(),
+                Some(_) => {}
+            }
         }
         if self.signals.take(Signal::SIGUSR2) {
             warn!("USR2: this version cannot upgrade itself; ignored");
@@ -84,18 +92,34 @@ impl Supervisor {
         gone
     }
 
-    fn reopen_log(&mut self) {
+    /// Whether that went well; `None` where there is nothing to reopen.
+    fn reopen_log(&mut self) -> Option<bool> {
         match self.estate.log.reopen() {
-            Ok(()) => info!("log reopened"),
-            Err(e) => error!("{e}"),
+            Ok(false) => return None,
+            Ok(true) => info!("log reopened"),
+            Err(e) => {
+                error!("{e}");
+                return Some(false);
+            }
         }
+        Some(true)
+    }
+
+    /// Do workers write lines of their own?
+    fn workers_log(&self) -> bool {
+        let model = &self.estate.config.model;
+        (model.reuses() || model.is_threaded()) && ending::start_of_conn().is_some()
+    }
+
+    /// Is there nobody to replace, since workers are forked for their client?
+    fn is_without_workers(&self) -> bool {
+        self.pool.is_none() && self.crew.is_gone()
     }
 
     /// HUP: idle workers of the old generation leave, busy ones serve their
     /// client to its end.
     pub(super) fn renew(&mut self) {
-        let nobody = self.pool.is_none() && self.crew.is_gone();
-        if nobody || !self.phase.serves() {
+        if self.is_without_workers() || !self.phase.serves() {
             return;
         }
         let number = self.generation.number.wrapping_add(1);

@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn a_relative_path_counts_from_here() {
         let here = std::env::current_dir().expect("a directory");
-        let typed = "--pidfile p --log-target l --chroot c -l unix:s -l unix:@s -l unix:/s";
+        let typed = "--pidfile p --log-target ./l --chroot c -l unix:s -l unix:@s -l unix:/s";
         let mut config = parsed(typed);
         anchor(&mut config).expect("paths");
         assert_eq!(config.pidfile, Some(here.join("p")));
@@ -64,13 +64,5 @@ mod tests {
         let addrs: Vec<_> = config.listen.iter().map(|s| s.addr.to_string()).collect();
         let own = format!("unix:{}", here.join("s").display());
         assert_eq!(addrs, [&own, "unix:@s", "unix:/s"]);
-    }
-
-    /// The others cannot be typed empty.
-    #[test]
-    fn an_empty_path_is_a_usage_error_that_names_the_option() {
-        let error = anchor(&mut parsed("--log-target=")).expect_err("empty");
-        assert_eq!(error.status(), crate::error::Exit::Usage);
-        assert!(error.to_string().starts_with("--log-target"), "{error}");
     }
 }

@@ -37,6 +37,11 @@ impl Plan {
         uid.is_root()
     }
 
+    /// Whom we are about to become, if that is anybody else.
+    pub fn becomes(&self) -> Option<(Uid, Gid)> {
+        self.account.as_ref().map(|to| (to.uid, to.gid))
+    }
+
     /// One line for the log, where there is something to say.
     pub fn notice(&self) -> Option<&str> {
         self.notice.as_deref()

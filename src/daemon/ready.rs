@@ -1,10 +1,19 @@
 //! Saying that we serve: to `--ready-fd`, and to a person at a terminal.
 
 use std::io::IsTerminal;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
-use crate::error::Result;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::{Error, Result};
 use crate::sys::fd;
+
+/// See pipe(7).
+const PIPE_BUF: usize = 4096;
+
+/// Milliseconds that a full pipe may take to be read from, before clients are served.
+const PATIENCE: u16 = 1000;
 
 /// The descriptor that waits for the listeners' names.
 pub struct ReadyFd(OwnedFd);
@@ -18,13 +27,37 @@ impl ReadyFd {
         fd::adopt(number).map(ReadyFd)
     }
 
-    /// One line per listener, then end of file. A reader that has gone away is
-    /// no reason not to serve.
-    pub fn announce(self, names: &[String]) {
+    /// One line per listener, then end of file. A reader that has gone away, or does
+    /// not read, is no reason not to serve.
+    ///
+    /// # Errors
+    /// What was not said, for the log.
+    pub fn announce(self, names: &[String]) -> Result<()> {
         let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
-        let mut rest = lines.as_bytes();
-        while let Ok(n @ 1..) = nix::unistd::write(&self.0, rest) {
-            rest = &rest[n..];
+        // A pipe that poll(2) calls writable takes PIPE_BUF bytes at once.
+        let outcome = lines.as_bytes().chunks(PIPE_BUF).try_for_each(|mut rest| {
+            while !rest.is_empty() {
+                self.wait_for_room()?;
+                match nix::unistd::write(&self.0, rest) {
+                    Ok(n) => rest = &rest[n..],
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Ok(())
+        });
+        outcome.map_err(|errno| {
+            Error::os("write", "to --ready-fd", errno)
+                .hint("who waits there has not been told that it serves")
+        })
+    }
+
+    fn wait_for_room(&self) -> Result<(), Errno> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
+            Ok(0) => Err(Errno::EAGAIN),
+            // The write says what is wrong.
+            _ => Ok(()),
         }
     }
 }

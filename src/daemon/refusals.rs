@@ -26,7 +26,7 @@ const SOURCES: usize = 32;
 // The words of a line.
 const COUNT: usize = 0;
 const SAID: usize = 1;
-const PEER: usize = 2; // three of them: one that was refused lately
+const PEER: usize = 2; // three of them: one that was refused lately, and where
 const TENANT: usize = 5;
 const SOURCE: usize = 6; // two of them
 
@@ -65,12 +65,13 @@ impl Refusals {
 
     /// Whoever refuses: one more. True for the first since the last episode
     /// was over: the supervisor wants to know.
-    pub fn count(&self, peer: Peer, why: Why) -> bool {
+    pub fn count(&self, peer: Peer, why: Why, listener: usize) -> bool {
         let line = self.line(self.index(why));
         if line[SAID].load(Ordering::Relaxed) == 0 {
             // Before it is counted: the supervisor may be looking already.
             let (high, low, port) = told(peer, why);
-            for (word, part) in line[PEER..].iter().zip([high, low, port]) {
+            let at = (listener as u64) << 32 | port;
+            for (word, part) in line[PEER..].iter().zip([high, low, at]) {
                 word.store(part, Ordering::Relaxed);
             }
         }
@@ -183,8 +184,8 @@ mod tests {
             source(2),
         ];
         for why in reasons {
-            assert!(refusals.count(peer(1), why), "{why:?}: the first");
-            assert!(!refusals.count(peer(1), why), "{why:?}: the second");
+            assert!(refusals.count(peer(1), why, 0), "{why:?}: the first");
+            assert!(!refusals.count(peer(1), why, 0), "{why:?}: the second");
         }
         let now = Instant::now();
         assert_eq!(log.wakes_at(), None);
@@ -192,14 +193,14 @@ mod tests {
         assert_eq!(show(high, low, port), "unix, uid 1 and gid 2");
         let (high, low, port) = told(peer(9), source(9));
         assert_eq!(show(high, low, port), "198.51.100.9:7");
-        log.look(&refusals, &policy, now, false);
+        log.look(&refusals, &policy, &[], now, false);
         assert_eq!(log.wakes_at(), Some(now + LOOK));
-        log.look(&refusals, &policy, now + 5 * LOOK, false);
+        log.look(&refusals, &policy, &[], now + 5 * LOOK, false);
         assert_eq!(log.wakes_at(), None, "over");
         for why in reasons {
-            assert!(refusals.count(peer(1), why), "{why:?}: again");
+            assert!(refusals.count(peer(1), why, 0), "{why:?}: again");
         }
-        log.look(&refusals, &policy, now + 6 * LOOK, true);
+        log.look(&refusals, &policy, &[], now + 6 * LOOK, true);
         assert_eq!(log.wakes_at(), None, "at the end of a stop");
     }
 
@@ -228,8 +229,8 @@ mod tests {
         assert_eq!(refusals.name(0, &policy).0, "--deny 192.0.2.0/24");
         assert_eq!(refusals.name(1, &policy).0, "no --allow");
         // One whose episode is over makes room.
-        refusals.count(peer(7), Why::Full(source(7)));
-        log.look(&refusals, &policy, Instant::now(), true);
+        refusals.count(peer(7), Why::Full(source(7)), 0);
+        log.look(&refusals, &policy, &[], Instant::now(), true);
         assert_eq!(refusals.place_of(source(39)), 7);
         assert_eq!(refusals.place_of(source(38)), SOURCES);
     }

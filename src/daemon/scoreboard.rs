@@ -39,6 +39,7 @@ const PID: usize = entry::OWN;
 const TAKEN: usize = 0;
 const ENDED: usize = 1;
 // In the first block alone, beside those of `waiting`.
+const PRINT: usize = 2;
 const TROUBLE: usize = 6;
 const EARLY: usize = 7;
 
@@ -172,6 +173,17 @@ impl Scoreboard {
     /// Supervisor: the same, and from now on a child that says so rings.
     pub fn take_early(&self) -> bool {
         self.shared(EARLY).swap(0, Ordering::Relaxed) != 0
+    }
+
+    /// Child: where it tells why it could not write what it was to print.
+    pub fn print_failed(&self) -> &AtomicU64 {
+        self.shared(PRINT)
+    }
+
+    /// Supervisor: what is told there.
+    pub fn print_failure(&self) -> Option<Errno> {
+        let code = self.shared(PRINT).load(Ordering::Relaxed);
+        (code != 0).then(|| Errno::from_raw(code as i32))
     }
 
     /// Double-forked child: its pid, which nobody else knows.

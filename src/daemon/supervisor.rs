@@ -59,6 +59,8 @@ pub(super) struct Troubles {
     pub fork: Episode,
     pub sick: Episode,
     pub accept: Episode,
+    /// `--print` fails, and that was said.
+    pub print: bool,
 }
 
 /// See the module.

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{error, info};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
@@ -18,6 +18,7 @@ use super::pool::{Census, Move};
 use super::scoreboard::{Said, Slot};
 use super::supervisor::{Held, Supervisor};
 use crate::config::{Model, Overflow};
+use crate::error::errno_text;
 use crate::sys::process;
 use crate::values;
 
@@ -41,6 +42,7 @@ impl Supervisor {
             self.troubles.fork.lasts(now);
         }
         self.close_episodes(now);
+        self.look_at_print();
         if sick && !self.troubles.sick.is_on() {
             self.births.well();
         }
@@ -284,6 +286,20 @@ impl Supervisor {
             },
         );
         true
+    }
+
+    /// Said once, whatever it is: who looks at standard output sees the rest.
+    fn look_at_print(&mut self) {
+        if !self.estate.config.print || self.troubles.print {
+            return;
+        }
+        if let Some(errno) = self.estate.board.print_failure() {
+            self.troubles.print = true;
+            error!(
+                "--print: write to standard output: {}: clients are served, and not all is copied",
+                errno_text(errno)
+            );
+        }
     }
 
     fn close_episodes(&mut self, now: Instant) {

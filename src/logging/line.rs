@@ -1,27 +1,28 @@
 //! The shape of a log line, as text and as JSON: pure.
 //!
-//! Text is `TIME LEVEL echod[PID]: MESSAGE KEY=VALUE ...`; under syslog the
-//! priority and the tag stand where time and level stood. What a client or a
-//! path can influence is escaped, so that one event is one line and a terminal
+//! Text is `TIME LEVEL echod[PID]: MESSAGE`; for syslogd the priority and the tag
+//! stand where time and level stood, for the journal the level alone. A connection's
+//! line has no message but its fields, `KEY=VALUE ...`; the fields of others repeat
+//! for programs what their message tells people, and are in JSON alone. A field
+//! `NAME_s` is a time in seconds, which people read as `NAME=0.8ms`. What a client or
+//! a path can influence is escaped, so that one event is one line and a terminal
 //! obeys none of it. JSON is one object a line; where a record brings a key the
 //! line has itself (`pid` of a connection is the child's), the record's stands
 //! and the line's is called `logger_KEY`. Knows no descriptor.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use log::kv::{self, VisitValue};
 use log::{Level, Record};
 use serde_json::Value;
 
 use super::sink::LONGEST;
-use crate::config::LogFormat;
+use crate::config::{Facility, LogFormat};
+use crate::values;
 
 /// The target of the one-line-per-connection records.
 const CONN: &str = "conn";
-
-/// syslog(3)'s LOG_DAEMON.
-const FACILITY_DAEMON: u8 = 3 << 3;
 
 /// One event, before it has a shape.
 pub(super) struct Line<'a> {
@@ -54,21 +55,35 @@ impl<'a> Line<'a> {
 }
 
 /// How lines look.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     pub format: LogFormat,
-    /// The reader stamps lines itself and wants an RFC 3164 header.
-    pub syslog: bool,
+    pub header: Header,
+}
+
+/// What stands before the message, as far as the reader does not add it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Header {
+    /// Time, level and pid; in JSON they are keys.
+    Own,
+    /// RFC 3164's without its time: syslogd stamps lines itself.
+    Syslog(Facility),
+    /// The level as sd-daemon(3) has it: the journal knows all else.
+    Journal,
 }
 
 impl Layout {
     /// The line, newline included.
     pub fn render(self, line: &Line<'_>) -> String {
         let mut out = String::with_capacity(256);
-        if self.syslog {
-            let priority = FACILITY_DAEMON | severity(line.level);
-            let _ = write!(out, "<{priority}>echod[{}]: ", line.pid);
-        }
+        let severity = severity(line.level);
+        let _ = match self.header {
+            Header::Own => Ok(()),
+            Header::Syslog(facility) => {
+                write!(out, "<{}>echod[{}]: ", facility.bits() | severity, line.pid)
+            }
+            Header::Journal => write!(out, "<{severity}>"),
+        };
         match self.format {
             LogFormat::Text => self.text(&mut out, line),
             LogFormat::Json => out.push_str(&fitting_json(line, LONGEST - out.len() - 1)),
@@ -78,12 +93,18 @@ impl Layout {
     }
 
     fn text(self, out: &mut String, line: &Line<'_>) {
-        if !self.syslog {
+        if self.header == Header::Own {
             let at = humantime::format_rfc3339_millis(line.at);
             let _ = write!(out, "{at} {:<5} echod[{}]: ", line.level, line.pid);
         }
         escape_into(out, &line.message, false);
-        for (key, value) in &line.fields {
+        for (key, value) in line.fields.iter().filter(|_| line.target == CONN) {
+            let time = key.strip_suffix("_s").zip(value.as_f64());
+            let time = time.map(|(name, s)| (name, Duration::try_from_secs_f64(s)));
+            if let Some((name, Ok(time))) = time {
+                let _ = write!(out, " {name}={}", values::show(time));
+                continue;
+            }
             let _ = write!(out, " {key}=");
             match value {
                 Value::String(text) if is_bare(text) => out.push_str(text),

@@ -16,7 +16,7 @@ fn conn(layout: Layout) -> String {
         ("listener", kv::Value::from("tcp:127.0.0.1:7777")),
         ("in", kv::Value::from(5u64)),
         ("out", kv::Value::from(5u64)),
-        ("dur", kv::Value::from("0.8ms")),
+        ("dur_s", kv::Value::from(0.0008)),
         ("end", kv::Value::from("eof")),
     ];
     let record = Record::builder()
@@ -29,11 +29,15 @@ fn conn(layout: Layout) -> String {
 }
 
 fn event(layout: Layout, message: &str, fields: &[(&str, Value)]) -> String {
+    of_target("echod::daemon", layout, message, fields)
+}
+
+fn of_target(target: &str, layout: Layout, message: &str, fields: &[(&str, Value)]) -> String {
     layout.render(&Line {
         at: noon(),
         pid: 1240,
         level: Level::Info,
-        target: "echod::daemon",
+        target,
         message: message.to_owned(),
         fields: fields
             .iter()
@@ -44,18 +48,18 @@ fn event(layout: Layout, message: &str, fields: &[(&str, Value)]) -> String {
 
 const TEXT: Layout = Layout {
     format: LogFormat::Text,
-    syslog: false,
+    header: Header::Own,
 };
 const JSON: Layout = Layout {
     format: LogFormat::Json,
-    syslog: false,
+    header: Header::Own,
 };
 
 #[test]
-fn text_is_time_level_pid_message_and_fields() {
+fn text_is_time_level_pid_and_message_or_a_connections_fields() {
     assert_eq!(
         event(TEXT, "message", &[("key", "value".into()), ("n", 3.into())]),
-        "2026-11-20T12:00:00.123Z INFO  echod[1240]: message key=value n=3\n"
+        "2026-11-20T12:00:00.123Z INFO  echod[1240]: message\n"
     );
     assert_eq!(
         conn(TEXT),
@@ -66,17 +70,22 @@ fn text_is_time_level_pid_message_and_fields() {
 
 #[test]
 fn syslog_gets_a_priority_and_no_timestamp() {
-    let text = Layout {
-        syslog: true,
-        ..TEXT
-    };
-    let json = Layout {
-        syslog: true,
-        ..JSON
-    };
+    let header = Header::Syslog(Facility::DAEMON);
+    let text = Layout { header, ..TEXT };
+    let json = Layout { header, ..JSON };
     assert_eq!(event(text, "message", &[]), "<30>echod[1240]: message\n");
     assert!(conn(text).starts_with("<31>echod[1000]: conn pid=1240 "));
     assert!(event(json, "message", &[]).starts_with("<30>echod[1240]: {\"ts\":"));
+}
+
+#[test]
+fn the_journal_gets_the_level_and_what_it_does_not_know() {
+    let header = Header::Journal;
+    let text = Layout { header, ..TEXT };
+    let json = Layout { header, ..JSON };
+    assert_eq!(event(text, "a\nb", &[]), "<6>a\\nb\n");
+    assert!(conn(text).starts_with("<7>conn pid=1240 "));
+    assert!(event(json, "message", &[]).starts_with("<6>{\"ts\":"));
 }
 
 #[test]
@@ -90,7 +99,7 @@ fn json_is_one_object_with_numbers_as_numbers() {
         conn(JSON),
         "{\"ts\":\"2026-11-20T12:00:00.123Z\",\"level\":\"debug\",\"logger_pid\":1000,\
          \"target\":\"conn\",\"msg\":\"conn\",\"pid\":1240,\"peer\":\"127.0.0.1:52114\",\
-         \"listener\":\"tcp:127.0.0.1:7777\",\"in\":5,\"out\":5,\"dur\":\"0.8ms\",\
+         \"listener\":\"tcp:127.0.0.1:7777\",\"in\":5,\"out\":5,\"dur_s\":0.0008,\
          \"end\":\"eof\"}\n"
     );
 }
@@ -105,7 +114,7 @@ fn nothing_can_be_smuggled_into_a_text_line() {
         ("empty", "".into()),
     ];
     assert_eq!(
-        event(TEXT, "one\ntwo\r\u{7f}\u{9b}", &fields),
+        of_target("conn", TEXT, "one\ntwo\r\u{7f}\u{9b}", &fields),
         "2026-11-20T12:00:00.123Z INFO  echod[1240]: one\\ntwo\\r\\u{7f}\\u{9b} \
          path=\"a b\" quote=\"x\\\"\\\\y z\" esc=\"\\u{1b}[2J\" rtl=\"\\u{202e}\" empty=\"\"\n"
     );

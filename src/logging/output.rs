@@ -1,4 +1,4 @@
-//! Where log lines go: standard error, a file, syslog. Each takes one write,
+//! Where log lines go: standard error or output, a file, syslog. Each takes one write,
 //! now or not at all.
 //!
 //! Promises that no descriptor here is waited for, and that standard error is
@@ -19,15 +19,15 @@ use crate::error::Error;
 use crate::sys::fd::{stat, write_now};
 
 mod file;
-mod stderr;
+mod standard;
 mod syslog;
 
 pub(super) use file::LogFile;
-pub(super) use stderr::Stderr;
+pub(super) use standard::Standard;
 pub(super) use syslog::{DEV_LOG, Syslog};
 
 pub(super) enum Output {
-    Stderr(Stderr),
+    Standard(Standard),
     File(LogFile),
     Syslog(Syslog),
     #[cfg(test)]
@@ -38,7 +38,7 @@ impl Output {
     /// One write that does not wait; the bytes taken may be fewer than given.
     pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
-            Output::Stderr(stderr) => stderr.send(bytes),
+            Output::Standard(standard) => standard.send(bytes),
             Output::File(file) => file.send(bytes),
             Output::Syslog(syslog) => syslog.send(bytes),
             #[cfg(test)]
@@ -54,16 +54,17 @@ impl Output {
         }
     }
 
-    pub fn reopen(&mut self) -> Result<(), Error> {
+    /// True if it was opened anew; the others have nothing to reopen.
+    pub fn reopen(&mut self) -> Result<bool, Error> {
         match self {
-            Output::File(file) => file.reopen(),
-            _ => Ok(()),
+            Output::File(file) => file.reopen().map(|()| true),
+            _ => Ok(false),
         }
     }
 
     pub fn keep(&self) -> Vec<RawFd> {
         match self {
-            Output::Stderr(stderr) => stderr.keep(),
+            Output::Standard(standard) => standard.keep(),
             Output::File(file) => file.keep(),
             Output::Syslog(syslog) => syslog.keep(),
             #[cfg(test)]
@@ -110,6 +111,6 @@ mod tests {
 
     #[test]
     fn standard_error_is_kept_as_number_2() {
-        assert_eq!(Output::Stderr(Stderr::new()).keep(), [2]);
+        assert_eq!(Output::Standard(Standard::error()).keep(), [2]);
     }
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use log::Level;
 use nix::errno::Errno;
+use nix::unistd::{Gid, Uid};
 
 use super::line::{Layout, Line};
 use super::output::Output;
@@ -63,8 +64,21 @@ impl Sink {
         self.lost += 1;
     }
 
-    pub fn reopen(&mut self) -> Result<(), Error> {
+    pub fn reopen(&mut self) -> Result<bool, Error> {
         self.output.reopen()
+    }
+
+    pub fn give_to(&mut self, uid: Uid, gid: Gid) {
+        if let Output::File(file) = &mut self.output {
+            file.give_to(uid, gid);
+        }
+    }
+
+    pub fn can_reopen(&self) -> Result<(), Error> {
+        match &self.output {
+            Output::File(file) => file.can_reopen(),
+            _ => Ok(()),
+        }
     }
 
     pub fn lost(&self) -> u64 {
@@ -86,7 +100,7 @@ impl Sink {
             level: Level::Warn,
             target: "log",
             message: format!("{} log lines lost", self.unsaid),
-            fields: Vec::new(),
+            fields: vec![("lost".to_owned(), self.unsaid.into())],
         });
         let said = self.write(notice.as_bytes()).is_ok();
         if said {
@@ -134,13 +148,14 @@ mod tests {
     use std::io::Read;
     use std::os::unix::net::UnixDatagram;
 
+    use super::super::line::Header;
     use super::super::output::{LogFile, Syslog};
     use super::*;
-    use crate::config::LogFormat;
+    use crate::config::{Facility, LogFormat};
 
     const TEXT: Layout = Layout {
         format: LogFormat::Text,
-        syslog: false,
+        header: Header::Own,
     };
 
     fn to_file(path: &std::path::Path) -> Sink {
@@ -257,7 +272,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("log");
         let layout = Layout {
-            syslog: true,
+            header: Header::Syslog(Facility::DAEMON),
             ..TEXT
         };
         let reader = UnixDatagram::bind(&path).expect("bind");

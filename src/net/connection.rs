@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
+use super::printer::Printer;
 use crate::addr::Peer;
 use crate::sys::raw::{read, write};
 
@@ -106,7 +107,7 @@ pub struct Meter<'a> {
 /// `--print`: where to repeat what is received, and what to put before it.
 #[derive(Clone, Copy)]
 pub struct Copy<'a> {
-    to: BorrowedFd<'a>,
+    to: Printer<'a>,
     /// Bytes at the start of the buffer that hold the prefix.
     prefix: usize,
 }
@@ -116,18 +117,13 @@ impl<'a> Copy<'a> {
     /// served with. What is received comes to lie behind it, so that prefix and
     /// data are one write(2), and nothing is formatted or copied in the sandbox.
     #[cold]
-    pub fn lay(to: BorrowedFd<'a>, peer: Peer, buffer: &mut [u8]) -> Self {
+    pub fn lay(to: Printer<'a>, peer: Peer, buffer: &mut [u8]) -> Self {
         let room = buffer.len();
         let mut rest = buffer;
         // The longest address has a few dozen bytes, the buffer thousands.
         let laid = write!(rest, "[{peer}] ");
         let prefix = laid.map_or(0, |()| room - rest.len());
         Copy { to, prefix }
-    }
-
-    /// Where the copy goes.
-    pub fn to(&self) -> BorrowedFd<'a> {
-        self.to
     }
 }
 
@@ -165,7 +161,7 @@ impl<'a> Connection<'a> {
                 Ok(n) => {
                     add(self.meter.received, n);
                     if let Some(copy) = self.copy {
-                        copy_out(copy.to, &buffer[..start + n]);
+                        copy.to.print(&buffer[..start + n]);
                     }
                     return Ok(&buffer[start..start + n]);
                 }
@@ -200,19 +196,6 @@ impl<'a> Connection<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// `--print`: one write(2), more only if that took a part. What cannot be written
-/// there is not worth a client.
-#[cold]
-fn copy_out(to: BorrowedFd<'_>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match write(to, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
-        }
     }
 }
 
@@ -297,7 +280,13 @@ mod tests {
         let (copied, copies) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let mut buffer = [0; 64];
         let peer = Peer::Inet("192.0.2.7:52114".parse().unwrap());
-        let copy = Copy::lay(copied.as_fd(), peer, &mut buffer);
+        let (failed, bell) = (AtomicU64::new(0), std::fs::File::open("/dev/null").unwrap());
+        let to = Printer {
+            to: copied.as_fd(),
+            failed: &failed,
+            bell: bell.as_fd(),
+        };
+        let copy = Copy::lay(to, peer, &mut buffer);
         let mut conn = Connection::new(&ours, meter, Some(copy));
         for sent in ["hello\n", "you"] {
             theirs.write_all(sent.as_bytes()).unwrap();
@@ -307,5 +296,10 @@ mod tests {
             assert_eq!(got[..n], *format!("[192.0.2.7:52114] {sent}").as_bytes());
         }
         assert_eq!(received.load(Relaxed), 9);
+        assert_eq!(failed.load(Relaxed), 0);
+        copies.shutdown(std::net::Shutdown::Both).unwrap();
+        theirs.write_all(b"on").unwrap();
+        assert_eq!(conn.read(&mut buffer), Ok(&b"on"[..]));
+        assert_eq!(failed.load(Relaxed), Errno::EPIPE as u64);
     }
 }

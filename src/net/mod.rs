@@ -20,6 +20,7 @@ mod listener;
 mod options;
 mod owner;
 pub mod pace;
+pub mod printer;
 pub mod repeats;
 pub mod udp_guard;
 pub mod unix_guard;

@@ -24,6 +24,32 @@ pub fn is_open(fd: RawFd) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) != -1 }
 }
 
+/// Whether what is open at this number was opened for writing.
+pub fn is_writable(fd: RawFd) -> bool {
+    // SAFETY: F_GETFL reads the flags of whatever is there and touches no memory.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    let writes = matches!(flags & libc::O_ACCMODE, libc::O_WRONLY | libc::O_RDWR);
+    flags != -1 && writes && flags & libc::O_PATH == 0
+}
+
+/// Whether one of the standard three was closed when the program started: Rust's
+/// runtime has by now opened /dev/null there, for reading and writing. A shell's
+/// redirection opens it for one of the two.
+pub fn was_closed(fd: RawFd) -> bool {
+    if !(0..FIRST).contains(&fd) || !is_open(fd) {
+        return false;
+    }
+    // SAFETY: F_GETFL reads the flags of what was just seen open.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    // SAFETY: nobody closes one of the standard three, and the borrow ends here.
+    let found = stat(unsafe { BorrowedFd::borrow_raw(fd) });
+    let null = found.is_ok_and(|stat| {
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        kind == SFlag::S_IFCHR && stat.st_rdev == libc::makedev(1, 3)
+    });
+    null && flags & libc::O_ACCMODE == libc::O_RDWR
+}
+
 /// Whether [`dev_null`] had to make do without /dev/null.
 pub fn is_stand_in(null: BorrowedFd<'_>) -> bool {
     let kind = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;

@@ -188,7 +188,10 @@ fn the_count_goes_on_across_a_reload() {
         let daemon = start(design, &["--max-per-source", "2"]);
         let mut held = [served(HERE, &daemon), served(HERE, &daemon)];
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_log("log reopened", DEADLINE);
+        let (waits, none) = ("generation 2", "no worker waits");
+        poll_until(DEADLINE, "the order is obeyed", || {
+            daemon.log_count(waits) + daemon.log_count(none) == 1
+        });
         // The next generation serves.
         drop(served(THERE, &daemon));
         assert_refused(HERE, &daemon);

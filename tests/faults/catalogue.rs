@@ -324,6 +324,16 @@ const ROWS: &[Row] = &[
         &["tests/inetd.rs", "tests/startup.rs"],
     ),
     (122, "probes that look like a full queue", PROBES),
+    (
+        123,
+        "a log that root made, and another user has to open again",
+        &["tests/log/rotation.rs"],
+    ),
+    (
+        125,
+        "nobody hears that it serves, or what it prints",
+        &["tests/log/targets.rs", "tests/print.rs"],
+    ),
 ];
 
 /// THE place for what is not shown: number, what goes wrong, and why not.

@@ -36,7 +36,7 @@ fn row_30_the_supervisor_has_no_handler() {
         assert_eq!(caught & bit, 0, "{which} has a handler");
     }
     signal(daemon.pid(), Signal::SIGUSR1);
-    daemon.wait_log("log reopened", DEADLINE);
+    daemon.wait_log("USR1: ", DEADLINE);
 }
 
 /// At the most talkative level: nothing that logs is locked by a handler.
@@ -91,7 +91,7 @@ fn row_31_a_flood_while_the_supervisor_is_held_up_fills_nothing() {
     // Their bells too.
     many(daemon.addr(), 200, 3, 100).assert_all_complete();
     signal(daemon.pid(), Signal::SIGCONT);
-    daemon.wait_log("log reopened", DEADLINE);
+    daemon.wait_log("USR1: ", DEADLINE);
     assert_eq!(echo_once(daemon.addr(), b"on"), b"on");
     let calls = proc::wakeups(daemon.pid()).expect("alive");
     poll_until(DEADLINE, "rest", || {

@@ -55,6 +55,16 @@ fn the_services_command_line_is_one() {
     assert!(matches!(code, Some(0 | 78)), "{code:?} {}", ended.stderr);
 }
 
+/// What would end the next start as well is no reason for one.
+#[test]
+fn the_service_is_not_started_again_for_what_stays_wrong() {
+    let unit = fs::read_to_string(file("dist/echod.service")).expect("the unit");
+    let value = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key));
+    let statuses = value("RestartPreventExitStatus=");
+    assert_eq!(statuses, Some("64 69 73 77 78"));
+    assert!(value("RestartSec=").is_some());
+}
+
 /// A group of calls, with the groups in it.
 fn group(name: &str, calls: &mut BTreeSet<String>) {
     for word in must("systemd-analyze", &["syscall-filter", name]).split_whitespace() {

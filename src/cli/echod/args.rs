@@ -13,7 +13,7 @@ use crate::access::{self, PerSource, Who};
 use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
 use crate::config::{
-    Accept, LogFormat, ModelName, Orphans, Overflow, Reap, SandboxPolicy, ServiceKind,
+    Accept, LogFormat, LogTarget, ModelName, Orphans, Overflow, Reap, SandboxPolicy, ServiceKind,
 };
 use crate::error::Error;
 use crate::values::{self, Ports, Rate};
@@ -172,9 +172,9 @@ pub struct Args {
     #[arg(long)]
     pub print: bool,
 
-    /// stderr, syslog or a file's path; syslog under --daemon
+    /// stderr, stdout, syslog[:FACILITY] or a path with a slash; syslog under --daemon
     #[arg(long, value_name = "TARGET", default_value = "stderr")]
-    pub log_target: String,
+    pub log_target: LogTarget,
 
     /// Shape of a log line
     #[arg(long, value_name = "FORMAT", default_value = "text")]

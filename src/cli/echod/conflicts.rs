@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use super::args::{Args, Opt, Typed, opt};
 use crate::addr::{Addr, ListenSpec};
 use crate::allowed::MOST;
-use crate::config::{Accept, Model, ModelName, ServiceKind};
+use crate::config::{Accept, LogTarget, Model, ModelName, ServiceKind};
 use crate::error::{Error, Result};
 
 /// Options that only `prefork` can use, and all but the last of them `prethread`.
@@ -105,19 +105,36 @@ fn check_model(typed: &Typed) -> Result<()> {
 fn check_standard_output(typed: &Typed) -> Result<()> {
     let args = &typed.args;
     let together = |both: &str, why: &str| Err(Error::usage(both, why));
-    if args.daemon && typed.given(opt!(log_target)) && args.log_target == "stderr" {
+    let (output, error) = (LogTarget::Stdout, LogTarget::Stderr);
+    if args.daemon && typed.given(opt!(log_target)) && args.log_target == error {
         return together(
             "--daemon with --log-target stderr",
             "a daemon has no standard error: syslog or a path",
         );
     }
+    if args.daemon && args.log_target == output {
+        return together(
+            "--daemon with --log-target stdout",
+            "a daemon has no standard output: syslog or a path",
+        );
+    }
     if args.daemon && args.print {
         return together("--daemon with --print", "a daemon has no standard output");
     }
-    if args.print && (args.ready_fd == Some(1)) {
+    let both = "standard output cannot be both";
+    if args.print && args.log_target == output {
+        return together("--print with --log-target stdout", both);
+    }
+    if args.print && args.ready_fd == Some(1) {
+        return together("--print with --ready-fd 1", both);
+    }
+    if args.log_target == output && args.ready_fd == Some(1) {
+        return together("--ready-fd 1 with --log-target stdout", both);
+    }
+    if args.log_target == error && !args.daemon && args.ready_fd == Some(2) {
         return together(
-            "--print with --ready-fd 1",
-            "standard output cannot be both",
+            "--ready-fd 2 with --log-target stderr",
+            "standard error cannot be both",
         );
     }
     Ok(())

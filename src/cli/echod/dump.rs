@@ -8,7 +8,7 @@ use toml::Value;
 use super::args::{Args, Typed};
 use super::conflicts::word;
 use super::layers::{Layers, NOT_IN_A_FILE, Source};
-use crate::config::{Accept, Config, LogTarget, Model};
+use crate::config::{Accept, Config, Model};
 
 /// One key of it.
 struct Key {
@@ -94,7 +94,7 @@ fn fitted(config: &Config) -> BTreeMap<&'static str, String> {
         Model::Prethread { accept, .. } => fitted.insert("accept", word(Accept::from(accept))),
         _ => None,
     };
-    if config.log.target == LogTarget::Syslog {
+    if config.log.assumed {
         fitted.insert("log-target", "syslog".to_owned());
     }
     fitted

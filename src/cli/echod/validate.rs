@@ -7,8 +7,8 @@ use super::conflicts::{self, word};
 use crate::access::{Policy, Rules};
 use crate::addr::{Addr, ListenSpec};
 use crate::config::{
-    Accept, Config, Identity, LogConfig, LogTarget, Model, ModelName, PoolLimits, StopTimes,
-    ThreadAccept, Timeouts, UdpLimits,
+    Accept, Config, Facility, Identity, LogConfig, LogTarget, Model, ModelName, PoolLimits,
+    StopTimes, ThreadAccept, Timeouts, UdpLimits,
 };
 use crate::error::{Error, Result};
 
@@ -64,15 +64,14 @@ pub fn config(typed: Typed) -> Result<Config> {
         orphans: args.orphans,
         print: args.print,
         log: LogConfig {
-            assumed: args.daemon && args.log_target == "stderr",
-            target: match args.log_target.as_str() {
-                "stderr" if args.daemon => LogTarget::Syslog,
-                "stderr" => LogTarget::Stderr,
-                "syslog" => LogTarget::Syslog,
-                path => LogTarget::File(path.into()),
+            assumed: args.daemon && args.log_target == LogTarget::Stderr,
+            target: match args.log_target {
+                LogTarget::Stderr if args.daemon => LogTarget::Syslog(Facility::DAEMON),
+                target => target,
             },
             format: args.log_format,
             level: level(args.verbose, args.quiet),
+            chosen: args.verbose > 0 || args.quiet > 0,
         },
         ready_fd: args.ready_fd,
         check: args.check,

@@ -242,7 +242,7 @@ impl<'a> Gate<'a> {
                 let errno = match listener.accept() {
                     Ok((conn, peer)) => {
                         self.first = i + 1;
-                        let conn = self.admission.screen(conn, peer, self.board);
+                        let conn = self.admission.screen(conn, peer, i, self.board);
                         return conn.map_or(Tried::Refused, |conn| {
                             Tried::Got(Next::Connection(conn, peer, i))
                         });

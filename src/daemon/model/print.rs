@@ -3,17 +3,17 @@
 //! copying bytes: nothing is allocated.
 
 use std::io::Write;
-use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
 use crate::addr::Peer;
+use crate::net::printer::Printer;
 use crate::sys::mmsg::{Arrived, LONGEST, Sender};
 use crate::sys::shm::Buffer;
 
 /// Where datagrams are copied to, and memory for one with its prefix.
 pub struct Print<'a> {
-    to: BorrowedFd<'a>,
+    to: Printer<'a>,
     line: Buffer,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Print<'a> {
     ///
     /// # Errors
     /// mmap(2)'s.
-    pub fn new(to: BorrowedFd<'a>) -> Result<Self, Errno> {
+    pub fn new(to: Printer<'a>) -> Result<Self, Errno> {
         let line = Buffer::new(PREFIX + LONGEST)?;
         Ok(Print { to, line })
     }
@@ -42,13 +42,6 @@ impl<'a> Print<'a> {
         let _ = write!(rest, "[{peer}] ");
         let _ = rest.write_all(datagram.bytes);
         let length = room - rest.len();
-        let mut left = &line[..length];
-        while !left.is_empty() {
-            match nix::unistd::write(self.to, left) {
-                Ok(n) => left = &left[n..],
-                Err(Errno::EINTR) => {}
-                Err(_) => return,
-            }
-        }
+        self.to.print(&line[..length]);
     }
 }

@@ -55,11 +55,18 @@ impl RefusalLog {
     }
 
     /// Compares the counts with those seen last. With `last`, whatever lasts is
-    /// over.
-    pub fn look(&mut self, refusals: &Refusals, policy: &Policy, now: Instant, last: bool) {
+    /// over. `names` are the listeners'.
+    pub fn look(
+        &mut self,
+        refusals: &Refusals,
+        policy: &Policy,
+        names: &[String],
+        now: Instant,
+        last: bool,
+    ) {
         let mut on = false;
         for (index, seen) in self.seen.iter_mut().enumerate() {
-            seen.note(index, refusals, policy, now);
+            seen.note(index, refusals, policy, names, now);
             // Whenever it is, the last has been a while ago by then.
             let then = if last { now + 60 * LOOK } else { now };
             seen.end(index, refusals, policy, then);
@@ -70,7 +77,14 @@ impl RefusalLog {
 }
 
 impl Seen {
-    fn note(&mut self, index: usize, refusals: &Refusals, policy: &Policy, now: Instant) {
+    fn note(
+        &mut self,
+        index: usize,
+        refusals: &Refusals,
+        policy: &Policy,
+        names: &[String],
+        now: Instant,
+    ) {
         let line = refusals.line(index);
         let count = line[COUNT].load(Ordering::SeqCst);
         // Gossip: it may go down.
@@ -80,9 +94,16 @@ impl Seen {
         self.count = count;
         if self.episode.begin(now) {
             let word = |i: usize| line[i].load(Ordering::Relaxed);
-            let peer = show(word(PEER), word(PEER + 1), word(PEER + 2));
+            let (at, port) = (word(PEER + 2) >> 32, word(PEER + 2) & 0xffff_ffff);
+            let peer = show(word(PEER), word(PEER + 1), port);
             let (why, _) = refusals.name(index, policy);
-            warn!("refusing {peer}: {why}; further ones are counted");
+            let listener = usize::try_from(at).ok().and_then(|at| names.get(at));
+            warn!(
+                peer = peer.as_str(),
+                listener = listener.map_or("", String::as_str),
+                reason = why.as_str();
+                "refusing {peer}: {why}; further ones are counted"
+            );
         }
     }
 
@@ -96,9 +117,16 @@ impl Seen {
         let count = self.count - self.before;
         self.before = self.count;
         let (why, from) = refusals.name(index, policy);
-        let lasted = values::show(lasted.max(Duration::from_millis(1)));
         let connections = values::plural(count, "connection");
-        info!("refused {connections}{from} in {lasted}: {why}");
+        let lasted = lasted.max(Duration::from_millis(1));
+        info!(
+            count,
+            source = from.strip_prefix(" from ").unwrap_or_default(),
+            reason = why.as_str(),
+            dur_s = lasted.as_secs_f64();
+            "refused {connections}{from} in {}: {why}",
+            values::show(lasted)
+        );
         line[TENANT].store(NOBODY, Ordering::Release);
     }
 }

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag};
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::unistd::{Gid, Uid, fchown, getegid, geteuid};
 
 use super::{kind, write_if_ready};
 use crate::error::{Error, Exit};
@@ -20,6 +21,8 @@ pub(in crate::logging) struct LogFile {
     name: OsString,
     dir: OwnedFd,
     fd: OwnedFd,
+    /// It was not there before.
+    created: bool,
 }
 
 impl LogFile {
@@ -35,11 +38,12 @@ impl LogFile {
         };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let dir = open(parent, flags, Mode::empty()).map_err(|e| refused(parent, e))?;
-        let fd = open_in(&dir, name).map_err(|e| refused(&path, e))?;
+        let (fd, created) = open_in(&dir, name).map_err(|e| refused(&path, e))?;
         Ok(LogFile {
             name: name.to_owned(),
             dir,
             fd,
+            created,
             path,
         })
     }
@@ -56,36 +60,94 @@ impl LogFile {
 
     /// Opens the file of that name anew.
     pub(super) fn reopen(&mut self) -> Result<(), Error> {
-        self.fd = open_in(&self.dir, &self.name).map_err(|errno| {
-            Error::os("reopen", self.path.display(), errno)
-                .hint("still writing to the file opened before")
-                .exit(Exit::CantCreate)
+        let (fd, created) = open_in(&self.dir, &self.name).map_err(|errno| {
+            let error = Error::os("reopen", self.path.display(), errno).exit(Exit::CantCreate);
+            match errno {
+                Errno::EACCES | Errno::EPERM => error.hint(format_args!(
+                    "still writing to the file opened before: whoever moves the log makes a new \
+                     one that {}:{} may write to, as logrotate's create does",
+                    geteuid(),
+                    getegid()
+                )),
+                _ => error.hint("still writing to the file opened before"),
+            }
         })?;
+        (self.fd, self.created) = (fd, created);
         Ok(())
+    }
+
+    /// As nginx does for the user of its workers: one we have just created, or one
+    /// that our predecessor did, as the user we are. Somebody else's stays theirs, and
+    /// so does a device, and a file of whose names this is not the only one: the look
+    /// at the name shows that it still is this file's, and link count that it has
+    /// no other.
+    pub fn give_to(&self, uid: Uid, gid: Gid) {
+        let at = fstatat(
+            &self.dir,
+            self.name.as_os_str(),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        );
+        let (Ok(file), Ok(named)) = (stat(self.fd.as_fd()), at) else {
+            return;
+        };
+        let same = (file.st_dev, file.st_ino) == (named.st_dev, named.st_ino);
+        let alone = kind(&named) == SFlag::S_IFREG && named.st_nlink == 1;
+        if same && alone && named.st_uid == geteuid().as_raw() {
+            // The group of an older one is who may read it.
+            let gid = self.created.then_some(gid);
+            // What comes of it, `can_reopen` asks.
+            let _ = fchown(self.fd.as_fd(), Some(uid), gid);
+        }
+    }
+
+    /// Tries it.
+    pub fn can_reopen(&self) -> Result<(), Error> {
+        if stat(self.fd.as_fd()).is_ok_and(|file| kind(&file) != SFlag::S_IFREG) {
+            return Ok(());
+        }
+        openat(&self.dir, self.name.as_os_str(), FLAGS, Mode::empty())
+            .map(drop)
+            .map_err(|errno| {
+                Error::os("reopen", self.path.display(), errno).hint(format_args!(
+                    "it cannot be rotated: {}:{} must be able to open it",
+                    geteuid(),
+                    getegid()
+                ))
+            })
     }
 }
 
+/// O_NONBLOCK is for a FIFO, whose open(2) would wait.
+const FLAGS: OFlag = OFlag::O_WRONLY
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
+
 /// An existing file first: after --user the one logrotate(8) made for us may
-/// be all we can open. O_NONBLOCK is for a FIFO, whose open(2) would wait.
-fn open_in(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
-    let flags = OFlag::O_WRONLY
-        | OFlag::O_APPEND
-        | OFlag::O_NOFOLLOW
-        | OFlag::O_NONBLOCK
-        | OFlag::O_NOCTTY
-        | OFlag::O_CLOEXEC;
+/// be all we can open. True with one that was created here.
+fn open_in(dir: &OwnedFd, name: &OsStr) -> Result<(OwnedFd, bool), Errno> {
+    let existing = || openat(dir, name, FLAGS, Mode::empty());
     let mode = Mode::from_bits_truncate(0o640);
-    let file = match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => openat(dir, name, flags | OFlag::O_CREAT, mode),
-        result => result,
-    }?;
+    let (file, created) = match existing() {
+        Err(Errno::ENOENT) => {
+            let new = OFlag::O_CREAT | OFlag::O_EXCL;
+            match openat(dir, name, FLAGS | new, mode) {
+                // Somebody was faster.
+                Err(Errno::EEXIST) => (existing()?, false),
+                result => (result?, true),
+            }
+        }
+        result => (result?, false),
+    };
     // A second name of a file that is not ours to write, where the kernel lets
     // people make such (fs.protected_hardlinks, proc_sys_fs(5)).
     let found = stat(file.as_fd())?;
     if kind(&found) == SFlag::S_IFREG && found.st_nlink > 1 {
         return Err(Errno::EMLINK);
     }
-    Ok(file)
+    Ok((file, created))
 }
 
 fn refused(path: &Path, errno: Errno) -> Error {

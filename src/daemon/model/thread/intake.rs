@@ -116,7 +116,7 @@ impl Post<'_, '_> {
             let is = |peer| policy.source(peer) == Some(source);
             if self.hand.count_of(self.seats, is) >= limit.most as usize {
                 let (why, board) = (Why::Full(source), self.terms.board);
-                admission.refuse(client.conn, client.peer, why, board);
+                admission.refuse(client.conn, client.peer, why, client.listener, board);
                 return None;
             }
         }

@@ -1,4 +1,5 @@
-//! Standard error as a sink, whatever descriptor 2 is at the moment of the line.
+//! Standard error or output as a sink, whatever that descriptor is at the moment
+//! of the line.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -11,32 +12,55 @@ use nix::unistd::isatty;
 use super::{kind, write_by_kind, write_if_ready};
 use crate::sys::fd::stat;
 
-/// Descriptor 2, whatever it is at the moment of the line.
+/// Descriptor 1 or 2.
 ///
 /// A terminal is the one thing poll(2) calls writable when a line does not
 /// fit (a stopped emulator, a dead ssh), and it shares its O_NONBLOCK with
 /// the shell; so it is opened a second time, non-blocking, where /proc and
 /// its permissions allow that. The second opening is dropped at the first
-/// line that finds number 2 to be something else.
-pub(in crate::logging) struct Stderr {
+/// line that finds the number to be something else.
+pub(in crate::logging) struct Standard {
+    of: Of,
     terminal: Option<Terminal>,
 }
 
+enum Of {
+    Output(io::Stdout),
+    Error(io::Stderr),
+}
+
 struct Terminal {
-    /// Device, inode and device number of what number 2 was.
+    /// Device, inode and device number of what the number was.
     was: (u64, u64, u64),
     own: Option<OwnedFd>,
 }
 
-impl Stderr {
-    /// Looks at what number 2 is now: while we may still open it, and before a
+impl Standard {
+    /// Number 2.
+    pub fn error() -> Standard {
+        Standard::new(Of::Error(io::stderr()))
+    }
+
+    /// Number 1.
+    pub fn output() -> Standard {
+        Standard::new(Of::Output(io::stdout()))
+    }
+
+    /// Looks at what the number is now: while we may still open it, and before a
     /// sandbox.
-    pub fn new() -> Stderr {
-        let mut stderr = Stderr { terminal: None };
-        if let Ok(found) = stat(io::stderr().as_fd()) {
-            stderr.look(&found);
+    fn new(of: Of) -> Standard {
+        let mut standard = Standard { of, terminal: None };
+        if let Ok(found) = stat(standard.fd()) {
+            standard.look(&found);
         }
-        stderr
+        standard
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match &self.of {
+            Of::Output(output) => output.as_fd(),
+            Of::Error(error) => error.as_fd(),
+        }
     }
 
     fn look(&mut self, stat: &FileStat) {
@@ -44,15 +68,14 @@ impl Stderr {
         if kind(stat) != SFlag::S_IFCHR {
             self.terminal = None;
         } else if self.terminal.as_ref().is_none_or(|t| t.was != is) {
-            let own = open_again(io::stderr().as_fd());
+            let own = open_again(self.fd());
             self.terminal = Some(Terminal { was: is, own });
         }
     }
 
-    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        let stderr = io::stderr();
-        let fd = stderr.as_fd();
-        self.look(&stat(fd)?);
+    pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.look(&stat(self.fd())?);
+        let fd = self.fd();
         if self.terminal.is_none() {
             return write_by_kind(fd, bytes);
         }
@@ -64,7 +87,8 @@ impl Stderr {
 
     pub(super) fn keep(&self) -> Vec<RawFd> {
         let own = self.terminal.as_ref().and_then(|t| t.own.as_ref());
-        own.map(AsRawFd::as_raw_fd).into_iter().chain([2]).collect()
+        let own = own.map(AsRawFd::as_raw_fd).into_iter();
+        own.chain([self.fd().as_raw_fd()]).collect()
     }
 }
 
