@@ -9,7 +9,7 @@ use crate::net::open_datagram;
 const KILLED: Gone = Gone::Killed(Signal::SIGKILL);
 
 fn crew(addresses: &[&str]) -> Crew {
-    let open = |address: &&str| open_datagram(&address.parse().expect("address"));
+    let open = |address: &&str| open_datagram(&address.parse().expect("address"), false);
     let sockets = addresses.iter().flat_map(open).flatten().collect();
     let limits = UdpLimits {
         rate: None,

@@ -24,6 +24,7 @@ pub mod ending;
 pub mod estate;
 pub mod generation;
 mod handover;
+mod holder;
 mod inetd;
 mod inherited;
 mod intake;
@@ -208,7 +209,7 @@ fn start(
         warn!("no /dev/null here: a closed pipe stands in for it");
     }
     let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
-    let opened = sockets::open(&config, inherited.sockets).and_then(|sockets| {
+    let opened = sockets::open(&config, inherited.sockets, None).and_then(|sockets| {
         let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
             Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),

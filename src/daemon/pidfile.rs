@@ -10,19 +10,25 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use log::warn;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::poll::{PollTimeout, poll};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, umask};
 use nix::sys::uio::pwrite;
-use nix::unistd::{UnlinkatFlags, ftruncate, getpid, unlinkat};
+use nix::unistd::{Pid, UnlinkatFlags, ftruncate, getpid, unlinkat};
 
+use super::holder;
 use crate::error::{Error, Exit, Result};
+use crate::sys::fd;
 
 /// How often the file may be replaced under our hands before we call it an
-/// error: each time means that another echod came or went.
-const ATTEMPTS: usize = 100;
+/// error: each time means that another echod came or went, or is about to be gone.
+const ATTEMPTS: usize = 200;
+/// How many milliseconds to give one that is.
+const SOON: u8 = 10;
 
 /// A pidfile that is ours until this process ends.
 ///
@@ -45,23 +51,10 @@ impl PidFile {
     /// cannot be created or written, 77 when that is for lack of permission.
     /// A file made for nothing is unlinked.
     pub fn create(path: &Path) -> Result<PidFile> {
-        let path = std::path::absolute(path)
-            .map_err(|e| Error::usage(format!("--pidfile {}", path.display()), e))?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::usage(
-                format!("--pidfile {}", path.display()),
-                "this is a directory: name a file in it",
-            ));
-        };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(parent, flags, Mode::empty()).map_err(|e| refused("open", parent, e))?;
+        let (path, dir, name) = place(path)?;
         for _ in 0..ATTEMPTS {
-            if let Some((file, created)) = take(&dir, name, &path)? {
-                let pidfile = PidFile {
-                    file,
-                    dir,
-                    name: name.to_owned(),
-                };
+            if let Some((file, created)) = take(&dir, &name, &path)? {
+                let pidfile = PidFile { file, dir, name };
                 return match pidfile.write() {
                     Ok(()) => Ok(pidfile),
                     Err(errno) => {
@@ -77,6 +70,40 @@ impl PidFile {
             Error::usage(path.display(), "other processes keep replacing it")
                 .exit(Exit::CantCreate),
         )
+    }
+
+    /// Tries what [`PidFile::create`] would do, and makes, locks and changes nothing:
+    /// the echod that runs and has the file, if one does.
+    ///
+    /// # Errors
+    /// As for [`PidFile::create`], but for a lock that such an echod holds.
+    pub fn rehearse(path: &Path) -> Result<Option<Pid>> {
+        let (path, dir, name) = place(path)?;
+        let file = match openat(&dir, name.as_os_str(), FLAGS, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::ENOENT) => {
+                let could = fd::could_create(&dir);
+                return could
+                    .map_err(|errno| refused("open", &path, errno))
+                    .map(|()| None);
+            }
+            Err(errno) => return Err(refused("open", &path, errno)),
+        };
+        let stat = fstat(&file).map_err(|errno| refused("fstat", &path, errno))?;
+        if let Some(odd) = oddity(&stat) {
+            return Err(Error::usage(path.display(), odd).exit(Exit::CantCreate));
+        }
+        match holder(&file).map_err(|errno| refused("lock", &path, errno))? {
+            Lock::Held(Some(pid)) if holder::is_echod(pid) => {
+                warn!(
+                    "lock {}: not tried, since the running echod {pid} has it",
+                    path.display()
+                );
+                Ok(Some(Pid::from_raw(pid)))
+            }
+            Lock::Held(pid) if !pid.is_some_and(holder::is_dying) => Err(held(&path, pid)),
+            _ => Ok(None),
+        }
     }
 
     /// Empties the file and, where this identity may, unlinks it, unless the
@@ -102,10 +129,26 @@ impl PidFile {
     /// Between the check and the unlink only someone who ignores our lock can
     /// put another file there.
     fn unlink_if_ours(&self) {
-        if is_at(&self.file, &self.dir, &self.name).unwrap_or(false) {
+        if at(&self.file, &self.dir, &self.name).is_ok_and(|there| there.is_some()) {
             let _ = unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// The path as it counts from `/`, its directory, and its name there.
+fn place(path: &Path) -> Result<(PathBuf, OwnedFd, OsString)> {
+    let path = std::path::absolute(path)
+        .map_err(|e| Error::usage(format!("--pidfile {}", path.display()), e))?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::usage(
+            format!("--pidfile {}", path.display()),
+            "this is a directory: name a file in it",
+        ));
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = open(parent, flags, Mode::empty()).map_err(|e| refused("open", parent, e))?;
+    let name = name.to_owned();
+    Ok((path, dir, name))
 }
 
 /// Opens and locks the file, and says whether it is new; `None` when it was
@@ -116,33 +159,78 @@ fn take(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<(OwnedFd, boo
     else {
         return Ok(None);
     };
-    let stat = fstat(&file).map_err(|errno| refused("fstat", path, errno))?;
-    if let Some(odd) = oddity(&stat) {
-        return Err(Error::usage(path.display(), odd).exit(Exit::CantCreate));
-    }
+    let odd = |stat: &FileStat| match oddity(stat) {
+        Some(odd) => Err(Error::usage(path.display(), odd).exit(Exit::CantCreate)),
+        None => Ok(()),
+    };
+    odd(&fstat(&file).map_err(|errno| refused("fstat", path, errno))?)?;
     match lock(&file).map_err(|errno| refused("lock", path, errno))? {
         Lock::Ours => {}
         Lock::Gone => return Ok(None),
+        Lock::Held(Some(pid)) if holder::is_dying(pid) => {
+            // Killed, and not yet gone: its lock goes with its descriptors.
+            let _ = poll(&mut [], PollTimeout::from(SOON));
+            return Ok(None);
+        }
         Lock::Held(pid) => return Err(held(path, pid)),
+        Lock::Read(pid) => return replace(&file, dir, name, path, pid).map(|()| None),
     }
     // The holder before us may have unlinked it between our open and our lock:
-    // then we have locked a file that nobody else will ever find.
-    let ours = is_at(&file, dir, name).map_err(|errno| refused("stat", path, errno))?;
-    Ok(ours.then_some((file, created)))
+    // then we have locked a file that nobody else will ever find. And who planted a
+    // second name of somebody's file may have removed either: one look at the name
+    // says that it leads to this file, and that it is the only one.
+    let there = at(&file, dir, name).map_err(|errno| refused("stat", path, errno))?;
+    let Some(there) = there else { return Ok(None) };
+    odd(&there)?;
+    if created {
+        let usual = umask(Mode::empty());
+        umask(usual);
+        let mode = Mode::from_bits_truncate(0o644) & !usual;
+        fchmod(&file, mode).map_err(|errno| refused("chmod", path, errno))?;
+    }
+    Ok(Some((file, created)))
 }
 
-/// Never truncates: until it is locked, the file is someone else's.
+/// Removes a file that somebody has locked for reading, so that the next one to be
+/// made is ours. An echod locks it for writing: this is none, and whoever can read
+/// the file could keep us from starting.
+fn replace(
+    file: &OwnedFd,
+    dir: &OwnedFd,
+    name: &OsStr,
+    path: &Path,
+    pid: Option<i32>,
+) -> Result<()> {
+    let by = pid.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+    if at(file, dir, name).is_ok_and(|there| there.is_some()) {
+        unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)
+            .map_err(|errno| refused("unlink", path, errno))?;
+        warn!(
+            "{}: {by}, which is no echod, had it locked for reading: made anew",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// How a file is opened; O_NONBLOCK is for whatever is not a regular one, and refused
+/// right after.
+const FLAGS: OFlag = OFlag::O_RDWR
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
+
+/// Never truncates: until it is locked, the file is someone else's. A new one is
+/// nobody else's to open, and so to lock, before we have.
 fn open_or_create(dir: &OwnedFd, name: &OsStr) -> Result<Option<(OwnedFd, bool)>, Errno> {
-    // O_NONBLOCK is for whatever is not a regular file; refused right after.
-    let flags =
-        OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    match openat(dir, name, flags, Mode::empty()) {
+    match openat(dir, name, FLAGS, Mode::empty()) {
         Ok(file) => return Ok(Some((file, false))),
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno),
     }
-    let mode = Mode::from_bits_truncate(0o644);
-    match openat(dir, name, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode) {
+    let new = FLAGS | OFlag::O_CREAT | OFlag::O_EXCL;
+    match openat(dir, name, new, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(file) => Ok(Some((file, true))),
         Err(Errno::EEXIST) => Ok(None),
         Err(errno) => Err(errno),
@@ -164,38 +252,51 @@ enum Lock {
     Ours,
     /// By this pid, where the kernel can name one.
     Held(Option<i32>),
+    /// For reading alone, by this pid.
+    Read(Option<i32>),
     /// By one that left while we asked.
     Gone,
 }
 
-fn lock(file: &OwnedFd) -> Result<Lock, Errno> {
-    let mut whole = libc::flock {
+fn whole() -> libc::flock {
+    libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_SETLK(&whole)) {
-        Ok(_) => return Ok(Lock::Ours),
-        Err(Errno::EAGAIN | Errno::EACCES) => {}
-        Err(errno) => return Err(errno),
     }
-    fcntl(file, FcntlArg::F_GETLK(&mut whole))?;
-    Ok(match whole.l_pid {
-        _ if whole.l_type == libc::F_UNLCK as libc::c_short => Lock::Gone,
-        // 0 and -1: a process outside our pid namespace, or no one process.
-        pid @ 1.. => Lock::Held(Some(pid)),
-        _ => Lock::Held(None),
+}
+
+fn lock(file: &OwnedFd) -> Result<Lock, Errno> {
+    match fcntl(file, FcntlArg::F_SETLK(&whole())) {
+        Ok(_) => Ok(Lock::Ours),
+        Err(Errno::EAGAIN | Errno::EACCES) => holder(file),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Who keeps us from locking it; changes nothing.
+fn holder(file: &OwnedFd) -> Result<Lock, Errno> {
+    let mut asked = whole();
+    fcntl(file, FcntlArg::F_GETLK(&mut asked))?;
+    // 0 and -1: a process outside our pid namespace, or no one process.
+    let pid = Some(asked.l_pid).filter(|pid| *pid > 0);
+    Ok(match asked.l_type.into() {
+        libc::F_UNLCK => Lock::Gone,
+        libc::F_RDLCK => Lock::Read(pid),
+        _ => Lock::Held(pid),
     })
 }
 
-/// Whether the name still leads to this very file.
-fn is_at(file: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<bool, Errno> {
+/// What the name leads to, if that is still this very file.
+fn at(file: &OwnedFd, dir: &OwnedFd, name: &OsStr) -> Result<Option<FileStat>, Errno> {
     let ours = fstat(file)?;
     match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(there) => Ok((there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)),
-        Err(Errno::ENOENT) => Ok(false),
+        Ok(there) => {
+            Ok(Some(there).filter(|it| (it.st_dev, it.st_ino) == (ours.st_dev, ours.st_ino)))
+        }
+        Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::*;
 use crate::rerun;
@@ -120,4 +121,30 @@ fn a_missing_directory_is_named() {
     assert_eq!(error.status(), Exit::CantCreate);
     assert!(error.to_string().contains("(ENOENT)"), "{error}");
     assert!(PidFile::create(Path::new("/")).is_err());
+}
+
+/// Whoever may write to the directory plants a second name of somebody's file and
+/// takes it away again, over and over.
+#[test]
+fn row_115_a_second_name_that_comes_and_goes_is_never_written_to() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (path, victim) = (dir.path().join("pid"), dir.path().join("victim"));
+    fs::write(&victim, "precious\n").expect("write");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                if fs::hard_link(&victim, &path).is_ok() {
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        });
+        for _ in 0..3000 {
+            if let Ok(pidfile) = PidFile::create(&path) {
+                pidfile.remove();
+            }
+        }
+        done.store(true, Relaxed);
+    });
+    assert_eq!(fs::read_to_string(&victim).expect("read"), "precious\n");
 }

@@ -51,20 +51,20 @@ pub enum Guard {
 /// family of `*` and each address of a name, at least one.
 ///
 /// After an error nothing is left behind; sockets opened by earlier calls are
-/// the caller's to [`DatagramSocket::unlink`].
+/// the caller's to [`DatagramSocket::unlink`]. `dry` only tries, and leaves no file.
 ///
 /// # Errors
 /// As for streams: 64, 69, 73, 77, else 71.
-pub fn open_datagram(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
+pub fn open_datagram(spec: &ListenSpec, dry: bool) -> Result<Vec<DatagramSocket>, Error> {
     check(spec)?;
-    let mut opened = open_each(spec)?;
+    let mut opened = open_each(spec, dry)?;
     for socket in &mut opened {
         socket.service.clone_from(&spec.attrs.service);
     }
     Ok(opened)
 }
 
-fn open_each(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
+fn open_each(spec: &ListenSpec, dry: bool) -> Result<Vec<DatagramSocket>, Error> {
     let (fd, name, file) = match &spec.addr {
         Addr::Udp { .. } => {
             let opened = inet::open_udp(spec)?.into_iter();
@@ -81,8 +81,11 @@ fn open_each(spec: &ListenSpec) -> Result<Vec<DatagramSocket>, Error> {
             let path = absolute(path)?;
             let name = Addr::UnixGram(UnixPath::Path(path.clone())).to_string();
             let fd = unix_socket(&name, SockType::Datagram, SockFlag::SOCK_CLOEXEC)?;
-            let file = SocketFile::bind(&fd, &path, &name, &spec.attrs)?;
-            (fd, name, Some(file))
+            let file = match dry {
+                true => SocketFile::rehearse(&fd, &path, &name, &spec.attrs).map(|()| None),
+                false => SocketFile::bind(&fd, &path, &name, &spec.attrs).map(Some),
+            }?;
+            (fd, name, file)
         }
         Addr::UnixGram(UnixPath::Abstract(raw)) => {
             let name = spec.addr.to_string();
@@ -209,7 +212,7 @@ mod tests {
     use super::*;
 
     fn open(spec: &str) -> Result<Vec<DatagramSocket>, Error> {
-        open_datagram(&spec.parse().expect(spec))
+        open_datagram(&spec.parse().expect(spec), false)
     }
 
     fn one(spec: &str) -> DatagramSocket {

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getpeername, getsockname};
 use nix::sys::socket::{getsockopt, sockopt};
 
@@ -101,7 +102,7 @@ impl Handed {
 
     /// On one line whatever the path holds. With an address's zone, which an
     /// [`Addr`] cannot keep.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match (self.bound, self.addr.is_datagram()) {
             (Some(bound), true) => format!("udp:{bound}"),
             (Some(bound), false) => format!("tcp:{bound}"),
@@ -146,6 +147,23 @@ fn inspect(fd: BorrowedFd<'_>) -> Result<(Addr, Option<SocketAddr>), &'static st
     let bound = super::inet::socket_addr(&own).ok_or(STRANGE)?;
     if bound.port() == 0 {
         return Err("a socket that is bound to no port");
+    }
+    // MPTCP takes neither the filter of a stop nor all options, and sctp(7), UDP-Lite
+    // and the ICMP of icmp(7) look like what they are not.
+    let protocol = if datagrams {
+        libc::IPPROTO_UDP
+    } else {
+        libc::IPPROTO_TCP
+    };
+    match sys::protocol(fd) {
+        Ok(other) if other == libc::IPPROTO_MPTCP => {
+            return Err("an MPTCP socket, which is not served: \
+                        say SocketProtocol=tcp in the socket unit, or leave it out");
+        }
+        Ok(other) if other != protocol => {
+            return Err("a socket of another protocol than TCP or UDP");
+        }
+        _ => {}
     }
     // Its IPv4 clients would be judged as if they were one IPv6 network.
     let mixed = bound.is_ipv6() && getsockopt(&fd, sockopt::Ipv6V6Only) != Ok(true);

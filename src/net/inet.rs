@@ -115,7 +115,9 @@ fn open_inet(
     }
     bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).map_err(explain("bind"))?;
     // With SO_REUSEADDR on both, it is listen(2) that tells two servers apart.
-    sys::listen(fd.as_fd(), backlog(spec, opts)).map_err(explain("listen"))?;
+    if !opts.dry {
+        sys::listen(fd.as_fd(), backlog(spec, opts)).map_err(explain("listen"))?;
+    }
     let bound = local_addr(&fd).map_err(explain("getsockname"))?;
     Ok((fd, bound))
 }
@@ -191,6 +193,13 @@ pub(super) fn socket_addr(bound: &SockaddrStorage) -> Option<SocketAddr> {
             .map(|v6| SocketAddr::V6((*v6).into()))
     };
     v4.or_else(v6)
+}
+
+/// Is one of these in the way of the other?
+pub fn share_an_address(a: SocketAddr, b: SocketAddr) -> bool {
+    let any = a.ip().is_unspecified() || b.ip().is_unspecified();
+    let same = a.is_ipv4() == b.is_ipv4() && (any || a.ip() == b.ip());
+    a.port() != 0 && a.port() == b.port() && same
 }
 
 /// What a failure on the way to listening means, and what to do about it.

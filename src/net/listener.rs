@@ -33,6 +33,8 @@ pub struct ListenOptions {
     pub timeouts: Timeouts,
     /// Sockets for each TCP address; beyond one they share it by SO_REUSEPORT.
     pub sockets: usize,
+    /// Only try: take the address and do not listen, make no file that stays.
+    pub dry: bool,
 }
 
 /// An open listening socket.
@@ -119,8 +121,12 @@ fn open_each(spec: &ListenSpec, opts: &ListenOptions) -> Result<Vec<Listener>, E
             let path = absolute(path)?;
             let name = Addr::Unix(UnixPath::Path(path.clone())).to_string();
             let fd = unix_socket(&name, SockType::Stream, birth_flags())?;
-            let file = SocketFile::listen(&fd, &path, &name, &spec.attrs, backlog(spec, opts))?;
-            Ok(vec![unix_listener(fd, name, Some(file), opts)])
+            let file = match opts.dry {
+                true => SocketFile::rehearse(&fd, &path, &name, &spec.attrs).map(|()| None),
+                false => SocketFile::listen(&fd, &path, &name, &spec.attrs, backlog(spec, opts))
+                    .map(Some),
+            }?;
+            Ok(vec![unix_listener(fd, name, file, opts)])
         }
         Addr::Unix(UnixPath::Abstract(name)) => open_abstract(spec, name, opts),
         Addr::Udp { .. } | Addr::UnixGram(_) => {
@@ -167,8 +173,10 @@ fn open_abstract(
     let name = spec.addr.to_string();
     let fd = unix_socket(&name, SockType::Stream, birth_flags())?;
     bind_abstract(&fd, raw, &name)?;
-    sys::listen(fd.as_fd(), backlog(spec, opts))
-        .map_err(|errno| Error::os("listen", &name, errno))?;
+    if !opts.dry {
+        sys::listen(fd.as_fd(), backlog(spec, opts))
+            .map_err(|errno| Error::os("listen", &name, errno))?;
+    }
     Ok(vec![unix_listener(fd, name, None, opts)])
 }
 

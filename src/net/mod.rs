@@ -29,5 +29,6 @@ mod unix_path;
 pub use accept::{AcceptError, classify};
 pub use datagram::{DatagramSocket, open_datagram};
 pub use handed::{Handed, Opened, refused};
+pub use inet::share_an_address;
 pub use listener::{ListenOptions, Listener, check, open};
 pub use options::{overflow_reset, set_accepted};

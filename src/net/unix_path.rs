@@ -12,12 +12,17 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use log::warn;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, open, openat};
 use nix::poll::{PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, connect, socket};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, fchownat, unlinkat};
+use nix::sys::stat::{
+    FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, umask,
+};
+use nix::unistd::{
+    AccessFlags, UnlinkatFlags, faccessat, fchdir, fchownat, geteuid, getpid, unlinkat,
+};
 
 use super::owner::Owner;
 use crate::addr::{Attrs, check_length};
@@ -27,9 +32,9 @@ use crate::sys::sockopt::listen;
 /// Everyone may connect, whatever the umask.
 const DEFAULT_MODE: u32 = 0o666;
 
-/// How long to wait for servers that start at the same time. Not for ever: in
-/// a directory others may read, anyone can hold the lock.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for servers that start at the same time. In a directory that
+/// others may read, anyone can hold the lock.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file of a bound Unix socket.
 #[derive(Debug)]
@@ -89,39 +94,66 @@ impl SocketFile {
         attrs: &Attrs,
         then: impl FnOnce() -> Result<(), (&'static str, Errno)>,
     ) -> Result<SocketFile, Error> {
-        let fail = |op: &str, errno| explain(op, subject, errno);
-        let owner = Owner::find(attrs, subject)?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::usage(subject, "the path names a directory"));
-        };
-        let dir = open_dir(parent, subject)?;
-        let lock = lock(&dir, LOCK_PATIENCE).map_err(|errno| match errno {
-            Errno::EWOULDBLOCK => Error::os("lock", parent.display(), errno)
-                .hint("another program keeps this directory locked")
-                .exit(Exit::Unavailable),
-            _ => Error::os("lock", parent.display(), errno).exit(Exit::CantCreate),
-        })?;
-        clear_the_way(&dir, name, path, subject)?;
-        let mode = Mode::from_bits_truncate(attrs.mode.unwrap_or(DEFAULT_MODE));
-        bind_narrow(socket, path, mode).map_err(|errno| fail("bind", errno))?;
-        let made = fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)
-            .map_err(|errno| fail("stat", errno))?;
-        let file = SocketFile {
-            dir,
-            name: name.to_owned(),
-            dev: made.st_dev,
-            ino: made.st_ino,
-        };
-        let ready = file.set_access(mode, &owner).and_then(|()| then());
+        let place = Place::take(path, subject, attrs)?;
+        if place.in_the_way()?.is_some() {
+            place.clear()?;
+        }
+        let (dir, name) = (place.dir, place.name.to_owned());
+        let mode = mode(attrs);
+        bind_narrow(socket, path, mode).map_err(|errno| explain("bind", subject, errno))?;
+        let file = SocketFile::made(dir, name, subject)?;
+        let ready = file.set_access(mode, &place.owner).and_then(|()| then());
         let done = match ready {
             Ok(()) => Ok(file),
             Err((op, errno)) => {
                 let _ = file.remove_if_ours();
-                Err(fail(op, errno))
+                Err(explain(op, subject, errno))
             }
         };
-        drop(lock);
+        drop(place.lock);
         done
+    }
+
+    /// Tries all that making the file at `path` would do, by a file of another name
+    /// beside it that is gone again when this returns: nobody who looks at `path`
+    /// takes it for a server's. A stale socket stays where it is.
+    ///
+    /// Works in that directory from then on, since the other name may be longer than
+    /// a socket's path can be.
+    ///
+    /// # Errors
+    /// As [`SocketFile::listen`]'s.
+    pub(super) fn rehearse(
+        socket: &OwnedFd,
+        path: &Path,
+        subject: &str,
+        attrs: &Attrs,
+    ) -> Result<(), Error> {
+        let place = Place::take(path, subject, attrs)?;
+        let fail = |op: &str, errno| explain(op, subject, errno);
+        if let Some(stale) = place.in_the_way()? {
+            place.may_clear(&stale)?;
+        }
+        fchdir(&place.dir).map_err(|errno| fail("chdir", errno))?;
+        let name = OsString::from(format!(".echod-check-{}", getpid()));
+        let mode = mode(attrs);
+        bind_narrow(socket, Path::new(&name), mode).map_err(|errno| fail("bind", errno))?;
+        let file = SocketFile::made(place.dir, name, subject)?;
+        let set = file.set_access(mode, &place.owner);
+        let _ = file.remove_if_ours();
+        set.map_err(|(op, errno)| fail(op, errno))
+    }
+
+    /// What was just bound there.
+    fn made(dir: OwnedFd, name: OsString, subject: &str) -> Result<SocketFile, Error> {
+        let made = fstatat(&dir, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)
+            .map_err(|errno| explain("stat", subject, errno))?;
+        Ok(SocketFile {
+            dir,
+            name,
+            dev: made.st_dev,
+            ino: made.st_ino,
+        })
     }
 
     /// Gives back the permission bits the umask took, and the owner asked for,
@@ -178,11 +210,127 @@ impl SocketFile {
     }
 }
 
-/// Makes the file with no bit more than asked, not even for a moment: on Linux
-/// its mode is the socket's own, less the umask.
+fn mode(attrs: &Attrs) -> Mode {
+    Mode::from_bits_truncate(attrs.mode.unwrap_or(DEFAULT_MODE))
+}
+
+/// Makes the file with no bit more than asked, not even for a moment, nor one less:
+/// on Linux its mode is the socket's own, less the umask.
 fn bind_narrow(socket: &OwnedFd, path: &Path, mode: Mode) -> Result<(), Errno> {
     fchmod(socket, mode)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)
+    let address = UnixAddr::new(path)?;
+    let usual = umask(Mode::empty());
+    let bound = bind(socket.as_raw_fd(), &address);
+    umask(usual);
+    bound
+}
+
+/// Where a socket file is to be made, and nobody else makes one meanwhile.
+struct Place<'a> {
+    dir: OwnedFd,
+    name: &'a OsStr,
+    path: &'a Path,
+    subject: &'a str,
+    owner: Owner,
+    lock: Option<Flock<OwnedFd>>,
+}
+
+impl<'a> Place<'a> {
+    fn take(path: &'a Path, subject: &'a str, attrs: &Attrs) -> Result<Place<'a>, Error> {
+        let owner = Owner::find(attrs, subject)?;
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Error::usage(subject, "the path names a directory"));
+        };
+        let dir = open_dir(parent, subject)?;
+        let lock = match lock(&dir, LOCK_PATIENCE) {
+            Ok(lock) => Some(lock),
+            Err(Errno::EWOULDBLOCK) => {
+                // Whoever has it for so long is no server that makes its socket.
+                warn!(
+                    "{}: another program keeps this directory locked: going on without",
+                    parent.display()
+                );
+                None
+            }
+            Err(errno) => {
+                return Err(Error::os("lock", parent.display(), errno).exit(Exit::CantCreate));
+            }
+        };
+        Ok(Place {
+            dir,
+            name,
+            path,
+            subject,
+            owner,
+            lock,
+        })
+    }
+
+    /// The stale socket that is there, if one is.
+    ///
+    /// # Errors
+    /// Something else is there.
+    fn in_the_way(&self) -> Result<Option<FileStat>, Error> {
+        let (path, subject) = (self.path, self.subject);
+        let stat = match fstatat(&self.dir, self.name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(explain("stat", subject, errno)),
+        };
+        let found = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
+        if found != SFlag::S_IFSOCK {
+            let what = match found {
+                SFlag::S_IFREG => "a regular file",
+                SFlag::S_IFDIR => "a directory",
+                SFlag::S_IFLNK if !path.exists() => "a dangling symbolic link",
+                SFlag::S_IFLNK => "a symbolic link",
+                _ => "something that is no socket",
+            };
+            return Err(Error::os("create", subject, Errno::EEXIST)
+                .hint(format_args!(
+                    "{what} is there; remove it or choose another path"
+                ))
+                .exit(Exit::CantCreate));
+        }
+        match probe(path) {
+            Err(Errno::ECONNREFUSED) => Ok(Some(stat)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno @ (Errno::EACCES | Errno::EPERM)) => Err(explain("connect", subject, errno)
+                .hint("cannot tell whether the socket there is stale")),
+            // Connected, EPROTOTYPE, or anything odd: not proved dead.
+            _ => Err(explain("bind", subject, Errno::EADDRINUSE)),
+        }
+    }
+
+    fn clear(&self) -> Result<(), Error> {
+        match unlinkat(&self.dir, self.name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(self.not_ours(errno)),
+        }
+    }
+
+    /// Whether [`Place::clear`] would succeed: in a directory with the sticky bit a
+    /// file is for its owner to remove, the directory's, and root; see unlink(2).
+    fn may_clear(&self, stale: &FileStat) -> Result<(), Error> {
+        let writable = faccessat(
+            &self.dir,
+            ".",
+            AccessFlags::W_OK | AccessFlags::X_OK,
+            AtFlags::AT_EACCESS,
+        );
+        writable.map_err(|errno| self.not_ours(errno))?;
+        let dir = fstat(&self.dir).map_err(|errno| explain("stat", self.subject, errno))?;
+        let us = geteuid().as_raw();
+        let sticky = Mode::from_bits_truncate(dir.st_mode).contains(Mode::S_ISVTX);
+        match sticky && us != 0 && us != stale.st_uid && us != dir.st_uid {
+            true => Err(self.not_ours(Errno::EPERM)),
+            false => Ok(()),
+        }
+    }
+
+    fn not_ours(&self, errno: Errno) -> Error {
+        explain("unlink", self.subject, errno).hint("a stale socket that is not ours")
+    }
 }
 
 fn open_dir(parent: &Path, subject: &str) -> Result<OwnedFd, Error> {
@@ -216,42 +364,6 @@ fn lock(dir: &OwnedFd, patience: Duration) -> Result<Flock<OwnedFd>, Errno> {
             Err((same, Errno::EINTR)) => dir = same,
             Err((_, errno)) => return Err(errno),
         }
-    }
-}
-
-/// Removes a stale socket; leaves anything else alone and says what it is.
-fn clear_the_way(dir: &OwnedFd, name: &OsStr, path: &Path, subject: &str) -> Result<(), Error> {
-    let found = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-        Ok(found) => SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()),
-        Err(Errno::ENOENT) => return Ok(()),
-        Err(errno) => return Err(explain("stat", subject, errno)),
-    };
-    if found != SFlag::S_IFSOCK {
-        let what = match found {
-            SFlag::S_IFREG => "a regular file",
-            SFlag::S_IFDIR => "a directory",
-            SFlag::S_IFLNK if !path.exists() => "a dangling symbolic link",
-            SFlag::S_IFLNK => "a symbolic link",
-            _ => "something that is no socket",
-        };
-        return Err(Error::os("create", subject, Errno::EEXIST)
-            .hint(format_args!(
-                "{what} is there; remove it or choose another path"
-            ))
-            .exit(Exit::CantCreate));
-    }
-    match probe(path) {
-        Err(Errno::ECONNREFUSED) => match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            Err(errno) => {
-                Err(explain("unlink", subject, errno).hint("a stale socket that is not ours"))
-            }
-        },
-        Err(Errno::ENOENT) => Ok(()),
-        Err(errno @ (Errno::EACCES | Errno::EPERM)) => Err(explain("connect", subject, errno)
-            .hint("cannot tell whether the socket there is stale")),
-        // Connected, EPROTOTYPE, or anything odd: not proved dead.
-        _ => Err(explain("bind", subject, Errno::EADDRINUSE)),
     }
 }
 

@@ -9,9 +9,10 @@
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::unistd::{AccessFlags, faccessat};
 
 use crate::error::Error;
 
@@ -222,6 +223,24 @@ pub fn adopt(fd: RawFd) -> Result<OwnedFd, Error> {
         return Err(Error::os("dup2", format!("descriptor {fd}"), Errno::last()));
     }
     Ok(moved)
+}
+
+/// Could a file be made in this directory, by open(2)'s word? One without a name is,
+/// and is gone when this returns; where the file system has none of those, the
+/// permissions are asked.
+///
+/// # Errors
+/// open(2)'s.
+pub fn could_create(dir: &OwnedFd) -> Result<(), Errno> {
+    let nameless = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    match openat(dir, ".", nameless, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(_) => Ok(()),
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
+            let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+            faccessat(dir, ".", wanted, AtFlags::AT_EACCESS)
+        }
+        Err(errno) => Err(errno),
+    }
 }
 
 /// fstat(2) by its own number. The C library may ask by newfstatat(2) instead,

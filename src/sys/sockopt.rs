@@ -99,6 +99,26 @@ pub fn is_read_shut(listener: BorrowedFd<'_>) -> bool {
     found == 1 && asked.revents & libc::POLLRDHUP != 0
 }
 
+/// Which protocol a socket speaks, SO_PROTOCOL.
+///
+/// # Errors
+/// getsockopt(2)'s.
+pub fn protocol(socket: BorrowedFd<'_>) -> Result<c_int, Errno> {
+    let mut protocol: c_int = 0;
+    let mut size = size_of::<c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `size` bytes, which `protocol` has.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PROTOCOL,
+            (&raw mut protocol).cast(),
+            &raw mut size,
+        )
+    })?;
+    Ok(protocol)
+}
+
 /// Makes a TCP listener deaf to new clients while those in its queue, and
 /// those whose handshake is under way, can still be accepted: the kernel drops
 /// every segment with SYN and without ACK before TCP sees it. A dropped client

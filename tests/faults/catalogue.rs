@@ -259,6 +259,11 @@ const ROWS: &[Row] = &[
         &["tests/inetd.rs"],
     ),
     (
+        104,
+        "a socket of another protocol is handed over",
+        &["tests/units/handed.rs"],
+    ),
+    (
         105,
         "TTIN and TTOU beyond the limits",
         &["tests/signals.rs", "src/daemon/pool.rs"],
@@ -304,6 +309,18 @@ const ROWS: &[Row] = &[
         "a worker that was taken over rewrites the log",
         &["src/sys/sandbox/tests.rs"],
     ),
+    (
+        115,
+        "a hard link that comes and goes",
+        &["src/daemon/pidfile_tests.rs"],
+    ),
+    (
+        116,
+        "another user's lock on pidfile or directory",
+        &["tests/startup/pidfile.rs", "tests/startup/addresses.rs"],
+    ),
+    (117, "a socket's mode without /proc", ADDRESSES),
+    (124, "an address right after a kill", ADDRESSES),
     (
         121,
         "clients that read once for each time they write",

@@ -278,3 +278,140 @@ fn a_unix_socket_has_the_owner_asked_for() {
     assert_eq!(is.permissions().mode() & 0o7777, 0o640);
     drop(daemon);
 }
+
+/// Anyone who can read a directory can lock it, flock(2).
+#[test]
+fn row_116_a_directory_that_somebody_keeps_locked_is_used_all_the_same() {
+    use nix::fcntl::{Flock, FlockArg};
+    let builder = Builder::new();
+    let dir = fs::File::open(builder.dir()).expect("open");
+    let _lock = Flock::lock(dir, FlockArg::LockExclusive).expect("a lock");
+    let (stream, gram) = (builder.path("s"), builder.path("g"));
+    let args = [format!("unix:{stream}"), format!("unixgram:{gram}")];
+    let daemon = builder.args(["-l", &args[0], "-l", &args[1]]).start();
+    assert_eq!(echo_once(daemon.addr(), b"served"), b"served");
+    assert_eq!(daemon.log_count("keeps this directory locked"), 2);
+    stop(&daemon);
+    assert!(!is_socket(&stream) && !is_socket(&gram));
+}
+
+/// A root directory of one program, and a shell's usual umask.
+#[test]
+fn row_117_a_socket_has_its_mode_without_proc() {
+    if !need_root() {
+        return;
+    }
+    for (attrs, expected) in [("", 0o666), (",mode=0777", 0o777), (",mode=0620", 0o620)] {
+        let builder = Builder::new();
+        let jail = builder.path("jail");
+        fs::create_dir(&jail).expect("mkdir");
+        let script = "umask 022; jail=$0; cp \"$1\" \"$jail/echod\"; shift; \
+                      exec chroot \"$jail\" /echod \"$@\"";
+        let daemon = builder
+            .under(["sh", "-c", script, &jail])
+            .args([
+                "-l",
+                &format!("unix:/s{attrs}"),
+                "-l",
+                &format!("unixgram:/g{attrs}"),
+            ])
+            .start();
+        for name in ["s", "g"] {
+            let meta = fs::symlink_metadata(format!("{jail}/{name}")).expect("a socket");
+            assert_eq!(meta.mode() & 0o777, expected, "{name}{attrs}");
+        }
+        daemon.signal(Signal::SIGINT);
+        assert!(daemon.wait_exit(DEADLINE).success());
+    }
+}
+
+/// Whoever looks for another program that listens there would look in vain.
+#[test]
+fn an_address_that_is_ours_already_is_said_to_be_ours() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s").display().to_string();
+    for (first, second) in [
+        (format!("127.0.0.1:{port}"), format!("127.0.0.1:{port}")),
+        (format!("*:{port}"), format!("127.0.0.1:{port}")),
+        (format!("127.0.0.1:{port}"), format!("*:{port}")),
+        (
+            format!("udp:127.0.0.1:{port}"),
+            format!("udp:localhost:{port}"),
+        ),
+        (format!("unix:{path}"), format!("unix:{path}")),
+        (format!("unix:{path}"), format!("unixgram:{path}")),
+        ("unix:@ours-twice".to_owned(), "unix:@ours-twice".to_owned()),
+    ] {
+        for check in [&[][..]] as [&[&str]; 1] {
+            let args = ["-l", &first, "-l", &second];
+            let builder = Builder::new().bare().args(args).args(check);
+            let finished = builder.args(["-qq"]).run(DEADLINE);
+            let said = finished.stderr;
+            assert_eq!(finished.status.code(), Some(69), "{first} {second}: {said}");
+            assert!(said.contains("(EADDRINUSE)"), "{said}");
+            assert!(
+                said.contains("echod itself serves there already, at "),
+                "{said}"
+            );
+            assert!(!said.contains("another"), "{said}");
+        }
+    }
+}
+
+/// Where a supervisor is killed, its idle workers have its address until they know.
+#[test]
+fn row_124_an_address_is_waited_for_until_a_killed_ones_workers_are_gone() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = free.local_addr().expect("an address").port();
+    drop(free);
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("chmod");
+    let [pid, sock] = ["pid", "s"].map(|name| dir.path().join(name).display().to_string());
+    let tcp = format!("tcp:127.0.0.1:{port}");
+    let (udp, unix) = (format!("udp:127.0.0.1:{port}"), format!("unix:{sock}"));
+    let pool = [
+        "--start-servers=200",
+        "--min-spare-servers=200",
+        "--max-spare-servers=200",
+    ];
+    let prefork: Vec<&str> = pool.into();
+    let reuse: Vec<&str> = pool
+        .into_iter()
+        .chain(["--max-connections-per-child=0"])
+        .collect();
+    for (times, addr, args) in [
+        (30, &tcp, &prefork),
+        (5, &tcp, &reuse),
+        (5, &unix, &prefork),
+        (5, &udp, &prefork),
+        (5, &tcp, &vec!["-m", "thread"]),
+        (5, &tcp, &vec!["-m", "fork"]),
+    ] {
+        let start = || {
+            let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_echod"))
+                .args(["-qq", "-l", addr, "--pidfile", &pid, "--ready-fd", "1"])
+                .args(args)
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("it starts");
+            let mut ready = String::new();
+            let mut out = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+            std::io::BufRead::read_line(&mut out, &mut ready).expect("a line");
+            (child, ready)
+        };
+        let mut last: Option<std::process::Child> = None;
+        for n in 0..times {
+            let (child, ready) = start();
+            assert_eq!(ready.trim_end(), addr, "the {n}th: {args:?}");
+            if let Some(mut dead) = last.replace(child) {
+                dead.wait().expect("killed");
+            }
+            // The next one starts at once.
+            last.as_mut().expect("set above").kill().expect("a signal");
+        }
+        last.expect("several").wait().expect("killed");
+    }
+}

@@ -186,3 +186,41 @@ fn row_72_of_instances_that_start_together_exactly_one_lives() {
         assert_eq!(left, 0, "files left by {args:?}");
     }
 }
+
+/// Anyone who can read a file can lock it for reading, fcntl(2).
+#[test]
+fn row_116_a_pidfile_that_is_only_read_locked_is_made_anew_and_said_so() {
+    use std::os::fd::AsFd;
+
+    use nix::fcntl::{FcntlArg, fcntl};
+    let dir = shared_dir();
+    let path = dir.path().join("pid");
+    fs::write(&path, "1\n").expect("write");
+    let reader = fs::File::open(&path).expect("open");
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 1,
+        l_pid: 0,
+    };
+    fcntl(reader.as_fd(), FcntlArg::F_SETLK(&lock)).expect("a lock");
+    for _ in 0..2 {
+        let daemon = with_pidfile(&path).start();
+        holds(&path, &daemon);
+        let said = format!(
+            "process {}, which is no echod, had it locked",
+            std::process::id()
+        );
+        assert_eq!(daemon.log_count(&said), 1, "{}", daemon.log());
+        let mode = fs::metadata(&path).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "others may read it");
+        daemon.signal(Signal::SIGTERM);
+        assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
+        // The next one finds the old file again.
+        fs::write(&path, "1\n").expect("write");
+        let again = fs::File::open(&path).expect("open");
+        fcntl(again.as_fd(), FcntlArg::F_SETLK(&lock)).expect("a lock");
+        std::mem::forget(again);
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
@@ -260,6 +261,52 @@ fn row_22_what_is_not_handed_over_is_closed() {
         !held.iter().any(|(_, file)| file == "/etc/passwd"),
         "{held:?}"
     );
+}
+
+/// socket(2) of any protocol; `None` where this kernel has it not, or not for us.
+fn of_protocol(family: i32, kind: i32, protocol: i32) -> Option<OwnedFd> {
+    // SAFETY: three integers in, a new descriptor or -1 out.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    // SAFETY: just made, for us alone.
+    (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[test]
+fn row_104_a_socket_of_another_protocol_is_78_and_names_its_descriptor() {
+    use std::net::SocketAddr;
+    for (kind, protocol, part) in [
+        (libc::SOCK_STREAM, libc::IPPROTO_MPTCP, "SocketProtocol=tcp"),
+        (libc::SOCK_STREAM, libc::IPPROTO_SCTP, "another protocol"),
+        (libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE, "another protocol"),
+    ] {
+        for (family, any) in [
+            (libc::AF_INET, SocketAddr::from(([127, 0, 0, 1], 0))),
+            (libc::AF_INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, 0))),
+        ] {
+            let Some(fd) = of_protocol(family, kind, protocol) else {
+                continue;
+            };
+            if s::bind(fd.as_raw_fd(), &s::SockaddrStorage::from(any)).is_err() {
+                continue; // no IPv6 here
+            }
+            if kind == libc::SOCK_STREAM {
+                s::listen(&fd, s::Backlog::MAXCONN).expect("listen");
+            }
+            for check in [&[][..], &["--check"]] {
+                let copy = fd.try_clone().expect("a copy");
+                let ended = Daemon::builder()
+                    .handed(copy)
+                    .bare()
+                    .args(check)
+                    .run(DEADLINE);
+                assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
+                let named = ended
+                    .stderr
+                    .starts_with("echod: LISTEN_FDS: descriptor 3: ");
+                assert!(named && ended.stderr.contains(part), "{}", ended.stderr);
+            }
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ const OPTIONS: ListenOptions = ListenOptions {
         lifetime: None,
     },
     sockets: 1,
+    dry: false,
 };
 
 fn look(fd: impl Into<OwnedFd>) -> Result<Handed, Error> {

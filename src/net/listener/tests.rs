@@ -23,6 +23,7 @@ const TIMEOUTS: Timeouts = Timeouts {
 fn try_open(spec: &str) -> Result<Vec<Listener>, Error> {
     let opts = ListenOptions {
         sockets: 1,
+        dry: false,
         backlog: None,
         timeouts: TIMEOUTS,
     };
@@ -183,6 +184,7 @@ fn the_backlog_of_a_listener_beats_the_option() {
     let name = format!("unix:@echod-backlog-{}", std::process::id());
     let opts = ListenOptions {
         sockets: 1,
+        dry: false,
         backlog: Some(64),
         timeouts: TIMEOUTS,
     };
@@ -209,6 +211,7 @@ fn the_backlog_of_a_listener_beats_the_option() {
 fn open_shared() -> Vec<Listener> {
     let opts = ListenOptions {
         sockets: 4,
+        dry: false,
         backlog: None,
         timeouts: TIMEOUTS,
     };
@@ -236,6 +239,7 @@ fn sockets_that_share_an_address_all_get_clients_and_admit_no_other_server() {
             sockets,
             backlog: None,
             timeouts: TIMEOUTS,
+            dry: false,
         };
         let other = open(&listeners[0].name().parse().expect("address"), &opts);
         let error = other.expect_err("taken");

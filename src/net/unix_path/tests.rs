@@ -19,6 +19,7 @@ fn serve(spec: &str) -> Result<Listener, Error> {
     };
     let opts = ListenOptions {
         sockets: 1,
+        dry: false,
         backlog: None,
         timeouts,
     };
