@@ -153,6 +153,7 @@ impl Queue {
         self.lost += lost;
         if self.episode.begin(now) {
             warn!(
+                listener = self.name.as_str(), reason = "--backlog";
                 "queue of {} is full: the kernel drops who comes, and clients try again \
                  after a second: see --backlog and net.core.somaxconn",
                 self.name
@@ -164,10 +165,13 @@ impl Queue {
         if let Some((_, lasted)) = self.episode.end(now) {
             let lost = std::mem::take(&mut self.lost);
             let were = if lost == 1 { "was" } else { "were" };
-            let (attempts, lasted) = (plural(lost, "attempt"), values::show(lasted));
+            let attempts = plural(lost, "attempt");
             info!(
-                "queue of {} has room again: {attempts} {were} dropped in {lasted}",
-                self.name
+                listener = self.name.as_str(), reason = "--backlog", count = lost,
+                dur_s = lasted.as_secs_f64();
+                "queue of {} has room again: {attempts} {were} dropped in {}",
+                self.name,
+                values::show(lasted)
             );
         }
     }

@@ -130,13 +130,20 @@ impl Supervisor {
             // One at a time is what `iterative` is; it is no news.
             if self.places.look(waits, now) && self.estate.config.model != Model::Iterative {
                 let max = self.estate.config.max_clients;
-                warn!("--max-clients {max} reached: further clients wait in the queue");
+                warn!(
+                    reason = "--max-clients", limit = max;
+                    "--max-clients {max} reached: further clients wait in the queue"
+                );
             }
         }
         if self.paces.is_due(self.may_be_early(), now) {
             let early = self.estate.board.take_early() || (self.is_paced() && self.queued() > 0);
             if self.paces.look(early && self.phase.serves(), now) {
-                warn!("{} reached: further clients wait in the queue", self.rate());
+                let rate = self.rate();
+                warn!(
+                    reason = rate.as_str();
+                    "{rate} reached: further clients wait in the queue"
+                );
             }
         }
         if self.phase.serves() {
@@ -161,12 +168,19 @@ impl Supervisor {
         if let Some(lasted) = self.places.end(now)
             && self.estate.config.model != Model::Iterative
         {
-            let lasted = values::show(lasted);
-            info!("--max-clients {max}: no client waits any more, after {lasted}");
+            info!(
+                reason = "--max-clients", limit = max, dur_s = lasted.as_secs_f64();
+                "--max-clients {max}: no client waits any more, after {}",
+                values::show(lasted)
+            );
         }
         if let Some(lasted) = self.paces.end(now) {
-            let (rate, lasted) = (self.rate(), values::show(lasted));
-            info!("{rate}: no client waits any more, after {lasted}");
+            let rate = self.rate();
+            info!(
+                reason = rate.as_str(), dur_s = lasted.as_secs_f64();
+                "{rate}: no client waits any more, after {}",
+                values::show(lasted)
+            );
         }
     }
 
@@ -175,7 +189,10 @@ impl Supervisor {
         if self.turned_away.add(n, now) {
             let fate = self.fate();
             let max = self.estate.config.max_clients;
-            warn!("--max-clients {max} reached: further clients are {fate}");
+            warn!(
+                reason = "--max-clients", limit = max, overflow = fate;
+                "--max-clients {max} reached: further clients are {fate}"
+            );
         }
     }
 
@@ -183,12 +200,15 @@ impl Supervisor {
     pub(super) fn end_turned_away(&mut self, now: Instant) {
         if let Some((n, lasted)) = self.turned_away.end(now) {
             let max = self.estate.config.max_clients;
-            let lasted = match n {
+            let time = match n {
                 1 => String::new(),
                 _ => format!(" in {}", values::show(lasted)),
             };
-            let n = plural(n, "client");
-            info!("--max-clients {max}: no client is turned away any more, after {n}{lasted}");
+            let clients = plural(n, "client");
+            info!(
+                reason = "--max-clients", limit = max, count = n, dur_s = lasted.as_secs_f64();
+                "--max-clients {max}: no client is turned away any more, after {clients}{time}"
+            );
         }
     }
 

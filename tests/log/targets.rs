@@ -262,6 +262,20 @@ fn the_journal_gets_a_priority_and_the_message() {
         assert_eq!(ends, 1, "{}: {text}", design.name);
         assert!(text.contains("<6>stopped; no client was cut\n"), "{text}");
     }
+    // Standard output may be the journal as well.
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let stream = journal(&theirs);
+    let builder = Builder::new().stderr(OwnedFd::from(theirs));
+    let swap = "exec \"$@\" 1>&2 2>/dev/null";
+    let builder = builder
+        .under(["sh", "-c", swap, "sh"])
+        .args(["--log-target", "-"]);
+    let daemon = builder.env("JOURNAL_STREAM", &stream).start();
+    stop(&daemon);
+    drop(daemon);
+    let mut text = String::new();
+    ours.read_to_string(&mut text).expect("the end of it");
+    assert!(text.lines().all(|line| line.starts_with("<6>")), "{text}");
     let text = journalled(&PREFORK, &["--log-format", "json"], |own| own);
     for line in text.lines() {
         let object: Value = serde_json::from_str(&line[3..]).expect("an object");
@@ -457,6 +471,29 @@ fn a_refusal_has_fields() {
         assert_eq!(last["reason"], "--deny 127.0.0.0/8");
         assert!(last["dur_s"].as_f64().is_some_and(|s| s > 0.0), "{last}");
     }
+    let daemon = Builder::new()
+        .args([
+            "-m",
+            "fork",
+            "-c",
+            "1",
+            "--overflow",
+            "close",
+            "--log-format",
+            "json",
+        ])
+        .start();
+    let (_held, _) = daemon.connect_served();
+    let mut second = Client::connect(daemon.addr());
+    let _ = second.end();
+    daemon.wait_log("reached", DEADLINE);
+    let lines = objects(&daemon.log());
+    let line = lines.iter().find(|line| line["reason"] == "--max-clients");
+    let line = line.expect("a line with its reason");
+    assert_eq!(
+        (&line["limit"], &line["overflow"]),
+        (&1.into(), &"closed".into())
+    );
 }
 
 #[test]
