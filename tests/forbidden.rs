@@ -21,8 +21,12 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use acts::{ACTS, Act};
-use common::design::{FORK_DOUBLE, PREFORK, PREFORK_PASS_REUSE, PREFORK_REUSE, THREAD, THREADED};
-use common::{Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Signal, poll_some, proc};
+use common::design::{
+    FORK_DOUBLE, PREFORK, PREFORK_PASS_REUSE, PREFORK_REUSE, THREAD, THREADED, pool,
+};
+use common::{
+    Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Signal, is_root, poll_some, proc, skipped,
+};
 use echod::net::connection::{Connection, End};
 use echod::service::Service;
 use echod::sys::rlimits::Worker;
@@ -72,6 +76,15 @@ fn tests() -> Vec<harness::Test> {
         let name = format!("row_112_{}_counts_whom_it_serves", design.name);
         add(name, Box::new(|| counts_whom_it_serves(design)));
     }
+    for design in [&PREFORK_REUSE, &PREFORK_PASS_REUSE] {
+        let name = format!("row_113_{}_serves_beside_a_thief", design.name);
+        add(name, Box::new(|| serves_beside_a_thief(design)));
+    }
+    let name = "row_113_prefork_reuse_serves_beside_one_that_does_not_come";
+    add(
+        name.to_owned(),
+        Box::new(|| serves_beside_one_that_does_not_come(&PREFORK_REUSE)),
+    );
     for design in DESIGNS {
         let name = format!("row_95_{}_writes_to_nobody_else", design.name);
         add(name, Box::new(|| writes_to_nobody_else(design)));
@@ -90,6 +103,12 @@ const DESCRIPTORS: u8 = 64;
 /// or stay with the client.
 const WRITE_TO_ALL: u8 = u8::MAX;
 const WRITE_AND_STAY: u8 = u8::MAX - 1;
+/// Nothing that is forbidden: one byte back, and stay.
+const STAY: u8 = u8::MAX - 3;
+/// Whatever can be read from descriptors that the order names, for ever.
+const READ_ALL: u8 = u8::MAX - 2;
+/// And what would wake a worker.
+const WAIT_FOR_ALL: u8 = u8::MAX - 4;
 
 struct Hook;
 
@@ -111,12 +130,22 @@ impl Service for Hook {
             write_to_all();
             return End::Eof;
         }
-        if act == WRITE_AND_STAY {
-            write_to_all();
+        if act == WRITE_AND_STAY || act == STAY {
+            if act == STAY {
+                let _ = conn.write_all(b"!");
+            } else {
+                write_to_all();
+            }
             return match conn.read(buffer) {
                 Ok(_) => End::Eof,
                 Err(end) => end,
             };
+        }
+        if act == WAIT_FOR_ALL {
+            wait_for_all();
+        }
+        if act == READ_ALL {
+            read_all(&[descriptors, a, b, c, d]);
         }
         acts::aim(i32::from_ne_bytes([a, b, c, d]), descriptors);
         // No formatting, which may allocate.
@@ -139,6 +168,28 @@ fn write_to_all() {
     for fd in 0..1024 {
         // SAFETY: one byte of a static; the numbers are whatever is open there.
         unsafe { libc::write(fd, b"!".as_ptr().cast(), 1) };
+    }
+}
+
+/// As fast as it can, so that nobody else finds anything there.
+fn read_all(fds: &[u8]) -> ! {
+    let mut taken = [0u64; 64];
+    loop {
+        for &fd in fds {
+            // SAFETY: into a live array of that size.
+            unsafe { libc::read(fd.into(), taken.as_mut_ptr().cast(), size_of_val(&taken)) };
+        }
+    }
+}
+
+/// At its own epoll, for every wake-up there is, and it obeys none.
+fn wait_for_all() -> ! {
+    let mut came = [libc::epoll_event { events: 0, u64: 0 }; 4];
+    loop {
+        for fd in 0..i32::from(DESCRIPTORS) {
+            // SAFETY: into a live array of that size; no mask.
+            unsafe { libc::epoll_pwait(fd, came.as_mut_ptr(), 4, -1, std::ptr::null()) };
+        }
     }
 }
 
@@ -303,6 +354,68 @@ fn counts_whom_it_serves(design: &Design) {
         design.name
     );
     daemon.assert_gone(DEADLINE);
+}
+
+/// One worker reads whatever would wake somebody: the others' clients are served, at
+/// each listener, more of them than waited for.
+fn serves_beside_a_thief(design: &Design) {
+    if !is_root() {
+        skipped("whose descriptors are whose needs root here");
+        return;
+    }
+    let builder = builder(design, "strict", "info");
+    let listeners = ["-l", "tcp:127.0.0.1:0", "-l", "tcp:127.0.0.1:0"];
+    let daemon = builder
+        .args(listeners)
+        .args(pool(3, 3, 6))
+        .args(["--max-clients", "16", "--graceful-timeout", "300ms"])
+        .start();
+    // The same numbers in a worker, those of them that it keeps; none of them waits.
+    let mut order = vec![READ_ALL];
+    for (fd, what) in proc::fd_targets(daemon.pid()).unwrap_or_default() {
+        if fd > 2 && (what.contains("eventfd") || what.starts_with("pipe:")) {
+            order.push(fd as u8);
+        }
+    }
+    order.resize(ORDER, u8::MAX);
+    let mut thief = Client::connect(daemon.addr());
+    thief.write_all(&order).expect("send");
+    for _ in 0..4 {
+        let mut clients: Vec<Client> = (0..10)
+            .map(|n| Client::connect(&daemon.addrs()[n % 2]))
+            .collect();
+        for client in &mut clients {
+            client.write_all(&[STAY, 0, 0, 0, 0, 0]).expect("send");
+        }
+        for client in &mut clients {
+            client.read_exact(&mut [0]).expect("it is served");
+        }
+        for mut client in clients {
+            client.shutdown_write().expect("shutdown");
+            assert_eq!(client.rest(), b"", "{}", design.name);
+        }
+    }
+}
+
+/// One worker lets itself be woken for clients, and takes none: others do, whether
+/// there is room for another worker or not.
+fn serves_beside_one_that_does_not_come(design: &Design) {
+    for limit in ["8", "4"] {
+        let daemon = builder(design, "strict", "info")
+            .args(pool(4, 3, 4))
+            .args(["--max-clients", limit, "--graceful-timeout", "300ms"])
+            .start();
+        let mut thief = Client::connect(daemon.addr());
+        thief
+            .write_all(&[WAIT_FOR_ALL, 0, 0, 0, 0, 0])
+            .expect("send");
+        for _ in 0..12 {
+            let mut client = Client::connect(daemon.addr());
+            client.write_all(&[STAY, 0, 0, 0, 0, 0]).expect("send");
+            let served = client.read_exact(&mut [0]);
+            served.unwrap_or_else(|e| panic!("{} {limit}: {e}", design.name));
+        }
+    }
 }
 
 /// The sandbox of a datagram worker, whose work is no service's, entered by a

@@ -192,7 +192,7 @@ pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &Ow
     let print = terms.print.map_or(terms.null, |print| print.to);
     let [lifeline, channel] = [generation.lifeline(), channel.as_fd()];
     let [a, b, c, d, e] =
-        [lifeline, channel, terms.board.bell(), terms.null, print].map(|fd| fd.as_raw_fd());
+        [lifeline, channel, terms.board.rope(), terms.null, print].map(|fd| fd.as_raw_fd());
     let mut keep = [0, 1, 2, a, b, c, d, e];
     keep.sort_unstable();
     process::keep_numbers(&keep);

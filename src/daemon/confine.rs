@@ -105,7 +105,7 @@ pub fn let_go<'a>(
     let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
     let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
     keep.extend(needed.into_iter().map(number));
-    keep.extend([terms.board.bell(), terms.board.nudge(), terms.null].map(number));
+    keep.extend([terms.board.rope(), terms.board.nudge(), terms.null].map(number));
     keep.extend(terms.print.map(|print| number(print.to)));
     if logs {
         keep.extend(terms.log.keep());

@@ -9,10 +9,11 @@
 //! scans thousands of slots: `taken` (a waiting worker has a client now) and
 //! `ended` (a child's last store).
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::addr::Peer;
@@ -57,11 +58,14 @@ pub enum Said {
     Serving,
 }
 
-/// The shared memory and the bell beside it.
+/// The shared memory and the bell beside it: a pipe, of which workers have the end
+/// to write to. An eventfd could be read by whoever rings it, and one that was taken
+/// over would take the rings of all the others.
 pub struct Scoreboard {
     lines: Shared,
     slots: usize,
-    bell: EventFd,
+    bell: OwnedFd,
+    rope: OwnedFd,
     nudge: EventFd,
 }
 
@@ -69,14 +73,16 @@ impl Scoreboard {
     /// Maps `slots` slots with their bitmaps and the shared counts.
     ///
     /// # Errors
-    /// mmap(2)'s or eventfd(2)'s.
+    /// mmap(2)'s, pipe2(2)'s or eventfd(2)'s.
     pub fn new(slots: usize) -> Result<Self, Errno> {
         let lines = Shared::new(slots.div_ceil(BLOCK).max(1) * (BLOCK + 1))?;
+        let (bell, rope) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Scoreboard {
             lines,
             slots,
-            bell: EventFd::from_value_and_flags(0, flags)?,
+            bell,
+            rope,
             nudge: EventFd::from_value_and_flags(0, flags)?,
         })
     }
@@ -86,9 +92,14 @@ impl Scoreboard {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// Readable when a child has rung.
+    /// Supervisor: readable when a child has rung.
     pub fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
+    }
+
+    /// What a child needs to ring.
+    pub fn rope(&self) -> BorrowedFd<'_> {
+        self.rope.as_fd()
     }
 
     /// Readable when a worker that sleeps should look at every listener.
@@ -108,7 +119,7 @@ impl Scoreboard {
 
     /// Supervisor: stops the bell, before it looks at the board.
     pub fn silence(&self) {
-        let _ = self.bell.read();
+        let _ = raw::read(self.bell.as_fd(), &mut [0; 512]);
     }
 
     /// Supervisor: empties a slot for the child about to be forked.
@@ -208,7 +219,7 @@ impl Scoreboard {
     /// more.
     #[inline(always)]
     pub fn ring(&self) {
-        let _ = raw::write(self.bell.as_fd(), &1u64.to_ne_bytes());
+        let _ = raw::write(self.rope.as_fd(), &[0]);
     }
 
     /// The counters of `slot`, for its child to write.

@@ -30,7 +30,7 @@ use super::refusals::RefusalLog;
 use super::sleep::{BOARD, CHANNELS, LISTENERS, SIGNALS};
 use super::sources::Sources;
 use super::state::Phase;
-use super::waiters::Waiters;
+use super::waiters::{UNHEARD, Waiters};
 use super::workforce::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
 use crate::addr::Peer;
 use crate::config::{Accept, Model, PoolLimits, Reap};
@@ -97,6 +97,7 @@ pub struct Supervisor {
     /// Who waits for want of a place, or for the rate; who was turned away.
     pub(super) places: Waiters,
     pub(super) paces: Waiters,
+    pub(super) unheard: Waiters,
     pub(super) turned_away: Episode,
     pub(super) cut: usize,
     pub(super) exit: Exit,
@@ -193,6 +194,7 @@ impl Supervisor {
             turn: 0,
             born: 0,
             places: Waiters::new(3),
+            unheard: Waiters::new(UNHEARD),
             paces: Waiters::new(1),
             turned_away: Episode::default(),
             cut: 0,

@@ -7,10 +7,14 @@
 //! not empty where it could mean this, then looks whether more wait than there are
 //! places for. For a place they must be found waiting in several looks in a row: a
 //! child that is about to be reaped keeps nobody for long.
+//!
+//! And for a worker: the kernel wakes one for a client, and one that was taken over
+//! may stay where it is, or say on the scoreboard that others wait. So a queue that is
+//! not empty for a second gets a worker that looks at it before it waits.
 
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::backoff::Episode;
 use super::children::Role;
@@ -22,6 +26,9 @@ use crate::values::{self, plural};
 
 /// From one look to the next.
 const STEP: Duration = Duration::from_millis(50);
+
+/// Looks in a row that find somebody waiting, after which no worker will come.
+pub(super) const UNHEARD: u32 = 20;
 
 /// For one thing that clients wait for: when to look, and whether it has begun or is
 /// over. A clock without a clock, as in `backoff`.
@@ -116,8 +123,9 @@ impl Waiters {
 impl Supervisor {
     /// What the sleep is to do about clients that might wait for a place, or for the
     /// rate.
-    pub(super) fn watches(&self, now: Instant) -> [Watch; 2] {
+    pub(super) fn watches(&self, now: Instant) -> [Watch; 3] {
         [
+            self.unheard.watch(self.may_be_unheard(), now),
             self.places.watch(self.may_lack_places(), now),
             self.paces.watch(self.may_be_early(), now),
         ]
@@ -146,12 +154,32 @@ impl Supervisor {
                 );
             }
         }
+        let unheard = self.may_be_unheard();
+        if self.unheard.is_due(unheard, now) {
+            let waits = unheard && self.queued() > 0;
+            if self.unheard.look(waits, now) {
+                self.unheard = Waiters::new(UNHEARD);
+                self.send_somebody();
+            }
+        }
         if self.phase.serves() {
             // Whom a stop cannot serve yet waits for a place, too.
             self.end_waiters(now);
         }
         if self.turned_away.is_on() {
             self.end_turned_away(now);
+        }
+    }
+
+    /// A client waits whom no worker hears: one more looks at the queues, or where
+    /// there is no room for it, all that wait are woken by word to go for one.
+    fn send_somebody(&mut self) {
+        if !self.children.full() {
+            debug!("a client waits and no worker comes: one more");
+            self.idle_lost += 1;
+        } else if self.generation.retiring() == 0 && self.idle() > 0 {
+            debug!("a client waits and no worker comes: all of them look");
+            self.generation.retire(1);
         }
     }
 
@@ -231,6 +259,13 @@ impl Supervisor {
         self.estate.config.overflow == Overflow::Queue
             && self.phase.serves()
             && (self.estate.seats.is_some() || self.children.full())
+    }
+
+    /// Do workers accept, several of them, so that one may be woken and not come?
+    fn may_be_unheard(&self) -> bool {
+        self.phase.serves()
+            && self.passing.is_none()
+            && matches!(self.estate.config.model, Model::Prefork { .. })
     }
 
     /// Might a client that comes now be too early for the rate, or has a worker that

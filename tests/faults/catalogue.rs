@@ -305,6 +305,11 @@ const ROWS: &[Row] = &[
         ],
     ),
     (
+        113,
+        "a worker that was taken over keeps what wakes others",
+        &["src/daemon/scoreboard/tests.rs"],
+    ),
+    (
         114,
         "a worker that was taken over rewrites the log",
         &["src/sys/sandbox/tests.rs"],

@@ -183,7 +183,7 @@ impl Answerer<'_> {
         let mut keep = [self.post.socket; 6 + AT_ONCE];
         keep[1] = self.own.as_fd();
         keep[2] = self.terms.null;
-        keep[3] = self.terms.board.bell();
+        keep[3] = self.terms.board.rope();
         keep[4] = self.terms.print.map_or(self.post.socket, |print| print.to);
         if let Some(aside) = &self.aside {
             keep[5] = aside.nameless.as_fd();

@@ -175,6 +175,8 @@ impl<'scope, 'env> Post<'scope, 'env> {
                 self.thread_wait.wakes_at(now),
                 self.accept_wait.wakes_at(now),
                 pause.map(|pause| now + pause),
+                // Word of room may have gone to an old worker that was taken over.
+                self.seatless.then(|| now + LONGEST_PAUSE),
             ];
             let woken = self.wait(Some(lifeline), intake, due.into_iter().flatten().min(), now);
             if woken.lifeline && is_told(lifeline) {

@@ -45,3 +45,19 @@ fn bitmaps_name_slots_and_forget_them() {
     board.ended(|slot| ended.push(slot));
     assert_eq!(ended, [0, 63, 511, 512, 1099]);
 }
+
+#[test]
+fn row_113_who_rings_cannot_take_the_rings_of_others() {
+    let board = Scoreboard::new(1).unwrap();
+    for _ in 0..100_000 {
+        board.ring();
+    }
+    let taken = raw::read(board.rope(), &mut [0; 8]);
+    assert_eq!(taken, Err(Errno::EBADF));
+    assert!(raw::read(board.bell(), &mut [0; 8]).is_ok());
+    let silent = || {
+        board.silence();
+        raw::read(board.bell(), &mut [0]) == Err(Errno::EAGAIN)
+    };
+    assert!((0..1000).any(|_| silent()), "as soon as nobody rings");
+}
