@@ -41,6 +41,17 @@ pub struct Waiters {
     episode: Episode,
 }
 
+/// What a look has found in the queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nobody.
+    Nobody,
+    /// Clients that will be accepted in a moment.
+    Passing,
+    /// Clients that have to wait.
+    Waiting,
+}
+
 /// What the supervisor's sleep is to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Watch {
@@ -89,10 +100,11 @@ impl Waiters {
         (matters || self.seen > 0) && self.next.is_none_or(|next| now >= next)
     }
 
-    /// The look: does anybody wait? True when it has just become certain.
-    pub fn look(&mut self, waits: bool, now: Instant) -> bool {
-        self.next = Some(now + STEP);
-        if !waits {
+    /// The look; true when it has just become certain.
+    pub fn look(&mut self, found: Found, now: Instant) -> bool {
+        // An empty queue wakes nobody, so there is no need to rest.
+        self.next = (found != Found::Nobody).then(|| now + STEP);
+        if found != Found::Waiting {
             (self.seen, self.first) = (0, None);
             return false;
         }
@@ -134,9 +146,9 @@ impl Supervisor {
     /// Looks, if it is time to, and says what has begun or is over.
     pub(super) fn look_at_waiters(&mut self, now: Instant) {
         if self.places.is_due(self.may_lack_places(), now) {
-            let waits = self.phase.serves() && self.lack_places(now);
+            let found = self.look_for_places(now);
             // One at a time is what `iterative` is; it is no news.
-            if self.places.look(waits, now) && self.estate.config.model != Model::Iterative {
+            if self.places.look(found, now) && self.estate.config.model != Model::Iterative {
                 let max = self.estate.config.max_clients;
                 warn!(
                     reason = "--max-clients", limit = max;
@@ -145,8 +157,12 @@ impl Supervisor {
             }
         }
         if self.paces.is_due(self.may_be_early(), now) {
-            let early = self.estate.board.take_early() || (self.is_paced() && self.queued() > 0);
-            if self.paces.look(early && self.phase.serves(), now) {
+            let told = self.estate.board.take_early();
+            let found = match told || (self.is_paced() && self.queued() > 0) {
+                true if self.phase.serves() => Found::Waiting,
+                _ => Found::Nobody,
+            };
+            if self.paces.look(found, now) {
                 let rate = self.rate();
                 warn!(
                     reason = rate.as_str();
@@ -157,7 +173,8 @@ impl Supervisor {
         let unheard = self.may_be_unheard();
         if self.unheard.is_due(unheard, now) {
             let waits = unheard && self.queued() > 0;
-            if self.unheard.look(waits, now) {
+            let found = if waits { Found::Waiting } else { Found::Nobody };
+            if self.unheard.look(found, now) {
                 self.unheard = Waiters::new(UNHEARD);
                 self.send_somebody();
             }
@@ -282,13 +299,16 @@ impl Supervisor {
     /// Do more clients wait than there are places for? A place is not taken by a
     /// worker that waits, is being born or leaves, nor by one that is dead or has
     /// said that it has nothing more to do.
-    fn lack_places(&mut self, now: Instant) -> bool {
-        if self.queued() == 0 {
-            return false;
+    fn look_for_places(&mut self, now: Instant) -> Found {
+        if !self.phase.serves() || self.queued() == 0 {
+            return Found::Nobody;
         }
         self.catch_up(now);
         let places = self.estate.config.max_clients;
-        self.queued() > places.saturating_sub(self.serving())
+        match self.queued() > places.saturating_sub(self.serving()) {
+            true => Found::Waiting,
+            false => Found::Passing,
+        }
     }
 
     /// Clients that wait to be accepted, or to be passed to a worker; of a Unix
@@ -326,15 +346,18 @@ impl Supervisor {
 mod tests {
     use super::*;
 
-    /// Steps through `(ms since start, is there somebody, has it become certain)`.
-    fn story(sure: u32, steps: &[(u64, bool, bool)]) -> (Waiters, Instant) {
+    use Found::*;
+
+    /// Steps through `(ms since start, what is found, has it become certain)`.
+    fn story(sure: u32, steps: &[(u64, Found, bool)]) -> (Waiters, Instant) {
         let start = Instant::now();
         let mut waiters = Waiters::new(sure);
-        for &(ms, waits, certain) in steps {
+        for &(ms, found, certain) in steps {
             let now = start + Duration::from_millis(ms);
             assert!(waiters.is_due(true, now), "at {ms} ms");
-            assert_eq!(waiters.look(waits, now), certain, "at {ms} ms");
-            assert!(!waiters.is_due(true, now), "at {ms} ms, again");
+            assert_eq!(waiters.look(found, now), certain, "at {ms} ms");
+            let again = waiters.is_due(true, now);
+            assert_eq!(again, found == Nobody, "at {ms} ms, again");
         }
         (waiters, start)
     }
@@ -348,17 +371,17 @@ mod tests {
         let (mut waiters, start) = story(
             3,
             &[
-                (0, true, false),
-                (50, true, false),
-                (100, false, false),
-                (2000, true, false),
-                (2050, true, false),
-                (2100, true, true),
-                (2150, true, false),
-                (2200, false, false),
+                (0, Waiting, false),
+                (50, Waiting, false),
+                (100, Passing, false),
+                (2000, Waiting, false),
+                (2050, Waiting, false),
+                (2100, Waiting, true),
+                (2150, Waiting, false),
+                (2200, Nobody, false),
                 // As good as the same.
-                (3000, true, false),
-                (3050, false, false),
+                (3000, Waiting, false),
+                (3050, Passing, false),
             ],
         );
         assert_eq!(waiters.end(start + ms(7999)), None);
@@ -366,31 +389,39 @@ mod tests {
         assert_eq!(waiters.end(start + ms(20_000)), None);
         // And again, another time.
         for (at, certain) in [(30_000, false), (30_050, false), (30_100, true)] {
-            assert_eq!(waiters.look(true, start + ms(at)), certain);
+            assert_eq!(waiters.look(Waiting, start + ms(at)), certain);
         }
         let (mut once, start) = story(
             1,
-            &[(0, true, true), (50, true, false), (100, false, false)],
+            &[
+                (0, Waiting, true),
+                (50, Waiting, false),
+                (100, Nobody, false),
+            ],
         );
         assert_eq!(once.end(start + ms(5050)), Some(ms(50)));
-        assert!(once.look(true, start + ms(6000)));
+        assert!(once.look(Waiting, start + ms(6000)));
     }
 
     #[test]
-    fn a_queue_wakes_once_and_then_time_does() {
+    fn a_queue_wakes_once_and_then_time_does_until_it_is_empty() {
         let now = Instant::now();
-        let mut waiters = Waiters::new(3);
-        assert_eq!(waiters.watch(false, now), Watch::Nothing);
-        assert_eq!(waiters.watch(true, now), Watch::Queues);
-        waiters.look(false, now);
         let next = now + STEP;
-        assert_eq!(waiters.watch(true, now), Watch::Until(next));
-        assert_eq!(waiters.watch(false, now), Watch::Nothing);
-        assert_eq!(waiters.watch(true, next), Watch::Queues);
-        waiters.look(true, now);
-        // Whatever it was about: somebody has to see the end.
-        assert_eq!(waiters.watch(false, now), Watch::Until(next));
-        assert_eq!(waiters.watch(true, next), Watch::Until(next));
-        assert!(waiters.is_due(false, next));
+        for (found, matters, then, later) in [
+            (Nobody, true, Watch::Queues, Watch::Queues),
+            (Nobody, false, Watch::Nothing, Watch::Nothing),
+            (Passing, true, Watch::Until(next), Watch::Queues),
+            (Passing, false, Watch::Nothing, Watch::Nothing),
+            (Waiting, true, Watch::Until(next), Watch::Until(next)),
+            // Whatever it was about: somebody has to see the end.
+            (Waiting, false, Watch::Until(next), Watch::Until(next)),
+        ] {
+            let mut waiters = Waiters::new(3);
+            waiters.look(found, now);
+            assert_eq!(waiters.watch(matters, now), then, "{found:?} {matters}");
+            assert_eq!(waiters.watch(matters, next), later, "{found:?} {matters}");
+            let due = matters || found == Waiting;
+            assert_eq!(waiters.is_due(matters, next), due, "{found:?} {matters}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::common::design::{
 };
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Load, Signal, echo_once, many, poll_until,
+    proc,
 };
 
 /// What begins, and what is over.
@@ -74,6 +75,22 @@ fn row_101_the_limit_is_not_reached_while_nobody_waits() {
             design.name,
             daemon.log()
         );
+    });
+}
+
+/// A full house is no reason to stay awake.
+#[test]
+fn row_101_who_watches_a_full_table_sleeps() {
+    side_by_side(&DESIGNS, |design| {
+        let daemon = limited(design, 2, &[]);
+        let mut clients = held(&daemon, if design.one_at_a_time { 1 } else { 2 });
+        // What the last of them has stirred comes to rest.
+        assert!(clients[0].silent_for(Duration::from_millis(300)));
+        let wakeups = || proc::wakeups(daemon.pid()).expect("alive");
+        let before = wakeups();
+        assert!(clients[0].silent_for(Duration::from_millis(700)));
+        let woken = wakeups() - before;
+        assert!(woken <= 3, "{}: {woken} wake-ups", design.name);
     });
 }
 
