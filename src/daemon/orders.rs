@@ -72,13 +72,12 @@ impl Supervisor {
     }
 
     /// timeout(1) sends its TERM to us and at once to its process group, which is
-    /// ours: one order, and not a second one that cuts clients.
+    /// ours; a script that was sent one with the rest of the group hands it on. That
+    /// is one order, and not a second one that cuts clients.
     fn came_twice(&mut self, now: Instant) -> bool {
-        let Some(sender) = self.signals.term_from_our_group() else {
-            return false;
-        };
-        let last = self.last_term.replace((sender, now));
-        last.is_some_and(|(who, at)| who == sender && now.saturating_duration_since(at) < TWICE)
+        let last = self.last_term.replace(now);
+        let just = last.is_some_and(|at| now.saturating_duration_since(at) < TWICE);
+        just && self.signals.is_term_from_our_group()
     }
 
     /// The end of our terminal is TERM, as for any program in the foreground: the

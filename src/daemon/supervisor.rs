@@ -70,8 +70,8 @@ pub struct Supervisor {
     pub(super) names: Vec<String>,
     pub(super) buffer: Buffer,
     pub(super) signals: Signals,
-    /// The last TERM of a process of our own group.
-    pub(super) last_term: Option<(nix::unistd::Pid, Instant)>,
+    /// When the last TERM came.
+    pub(super) last_term: Option<Instant>,
     pub(super) children: Children,
     pub(super) reaper: Reaper,
     pub(super) channels: Option<Channels>,

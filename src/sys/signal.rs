@@ -113,12 +113,11 @@ impl Signals {
         taken != 0
     }
 
-    /// Who sent the TERM that was heard last, if that is one of our own process
-    /// group, such as timeout(1): what it sends to the group comes to us too.
-    pub fn term_from_our_group(&self) -> Option<Pid> {
+    /// Was the TERM that was heard last sent by a process of our own group, such as
+    /// timeout(1)?
+    pub fn is_term_from_our_group(&self) -> bool {
         let sender = self.term_sender;
-        let ours = || getpgid(Some(sender)) == Ok(getpgrp());
-        (sender.as_raw() > 0 && ours()).then_some(sender)
+        sender.as_raw() > 0 && getpgid(Some(sender)) == Ok(getpgrp())
     }
 }
 

@@ -138,6 +138,22 @@ fn row_100_under_timeout_a_stop_is_graceful() {
     }
 }
 
+/// The group is sent it, and a script in it hands it on: within 100 ms, which the
+/// shell does not keep to on every machine at every time.
+#[test]
+fn row_100_a_term_that_is_handed_on_is_the_same() {
+    let script = "\"$@\" & trap \"kill $!; echo handed on >&2\" TERM; wait; wait";
+    let served_on = || {
+        let daemon = patient(&PREFORK).under(["sh", "-c", script, "sh"]).start();
+        let mut client = Client::connect(daemon.addr());
+        client.ping(b"before");
+        kill(-daemon.group(), libc::SIGTERM);
+        daemon.wait_log("handed on", DEADLINE);
+        client.silent_for(Duration::from_millis(200)) && client.try_ping(b"served on")
+    };
+    assert!((0..10).any(|_| served_on()));
+}
+
 /// A second order is one, of a process of our group too.
 #[test]
 fn a_second_term_from_the_group_stops_now() {

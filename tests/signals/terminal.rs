@@ -101,9 +101,11 @@ impl OnTerminal {
 
     #[track_caller]
     fn wait_log(&self, text: &str) {
-        poll_until(DEADLINE, text, || {
-            std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
-        });
+        poll_until(DEADLINE, text, || self.has_logged(text));
+    }
+
+    fn has_logged(&self, text: &str) -> bool {
+        std::fs::read_to_string(&self.log).is_ok_and(|log| log.contains(text))
     }
 
     fn wait_exit(&mut self) -> Option<i32> {
@@ -127,11 +129,14 @@ fn stops(design: &Design, tie: Tie) {
     let mut client = Client::connect(&echod.addr);
     client.ping(b"before");
     echod.close_terminal();
-    // The kernel's word goes to the leader of the terminal's session.
-    if tie == Tie::Input {
-        echod.hup();
-    }
-    echod.wait_log("the terminal is gone");
+    poll_until(DEADLINE, "the end of the terminal is seen", || {
+        // The kernel's word goes to the leader of the terminal's session. Again,
+        // since a child of another test may hold the terminal until its exec.
+        if tie == Tie::Input {
+            echod.hup();
+        }
+        echod.has_logged("the terminal is gone")
+    });
     echod.wait_log("stopping");
     for _ in 0..3 {
         echod.hup();
