@@ -10,27 +10,27 @@
 //!
 //! 1. [`daemon`]: the straight line from a command line to an exit status.
 //! 2. [`daemon::supervisor`]: one thread, one loop. Do what is due, wait, note
-//!    what came. [`daemon::estate`] is what its children are born with.
-//! 3. [`daemon::state`]: running, stopping, gone, as a pure table. `daemon::stop`
+//!    what came. [`daemon::worker::context`] is what its children are born with.
+//! 3. [`daemon::supervisor::state`]: running, stopping, gone, as a pure table. `daemon::supervisor::stop`
 //!    does what it says.
-//! 4. `daemon::workforce`: reserve a slot, fork, commit; `daemon::burial`: release
+//! 4. `daemon::supervisor::workers`: reserve a slot, fork, commit; `daemon::supervisor::exits`: release
 //!    it, when the kernel says that the child is gone.
-//! 5. [`daemon::child`]: the other side of the fork. Nothing there comes back.
-//! 6. [`daemon::model::prefork`] and [`daemon::model::gate`]: what a worker does,
-//!    and how it waits; [`daemon::model::door`] has the other ways of `--accept`.
-//!    [`daemon::model::fork`] is the textbook's design.
+//! 5. [`daemon::worker::child`]: the other side of the fork. Nothing there comes back.
+//! 6. [`daemon::worker::prefork`] and [`daemon::worker::acceptor`]: what a worker does,
+//!    and how it waits; [`daemon::worker::strategy`] has the other ways of `--accept`.
+//!    [`daemon::worker::fork`] is the textbook's design.
 //! 7. [`sys::process`]: the fork itself, and the only way out of a child.
 //! 8. [`service`] and its `echo`: all this, for a loop that reads and writes. Its
 //!    `command` stays in the same sandbox, and `helper` is the one outside.
 //!
-//! Then, by need: [`daemon::scoreboard`] (what children tell),
-//! [`daemon::reaper`] and [`daemon::pool`] (what scale asks for),
-//! [`access`] and [`daemon::admission`] (who is let in),
-//! [`daemon::model::datagram`] and [`net::udp_guard`] (UDP, and how it is kept
-//! from being a weapon), `daemon::activation` and `daemon::notify` (what a service
-//! manager hands over and is told), [`daemon::model::datagram_commands`],
-//! [`net`] (a listener that is drained without loss), [`daemon::self_check`] (what
-//! every process is, read back from the kernel), [`daemon::confine`] and
+//! Then, by need: [`daemon::shared::scoreboard`] (what children tell),
+//! [`daemon::supervisor::reap`] and [`daemon::supervisor::pool`] (what scale asks for),
+//! [`access`] and [`daemon::shared::admission`] (who is let in),
+//! [`daemon::datagram::worker`] and [`net::udp_guard`] (UDP, and how it is kept
+//! from being a weapon), `daemon::start::activation` and `daemon::start::notify` (what a service
+//! manager hands over and is told), [`daemon::datagram::commands`],
+//! [`net`] (a listener that is drained without loss), [`daemon::start::self_check`] (what
+//! every process is, read back from the kernel), [`daemon::worker::sandbox`] and
 //! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`),
 //! [`cli`] (from what was typed to what it means), [`client`] and [`load`] (the
 //! other two programs).
@@ -86,10 +86,10 @@
 //! - **The child's arm never returns and never drops.** It holds copies of all
 //!   the supervisor owns, and has closed many of them by number; a destructor
 //!   would close them again, or whatever has the number by then. It leaves by
-//!   [`sys::process::exit`], and so does a panic: [`daemon::child`].
+//!   [`sys::process::exit`], and so does a panic: [`daemon::worker::child`].
 //! - **In strict mode: no close, no clock, no allocation, no log.** Any call but
 //!   read, write, exit and sigreturn is death by SIGKILL, and an allocation is
-//!   such a call now and then only: [`daemon::child`]'s `serve_only`,
+//!   such a call now and then only: [`daemon::worker::child`]'s `serve_only`,
 //!   [`net::connection`], every [`service::Service`]. Timeouts are therefore the
 //!   socket's own, durations the supervisor's.
 //! - **A supervisor of such children has no time-stamp counter and no vdso.** To use
@@ -97,40 +97,40 @@
 //!   that a C library reads for itself (its resolver does) are not:
 //!   [`sys::clock`].
 //! - **Strict mode permits write(2) to any open descriptor.** Everything but the
-//!   connection is closed first: `let_go` in [`daemon::child`].
+//!   connection is closed first: `let_go` in [`daemon::worker::child`].
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no
 //!   client.** The command service's helper is forked before the sandbox shuts and
 //!   takes one byte from it, a number that may be wrong; it is outside because a
 //!   filter would follow its commands through execve(2): [`service::helper`], and
-//!   [`daemon::model::datagram_commands`], which has one for each command.
+//!   [`daemon::datagram::commands`], which has one for each command.
 //! - **The scoreboard is gossip.** A child that was taken over can write what it
 //!   likes there. It is never an index, a length, a pid or a pointer:
-//!   [`daemon::scoreboard`]. What is true comes from the kernel:
-//!   [`daemon::children`], [`daemon::reaper`].
+//!   [`daemon::shared::scoreboard`]. What is true comes from the kernel:
+//!   [`daemon::supervisor::children`], [`daemon::supervisor::reap`].
 //! - **A wake-up is spent on one worker.** If that one dies or retires without
 //!   accepting, the client waits beside idle workers. So a woken worker accepts
-//!   before it obeys, and goes on while it refuses ([`daemon::model::gate`]), and the accidental death of an
-//!   idle one always forks another (`lost` in [`daemon::pool`]).
+//!   before it obeys, and goes on while it refuses ([`daemon::worker::acceptor`]), and the accidental death of an
+//!   idle one always forks another (`lost` in [`daemon::supervisor::pool`]).
 //! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
 //!   child makes every later fork slower: [`sys::shm`] keeps the supervisor's
-//!   tables out of children, and only [`daemon::channels`] (double-fork) has a
-//!   descriptor per client, and `daemon::passing` one per worker that waits.
+//!   tables out of children, and only [`daemon::supervisor::channels`] (double-fork) has a
+//!   descriptor per client, and `daemon::supervisor::passing` one per worker that waits.
 //! - **A copied descriptor is an open one.** A child that kept the write end of
 //!   its generation's pipe would keep its siblings from hearing that the
-//!   supervisor died: `fork_worker` in `daemon::workforce`,
-//!   [`daemon::generation`]. One that kept a connection on its way to a sibling
-//!   would keep its end from the client: `daemon::passing`.
+//!   supervisor died: `fork_worker` in `daemon::supervisor::workers`,
+//!   [`daemon::shared::generation`]. One that kept a connection on its way to a sibling
+//!   would keep its end from the client: `daemon::supervisor::passing`.
 //! - **An accept lock is held around the wait and no longer.** It belongs to one
 //!   generation, and the kernel frees it with its holder: [`sys::lock`].
 //! - **A pid is somebody else's once it is reaped.** One is kept until
 //!   waitpid(2) has said that it is gone, and signalled no later:
-//!   [`daemon::children`]. Under `--reap ignore` the kernel reaps unasked, so
-//!   there a pid may turn up twice: `settle_fork` in `daemon::workforce`.
+//!   [`daemon::supervisor::children`]. Under `--reap ignore` the kernel reaps unasked, so
+//!   there a pid may turn up twice: `settle_fork` in `daemon::supervisor::workers`.
 //! - **Closing a listener resets its queue.** It is drained behind a filter first:
-//!   `daemon::stop`, `daemon::intake`, and [`net::Listener`].
+//!   `daemon::supervisor::stop`, `daemon::supervisor::listeners`, and [`net::Listener`].
 //! - **A socket that was handed over is somebody else's.** Filters, shutdown(2) and
 //!   unlink(2) would reach its owner and the next echod: [`net::Handed`],
-//!   `keep_ours` in `daemon::intake`.
+//!   `keep_ours` in `daemon::supervisor::listeners`.
 #![deny(unsafe_code)]
 
 pub mod access;

@@ -4,79 +4,36 @@
 //! privileges → supervise → tidy up. Read this file, then `supervisor`,
 //! `state`, `workforce`, `child` and the designs in `model`.
 
-pub mod account;
-pub mod activation;
-pub mod admission;
-pub mod backoff;
-mod banner;
-pub mod births;
-mod burial;
-pub mod channels;
-pub mod child;
-pub mod children;
-pub mod confine;
-mod crashes;
-mod crew;
-pub mod detach;
-mod doorkeeper;
-mod drop_log;
-pub mod ending;
-pub mod estate;
-pub mod generation;
-mod handover;
-mod holder;
-mod inetd;
-mod inherited;
-mod intake;
-pub mod limits;
-pub mod machine;
-pub mod model;
-pub mod notify;
-mod offer;
-mod orders;
-mod overflows;
-mod passing;
-pub mod paths;
-pub mod pidfile;
-pub mod pool;
-mod posts;
-pub mod privileges;
-mod ready;
-pub mod reaper;
-pub mod refusals;
-mod report;
-pub mod scoreboard;
-pub mod seats;
-pub mod self_check;
-mod sleep;
-mod sockets;
-mod sources;
-pub mod startup;
-pub mod state;
-mod stop;
+pub mod datagram;
+pub mod shared;
+pub mod start;
 pub mod supervisor;
-mod tally;
-mod threaded;
-mod waiters;
-mod workforce;
+pub mod threads;
+pub mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 
+use self::shared::{scoreboard, seats};
+use self::start::{
+    account, activation, banner, detach, inetd, inherited, limits, notify, offer, privileges,
+    sockets,
+};
+use self::worker::sandbox;
 use log::{error, warn};
 use nix::unistd::Pid;
 
-use self::admission::Admission;
-use self::crew::Crew;
-use self::detach::Ready;
-use self::estate::Estate;
-use self::inherited::Inherited;
-use self::pidfile::PidFile;
-use self::sockets::Sockets;
-use self::supervisor::Supervisor;
 use crate::cli::{self, echod::Refused};
 use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
+use crate::daemon::shared::admission::Admission;
+use crate::daemon::start::detach::Ready;
+use crate::daemon::start::inherited::Inherited;
+use crate::daemon::start::pidfile::PidFile;
+use crate::daemon::start::sockets::Sockets;
+use crate::daemon::supervisor::Supervisor;
+use crate::daemon::supervisor::datagrams::Crew;
+use crate::daemon::worker::context::Estate;
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle, Voice};
 use crate::service::{Plain, Service};
@@ -265,12 +222,12 @@ fn supervisor(
     signals: Signals,
     log: LogHandle,
 ) -> Result<Supervisor, Left> {
-    let sandbox = match confine::sandbox(&config) {
+    let sandbox = match sandbox::sandbox(&config) {
         Ok(sandbox) => sandbox,
         Err(error) => return Err(Box::new((error, sockets))),
     };
     let datagrams = !sockets.datagrams.is_empty();
-    if let Err(error) = confine::lighten_children(&config, &sandbox, datagrams) {
+    if let Err(error) = sandbox::lighten_children(&config, &sandbox, datagrams) {
         return Err(Box::new((error, sockets)));
     }
     let seats = config

@@ -100,7 +100,7 @@ mod tests {
             "conn",
             "echod",
             "echod::daemon",
-            "echod::daemon::orders=trace",
+            "echod::daemon::supervisor::orders=trace",
             "conn=",
             "hyper=debug,info",
             "info/refusing",

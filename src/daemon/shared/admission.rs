@@ -1,0 +1,186 @@
+//! Who is let in, as whoever accepts decides it: the supervisor, a worker, the
+//! main thread of one. What it keeps is in memory that all of them share, so it
+//! outlives each: killing one refills no rate and forgets no count.
+//!
+//! `--allow` and `--deny` need the client alone, and are judged wherever it is
+//! accepted. The rate needs one process that accepts, and how many connections
+//! a source has only that process knows: `sources`, and the threads' `seats`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::access::{Client, Policy};
+use crate::addr::Peer;
+use crate::daemon::shared::refusals::{Refusals, Why};
+use crate::daemon::shared::scoreboard::Scoreboard;
+use crate::net;
+use crate::net::pace::Pace;
+use crate::sys::shm::Shared;
+
+/// See the module.
+pub struct Admission {
+    policy: Policy,
+    /// `None` where everybody is let in: a mapping is something that fork(2) has
+    /// to copy.
+    refusals: Option<Refusals>,
+    rate: Option<Bucket>,
+}
+
+/// The rate.
+struct Bucket {
+    pace: Pace,
+    /// In its first word, when the next connection is due.
+    due: Shared,
+    epoch: Instant,
+}
+
+impl Admission {
+    /// Nobody came yet.
+    ///
+    /// # Errors
+    /// mmap(2)'s.
+    pub fn new(policy: &Policy) -> Result<Self, Errno> {
+        let on = !policy.is_off();
+        let bucket = |rate| {
+            Ok(Bucket {
+                pace: Pace::new(rate, 1),
+                due: Shared::apart(1)?,
+                epoch: Instant::now(),
+            })
+        };
+        Ok(Admission {
+            policy: policy.clone(),
+            refusals: on.then(|| Refusals::new(policy)).transpose()?,
+            rate: policy.rate.map(bucket).transpose()?,
+        })
+    }
+
+    /// Does a child that is forked from now on keep to the rate, by accepting itself?
+    /// No other can refill it, or use it up.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        let rate = self.rate.as_ref();
+        rate.map_or(Ok(()), |rate| rate.due.inherited(whether))
+    }
+
+    /// Is everybody let in?
+    #[inline(always)]
+    pub fn is_off(&self) -> bool {
+        self.refusals.is_none()
+    }
+
+    /// What was asked for.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// What is counted; `None` where everybody is let in.
+    pub fn refusals(&self) -> Option<&Refusals> {
+        self.refusals.as_ref()
+    }
+
+    /// Do `--allow` and `--deny` let the client in that has just been accepted?
+    /// If they do not, it is gone when this returns.
+    #[inline(always)]
+    pub fn screen(
+        &self,
+        conn: OwnedFd,
+        peer: Peer,
+        listener: usize,
+        board: &Scoreboard,
+    ) -> Option<OwnedFd> {
+        if self.is_off() {
+            return Some(conn);
+        }
+        self.judge(conn, peer, listener, board)
+    }
+
+    fn judge(
+        &self,
+        conn: OwnedFd,
+        peer: Peer,
+        listener: usize,
+        board: &Scoreboard,
+    ) -> Option<OwnedFd> {
+        let Some(client) = client(conn.as_fd(), peer, &self.policy) else {
+            return Some(conn);
+        };
+        match self.policy.rules.judge(client) {
+            Ok(()) => Some(conn),
+            Err(refusal) => {
+                let why = Why::Listed(refusal, client);
+                self.refuse(conn, peer, why, listener, board);
+                None
+            }
+        }
+    }
+
+    /// Ends a connection before it is one, and counts it.
+    #[cold]
+    pub fn refuse(&self, conn: OwnedFd, peer: Peer, why: Why, listener: usize, board: &Scoreboard) {
+        let counts = self.refusals.as_ref();
+        if counts.is_some_and(|counts| counts.count(peer, why, listener)) {
+            board.ring();
+        }
+        net::overflow_reset(conn);
+    }
+
+    /// How long until the rate lets another connection in; `None` is now.
+    #[inline(always)]
+    pub fn wait(&self) -> Option<Duration> {
+        self.rate.as_ref()?.wait()
+    }
+
+    /// A client is let in: the next one may have to wait.
+    #[inline(always)]
+    pub fn spend(&self, peer: Peer) {
+        if let Some(bucket) = &self.rate
+            && self.policy.is_counted(peer)
+        {
+            bucket.spend();
+        }
+    }
+}
+
+impl Bucket {
+    fn wait(&self) -> Option<Duration> {
+        self.pace
+            .wait(self.due().load(Ordering::Relaxed), self.now())
+    }
+
+    /// Who is let in beyond the rate (a stop does not wait) finds it used up.
+    fn spend(&self) {
+        let due = self.due();
+        if let Some(next) = self.pace.admit(due.load(Ordering::Relaxed), self.now()) {
+            due.store(next, Ordering::Relaxed);
+        }
+    }
+
+    fn due(&self) -> &AtomicU64 {
+        &self.due[0].0[0]
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Who is at the other end, as far as any rule asks. A client whose identity the
+/// kernel will not tell has none that a rule could name.
+pub fn client(conn: BorrowedFd<'_>, peer: Peer, policy: &Policy) -> Option<Client> {
+    match peer {
+        Peer::Inet(addr) => Some(Client::inet(addr.ip())),
+        Peer::Unix if !policy.rules.ask_identity() => None,
+        Peer::Unix => {
+            let peer = getsockopt(&conn, sockopt::PeerCredentials);
+            let (uid, gid) = peer.map_or((u32::MAX, u32::MAX), |p| (p.uid(), p.gid()));
+            Some(Client::Unix { uid, gid })
+        }
+    }
+}

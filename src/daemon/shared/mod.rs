@@ -1,0 +1,10 @@
+//! What the supervisor and its children share: memory, pipes, and words about a
+//! connection.
+
+pub mod admission;
+pub mod ending;
+pub mod generation;
+pub mod refusals;
+pub mod scoreboard;
+pub mod seats;
+pub(crate) mod tally;

@@ -1,0 +1,147 @@
+//! `--inetd`: the connection is descriptor 0, accepted by somebody else. Serve
+//! it and leave; there is no supervisor, no pool and no log, for standard error
+//! is the client too.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
+
+use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockopt, sockopt};
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::dup2_stderr;
+
+use crate::access::Refusal;
+use crate::addr::Peer;
+use crate::config::{Config, SandboxPolicy};
+use crate::daemon::shared::admission;
+use crate::daemon::start::account;
+use crate::daemon::start::offer;
+use crate::daemon::start::privileges;
+use crate::daemon::supervisor::BUFFER;
+use crate::error::{Error, Exit, Result};
+use crate::net;
+use crate::net::connection::{Connection, End, Meter};
+use crate::service::{Plain, Service};
+use crate::sys::sandbox::Sandbox;
+use crate::sys::shm::Buffer;
+use crate::sys::{fd, process, signal};
+
+/// Keeps what is said to a person from the client: inetd(8) makes the connection
+/// 0, 1 and 2. To be called before anything is said.
+pub fn spare_the_client() {
+    let (Ok(conn), Ok(stderr)) = (fstat(io::stdin()), fstat(io::stderr())) else {
+        return;
+    };
+    let socket = SFlag::from_bits_truncate(conn.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
+    if socket
+        && (conn.st_dev, conn.st_ino) == (stderr.st_dev, stderr.st_ino)
+        && let Ok(null) = fd::dev_null()
+    {
+        let _ = dup2_stderr(null);
+    }
+}
+
+/// Serves the connection and leaves; returns only if it cannot.
+///
+/// # Errors
+/// Descriptor 0 is not a connection, or the privileges cannot be given up.
+pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
+    signal::become_worker();
+    let conn = fd::adopt(0)?;
+    let stream = getsockopt(&conn, sockopt::SockType) == Ok(SockType::Stream);
+    let listens = getsockopt(&conn, sockopt::AcceptConn) == Ok(true);
+    if !stream || listens {
+        return Err(Error::usage("--inetd", "descriptor 0 is not a connection"));
+    }
+    let conn = let_in(config, conn)?;
+    // Whoever accepted it may have wanted it otherwise; in the sandbox nobody can
+    // be waited for by poll(2).
+    fd::set_nonblocking(conn.as_fd(), false).map_err(|e| Error::os("fcntl", "descriptor 0", e))?;
+    net::set_accepted(conn.as_fd(), &config.timeouts)
+        .map_err(|e| Error::os("setsockopt", "descriptor 0", e))?;
+    let plan = privileges::plan(
+        &config.identity,
+        privileges::Current::now(),
+        &account::System::new(),
+    )?;
+    offer::refuse_root(config, &plan)?;
+    privileges::apply(&plan, privileges::Open::new(config))?;
+    let sandbox = crate::daemon::worker::sandbox::sandbox(config)?;
+    let buffer = Buffer::new(BUFFER).map_err(|e| Error::os("mmap", "", e))?;
+    locked_in(config, plain, &sandbox, conn, buffer)
+}
+
+/// `--allow` and `--deny`: there is no log here, so the reason is the error.
+fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
+    let policy = &config.access;
+    if policy.rules.is_empty() {
+        return Ok(conn);
+    }
+    let address = getpeername::<SockaddrStorage>(conn.as_raw_fd())
+        .map_err(|e| Error::os("getpeername", "descriptor 0", e))?;
+    let v4 = address.as_sockaddr_in().map(|&a| SocketAddr::V4(a.into()));
+    let v6 = address.as_sockaddr_in6().map(|&a| SocketAddr::V6(a.into()));
+    let peer = v4.or(v6).map_or(Peer::Unix, Peer::Inet);
+    let refused = match admission::client(conn.as_fd(), peer, policy) {
+        Some(client) => policy.rules.judge(client).err(),
+        None => None,
+    };
+    let Some(refusal) = refused else {
+        return Ok(conn);
+    };
+    net::overflow_reset(conn);
+    let why = match refusal {
+        Refusal::Rule(rule) => policy.rules.get(rule).map(ToString::to_string),
+        Refusal::Unlisted => Some("no --allow".to_owned()),
+    };
+    let why = why.unwrap_or_default();
+    Err(Error::usage(format!("refusing {peer}"), why).exit(Exit::NoPermission))
+}
+
+fn locked_in(
+    config: &Config,
+    plain: Plain,
+    sandbox: &Sandbox,
+    conn: OwnedFd,
+    mut buffer: Buffer,
+) -> Result<Exit> {
+    // Never dropped: that would be a close(2), which strict mode forbids.
+    let conn = std::mem::ManuallyDrop::new(conn);
+    process::guard_children_against_panic();
+    process::become_child();
+    process::set_name(process::SERVING);
+    let services = offer::menu(config, &[], plain)?;
+    // The one listener, which is somebody else's.
+    let service = services.at(0);
+    let null = fd::dev_null()?;
+    let helper = std::mem::ManuallyDrop::new(
+        service
+            .helper(null.as_fd())
+            .map_err(|e| Error::os("fork", "", e))?,
+    );
+    // After that: the helper would inherit the handler.
+    if let Some(lifetime) = config.timeouts.lifetime {
+        signal::leave_at_alarm::<{ Exit::Ok as i32 }>()
+            .map_err(|e| Error::os("sigaction", "", e))?;
+        signal::alarm(lifetime);
+    }
+    let beside = helper.as_ref().map(AsFd::as_fd);
+    let mut keep = [Some(conn.as_fd()), beside];
+    keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
+    process::keep_only(keep.into_iter().flatten());
+    if sandbox.enter_for_one().is_err() && config.sandbox == SandboxPolicy::Strict {
+        process::exit(Exit::Config as i32);
+    }
+    let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
+    let meter = Meter {
+        received: &received,
+        sent: &sent,
+    };
+    let mut connection = Connection::new(&*conn, meter, None);
+    let end = service.serve(&mut connection, beside, buffer.bytes());
+    process::exit(match end {
+        End::Error(_) => Exit::Io as i32,
+        _ => Exit::Ok as i32,
+    })
+}

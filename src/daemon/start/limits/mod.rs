@@ -1,0 +1,271 @@
+//! Does the configuration fit this machine? Said once at start, and by `--check`.
+//!
+//! What is needed (`Demand`) and what there is ([`Machine`]) are compared in a
+//! pure function. Costs are those of idle connections: see CAPACITY in echod(8).
+
+use crate::addr::{Addr, ListenSpec};
+use crate::config::{Accept, Config, Model, Reap};
+use crate::daemon::datagram::commands::AT_ONCE;
+use crate::daemon::start::account;
+use crate::daemon::start::machine::{Group, Machine};
+use crate::daemon::start::offer;
+use crate::daemon::start::privileges;
+use crate::error::{Error, Exit, Result};
+use crate::net;
+
+/// Descriptors beside listeners and channels: standard three, log, pidfile,
+/// directories, pipes, epoll, eventfd, and one being accepted.
+const DESCRIPTORS: u64 = 24;
+/// Processes beside the children: the supervisor, and a few of the user's own.
+const PROCESSES: u64 = 4;
+/// The kernel does not give these numbers to processes a second time
+/// (RESERVED_PIDS in its kernel/pid.c).
+const LOW_PIDS: u64 = 300;
+/// A thread's stack, its stack for signals, a guard to each, and its buffer; and
+/// what a process has anyway.
+const MAPPINGS_PER_THREAD: u64 = 5;
+const MAPPINGS: u64 = 100;
+/// What vm.max_map_count is unless somebody changed it.
+const USUAL_MAPPINGS: u64 = 65_530;
+
+/// Bytes that a process with an idle connection costs, its socket included.
+const PROCESS: u64 = 110 * 1024;
+/// The same of a thread.
+const THREAD: u64 = 40 * 1024;
+/// Bytes of a descriptor's place in a table. A double-forked child has a copy of
+/// the supervisor's.
+const PLACE: u64 = 8;
+const MIB: u64 = 1024 * 1024;
+
+/// What a configuration needs when it is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Demand {
+    clients: u64,
+    /// Processes and threads.
+    tasks: u64,
+    descriptors: u64,
+    mappings: u64,
+    /// Bytes.
+    memory: u64,
+    /// The longest queue asked for, where one was.
+    backlog: Option<u32>,
+}
+
+/// A limit: what it is, what is in use of it, and what is needed beside that.
+struct Limit {
+    name: String,
+    have: Option<u64>,
+    used: u64,
+    need: u64,
+    unit: &'static str,
+}
+
+/// How many threads a worker may start with so many `mappings`. One more could be
+/// started and then fail to map its stack for signals, which the library answers by
+/// ending the process, and with it everybody's connection.
+pub fn threads(mappings: Option<u64>) -> usize {
+    let mappings = mappings.unwrap_or(USUAL_MAPPINGS);
+    (mappings.saturating_sub(MAPPINGS) / MAPPINGS_PER_THREAD) as usize
+}
+
+/// The limits that are too low for `config`, in one line. RLIMIT_NPROC is none
+/// for who `keeps_root`.
+pub fn shortage(config: &Config, keeps_root: bool) -> Option<String> {
+    lacking(&demand(config), &Machine::look(keeps_root))
+}
+
+fn demand(config: &Config) -> Demand {
+    let clients = config.max_clients as u64;
+    let sockets = config.model.sockets_each() as u64;
+    // With a client of the command service come a helper and a command, and as
+    // many with each of those that a datagram worker keeps.
+    let with_commands = |spec: &&ListenSpec| config.runs_commands_at(spec);
+    let (datagrams, streams): (Vec<_>, Vec<_>) =
+        config.listen.iter().partition(|s| s.addr.is_datagram());
+    let each = match streams.iter().any(with_commands) {
+        true => 3,
+        false => 1,
+    };
+    let helpers = datagrams.iter().copied().filter(with_commands).count() * 3 * AT_ONCE;
+    // Two generations of them, at a reload.
+    let datagrams = 2 * (datagrams.len() + helpers) as u64;
+    let tasks = clients * each + datagrams + PROCESSES;
+    let cost = match config.model {
+        Model::Thread | Model::Prethread { .. } => THREAD,
+        Model::Fork(Reap::DoubleFork) => PROCESS + clients * PLACE,
+        _ => PROCESS,
+    };
+    let threads = if config.model.is_threaded() { tasks } else { 0 };
+    let backlogs = streams.iter().map(|spec| spec.attrs.backlog);
+    Demand {
+        clients,
+        tasks,
+        descriptors: DESCRIPTORS + config.listen.len() as u64 * 2 * sockets + channels(config),
+        mappings: threads * MAPPINGS_PER_THREAD + MAPPINGS,
+        memory: tasks * cost,
+        backlog: backlogs.map(|own| own.or(config.backlog)).max().flatten(),
+    }
+}
+
+/// Descriptors that come and go with the supervisor's children.
+fn channels(config: &Config) -> u64 {
+    let channels = match config.model {
+        Model::Fork(Reap::DoubleFork) => config.max_clients,
+        // The one worker's sockets.
+        model if model.is_threaded() => config.max_clients,
+        // To each idle worker a channel, and to some a client on its way; who
+        // serves many keeps the channel.
+        Model::Prefork {
+            pool,
+            per_child,
+            accept: Accept::Pass,
+        } => {
+            let idle = pool.start.max(pool.max_spare);
+            idle + if per_child == Some(1) {
+                idle
+            } else {
+                config.max_clients
+            }
+        }
+        _ => 0,
+    };
+    channels as u64
+}
+
+/// What of `machine` is too low for `demand`, and by how much.
+fn lacking(demand: &Demand, machine: &Machine) -> Option<String> {
+    let limit = |name: &str, have, used, need| Limit {
+        name: name.to_owned(),
+        have,
+        used,
+        need,
+        unit: "",
+    };
+    let group = |what: &str, group: &Option<Group>, unit: u64| {
+        let path = group.as_ref().map_or("", |group| &group.path);
+        let part = |pick: fn(&Group) -> u64| group.as_ref().map(|group| pick(group) / unit);
+        let name = format!("{what} of the control group {path})");
+        (name, part(|g| g.most), part(|g| g.used).unwrap_or(0))
+    };
+    let mib = |name: &str, have, used| Limit {
+        unit: " MiB",
+        ..limit(name, have, used, demand.memory.div_ceil(MIB))
+    };
+    let pids = group("tasks (pids.max", &machine.pids, 1);
+    let memory = group("memory (memory.max", &machine.memory, MIB);
+    let running = machine.tasks;
+    let limits = [
+        limit(
+            "open files (ulimit -n)",
+            machine.open_files,
+            0,
+            demand.descriptors,
+        ),
+        limit(
+            "processes (ulimit -u)",
+            machine.user_processes,
+            0,
+            demand.tasks,
+        ),
+        limit(&pids.0, pids.1, pids.2, demand.tasks),
+        limit(
+            "processes (kernel.pid_max)",
+            machine.pid_max,
+            running + LOW_PIDS,
+            demand.tasks,
+        ),
+        limit(
+            "tasks (kernel.threads-max)",
+            machine.threads_max,
+            running,
+            demand.tasks,
+        ),
+        limit(
+            "mappings (vm.max_map_count)",
+            machine.mappings,
+            0,
+            demand.mappings,
+        ),
+        mib(
+            "memory (MemAvailable)",
+            machine.available.map(|bytes| bytes / MIB),
+            0,
+        ),
+        mib(&memory.0, memory.1, memory.2),
+    ];
+    let queue = demand.backlog.map(|backlog| {
+        let need = u64::from(backlog);
+        let queue = limit("queue (net.core.somaxconn)", machine.somaxconn, 0, need);
+        (backlog, queue)
+    });
+    let clients = describe(&format!("--max-clients {}", demand.clients), &limits);
+    let queue = queue.and_then(|(n, queue)| describe(&format!("a backlog of {n}"), &[queue]));
+    match (clients, queue) {
+        (Some(clients), Some(queue)) => Some(format!("{clients}; {queue}")),
+        (clients, queue) => clients.or(queue),
+    }
+}
+
+fn describe(what: &str, limits: &[Limit]) -> Option<String> {
+    let short: Vec<_> = limits.iter().filter_map(describe_one).collect();
+    (!short.is_empty()).then(|| format!("too low for {what}: {}", short.join("; ")))
+}
+
+fn describe_one(limit: &Limit) -> Option<String> {
+    let Limit { name, unit, .. } = limit;
+    let have = limit.have?;
+    let need = limit.used + limit.need;
+    let more = need.checked_sub(have).filter(|more| *more > 0)?;
+    Some(format!(
+        "{name} is {have}{unit}, needed are {need}{unit}, {more}{unit} more"
+    ))
+}
+
+/// `--check`: everything that can be known without serving.
+///
+/// # Errors
+/// The first thing that would not work.
+pub fn check(config: &Config) -> Result<()> {
+    let current = privileges::Current::now();
+    let plan = privileges::plan(&config.identity, current, &account::System::new())?;
+    offer::refuse_root(config, &plan)?;
+    offer::check_programs(config)?;
+    for spec in config.listen.iter().skip(config.handed) {
+        net::check(spec)?;
+        if let Addr::Tcp { .. } | Addr::Udp { .. } = spec.addr {
+            spec.addr.resolve()?;
+        }
+    }
+    let log = match &config.log.target {
+        crate::config::LogTarget::File(path) => Some(path),
+        _ => None,
+    };
+    for path in [config.pidfile.as_ref(), log].into_iter().flatten() {
+        directory_exists(path)?;
+    }
+    if let Some(dir) = &config.identity.chroot
+        && !dir.is_dir()
+    {
+        return Err(Error::usage(
+            format!("--chroot {}", dir.display()),
+            "not a directory",
+        ));
+    }
+    match shortage(config, plan.keeps_root(current)) {
+        Some(shortage) => Err(Error::usage("limits", shortage).exit(Exit::Config)),
+        None => Ok(()),
+    }
+}
+
+fn directory_exists(path: &std::path::Path) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    match dir {
+        Some(dir) if !dir.is_dir() => {
+            Err(Error::usage(path.display(), "its directory does not exist"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,20 @@
+//! What happens once, between a command line and the first client.
+
+pub mod account;
+pub mod activation;
+pub(crate) mod banner;
+pub mod detach;
+pub(crate) mod holder;
+pub(crate) mod inetd;
+pub(crate) mod inherited;
+pub mod limits;
+pub mod machine;
+pub mod notify;
+pub(crate) mod offer;
+pub mod paths;
+pub mod pidfile;
+pub mod privileges;
+pub(crate) mod ready;
+pub mod self_check;
+pub(crate) mod sockets;
+pub mod startup;

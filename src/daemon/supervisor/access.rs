@@ -1,0 +1,128 @@
+//! The supervisor as whoever accepts: who is let in, and who counts for what as
+//! long as a child of ours serves it. Nothing here costs anything where no
+//! option of echod(8), ACCESS, is given.
+
+use std::time::{Duration, Instant};
+
+use log::error;
+
+use crate::access::Source;
+use crate::addr::Peer;
+use crate::daemon::shared::ending::Gone;
+use crate::daemon::shared::refusals::Why;
+use crate::daemon::shared::scoreboard::Slot;
+use crate::daemon::supervisor::crashes::{COUNTS_FOR, is_crash};
+use crate::daemon::supervisor::{Held, Supervisor};
+
+impl Supervisor {
+    /// A client was accepted: is it let in? If not, it is gone.
+    pub(crate) fn screen(&mut self, held: Held, now: Instant) -> Option<Held> {
+        if self.estate.admission.is_off() {
+            return Some(held);
+        }
+        let Held {
+            conn,
+            peer,
+            listener,
+        } = held;
+        let conn = self
+            .estate
+            .admission
+            .screen(conn, peer, listener, &self.estate.board)?;
+        if let Some(source) = self.source(peer)
+            && self.has_its_share(source, now)
+        {
+            let Supervisor { estate, .. } = self;
+            let why = Why::Full(source);
+            let board = &estate.board;
+            estate.admission.refuse(conn, peer, why, listener, board);
+            return None;
+        }
+        self.estate.admission.spend(peer);
+        Some(Held {
+            conn,
+            peer,
+            listener,
+        })
+    }
+
+    /// How long no client may be accepted, for `--connection-rate`. A stop does
+    /// not wait for it.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let wait = self.estate.admission.wait();
+        wait.filter(|_| self.phase.serves())
+    }
+
+    /// The child of `slot` serves this client from now on.
+    pub(crate) fn occupy(&mut self, slot: Slot, peer: Peer) {
+        let source = self.source(peer);
+        if let Some(sources) = &mut self.sources {
+            sources.occupy(slot, source);
+        }
+    }
+
+    /// It does not any more; whose client it served, if that counted.
+    pub(crate) fn vacate(&mut self, slot: Slot) -> Option<Source> {
+        self.sources.as_mut()?.vacate(slot)
+    }
+
+    /// A child that served a client from there is gone: a crash keeps its place.
+    pub(crate) fn note_crash(&mut self, source: Option<Source>, gone: Gone, now: Instant) {
+        let Gone::Killed(signal) = gone else { return };
+        let limit = self.estate.admission.policy().per_source;
+        let (Some(sources), Some(source), Some(limit)) = (&mut self.sources, source, limit) else {
+            return;
+        };
+        if is_crash(signal) && sources.crashed(source, now) == limit.most as usize {
+            error!(
+                "{} from {} in {} minutes: refusing it until fewer count",
+                match limit.most {
+                    1 => "1 crash".to_owned(),
+                    most => format!("{most} crashes"),
+                },
+                limit.network(source),
+                COUNTS_FOR.as_secs() / 60,
+            );
+        }
+    }
+
+    /// The bell rang, or it is time: what was refused, as log lines.
+    pub(crate) fn look_at_refusals(&mut self, now: Instant, last: bool) {
+        let admission = &self.estate.admission;
+        if let (Some(log), Some(refusals)) = (&mut self.refusal_log, admission.refusals()) {
+            log.look(refusals, admission.policy(), &self.names, now, last);
+        }
+    }
+
+    fn source(&self, peer: Peer) -> Option<Source> {
+        self.estate.admission.policy().source(peer)
+    }
+
+    /// Does this source have all the connections it may? Before that is believed,
+    /// the dead are looked for: who is refused shall not have been so for one
+    /// that is gone.
+    fn has_its_share(&mut self, source: Source, now: Instant) -> bool {
+        let limit = self.estate.admission.policy().per_source;
+        let Some(most) = limit.map(|limit| limit.most as usize) else {
+            return false;
+        };
+        if self.connections(source, now) < most {
+            return false;
+        }
+        if self.phase.serves() {
+            self.catch_up(now);
+        }
+        self.connections(source, now) >= most
+    }
+
+    /// Connections of a source: those that children of ours serve or crashed of,
+    /// those that wait for one, and those of threads.
+    fn connections(&self, source: Source, now: Instant) -> usize {
+        let is = |peer: Peer| self.source(peer) == Some(source);
+        let served = self.sources.as_ref().map_or(0, |s| s.count(source, now));
+        let passed = self.passing.iter().flat_map(|p| p.waiting());
+        let waiting = passed.chain(&self.held).filter(|held| is(held.peer));
+        let seats = self.estate.seats.as_ref();
+        served + waiting.count() + seats.map_or(0, |seats| seats.count_of(is))
+    }
+}

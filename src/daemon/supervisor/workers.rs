@@ -1,0 +1,342 @@
+//! The supervisor's hands: how many workers there are to be, and forking them.
+//!
+//! Reserve a slot, fork, commit; on failure cancel. `burial` releases it.
+
+use std::time::{Duration, Instant};
+
+use log::{error, info};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::config::{Model, Overflow};
+use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::scoreboard::{Said, Slot};
+use crate::daemon::supervisor::children::{Child, Reserved, Role};
+use crate::daemon::supervisor::datagrams::Crew;
+use crate::daemon::supervisor::pool::{Census, Move};
+use crate::daemon::supervisor::{Held, Supervisor};
+use crate::daemon::threads::worker;
+use crate::daemon::worker::child;
+use crate::daemon::worker::context::Estate;
+use crate::daemon::worker::fork;
+use crate::daemon::worker::prefork;
+use crate::error::errno_text;
+use crate::sys::process;
+use crate::values;
+
+/// Wait after a first failure, and at most.
+pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(crate) const LONGEST_FORK_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const LONGEST_ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+impl Supervisor {
+    /// Does what is due: a client held for want of a process, the pool's size,
+    /// the end of troubles.
+    pub(crate) fn maintain(&mut self, now: Instant) {
+        if self.phase.welcomes() {
+            // Later we drop newcomers ourselves.
+            self.overflows.look(&self.estate.listeners, now);
+        }
+        let sick = self.troubles.sick.is_on();
+        self.look_at_waiters(now);
+        if self.fork_wait.waits(now) {
+            // For longer than an episode has to be quiet to be over.
+            self.troubles.fork.lasts(now);
+        }
+        self.close_episodes(now);
+        self.look_at_print();
+        if sick && !self.troubles.sick.is_on() {
+            self.births.well();
+        }
+        if !self.fork_wait.waits(now)
+            && let Some(held) = self.held.take()
+        {
+            self.serve(held, now);
+        }
+        if self.phase.serves() && !self.fork_wait.waits(now) {
+            self.size_pool(now);
+        }
+        self.man_posts(now);
+        if self.refusal_log.as_ref().is_some_and(|log| log.is_due(now)) {
+            self.look_at_refusals(now, false);
+        }
+        if self.crew.is_due(now) {
+            self.crew.look(now);
+        }
+        self.pass_waiting(now);
+        self.take_queue(now);
+    }
+
+    fn size_pool(&mut self, now: Instant) {
+        let Some(mut pool) = self.pool else { return };
+        let census = Census {
+            idle: self.waiting(),
+            alive: self.children.alive(),
+            max: self.estate.config.child_slots(),
+            lost: std::mem::take(&mut self.idle_lost),
+        };
+        let starting = !std::mem::replace(&mut self.started, true);
+        let moved = if starting {
+            Move::Fork(pool.start(census))
+        } else {
+            pool.decide(census)
+        };
+        match moved {
+            Move::Stay => {}
+            Move::Retire(n) => self.generation.retire(n),
+            Move::Fork(n) => {
+                let allowed = 0..self.births.allowed(n, now);
+                let forked = allowed.take_while(|_| self.fork_worker(now)).count();
+                if forked < n {
+                    self.idle_lost = census.lost.saturating_sub(forked);
+                }
+            }
+        }
+        self.pool = Some(pool);
+        if self.estate.seats.is_none() && !self.tells_roles() {
+            self.set_bells();
+        }
+    }
+
+    /// Workers that serve many ring only when the pool could do something.
+    fn set_bells(&self) {
+        let Some(limits) = self
+            .pool
+            .as_ref()
+            .map(crate::daemon::supervisor::pool::Pool::limits)
+        else {
+            return;
+        };
+        let full = self.children.full();
+        let (below, above) = match (full, self.estate.config.overflow) {
+            (false, _) => (limits.min_spare, limits.max_spare),
+            // That clients wait then is seen in the queue.
+            (true, Overflow::Queue) => (0, limits.max_spare),
+            (true, _) => (1, 0),
+        };
+        self.estate.board.ring_outside(below, above);
+    }
+
+    /// Workers of this generation that wait, and were not asked to go.
+    pub(crate) fn waiting(&self) -> usize {
+        self.idle().saturating_sub(self.generation.retiring())
+    }
+
+    /// Workers of this generation that wait.
+    pub(crate) fn idle(&self) -> usize {
+        if self.tells_roles() {
+            return self.children.idle();
+        }
+        let waits = |slot: &Slot| {
+            self.estate.board.said(*slot) != Said::Serving
+                && self
+                    .children
+                    .get(*slot)
+                    .is_some_and(|c| c.role == Role::Idle && c.generation == self.generation.number)
+        };
+        self.children.slots().filter(waits).count()
+    }
+
+    fn per_child(&self) -> Option<u64> {
+        match self.estate.config.model {
+            Model::Prefork { per_child, .. } => per_child,
+            Model::Iterative | Model::Thread | Model::Prethread { .. } => None,
+            Model::Fork(_) => Some(1),
+        }
+    }
+
+    pub(crate) fn serves_many(&self) -> bool {
+        self.per_child() != Some(1)
+    }
+
+    /// Does every worker say when it takes a connection, and when it waits again?
+    /// Those that serve many keep a count of their own instead, but for those
+    /// that are passed their connections.
+    pub(crate) fn tells_roles(&self) -> bool {
+        !self.serves_many() || self.passing.is_some()
+    }
+
+    #[inline(never)]
+    fn fork_worker(&mut self, now: Instant) -> bool {
+        let Some(reserved) = self.children.reserve() else {
+            return false;
+        };
+        let slot = reserved.slot();
+        let limit = self.per_child();
+        let model = self.estate.config.model;
+        self.estate.board.clear(slot);
+        self.estate.board.count_waiting(1);
+        let channel = self.passing.as_mut().map(|passing| passing.open(slot));
+        let forked = channel.transpose().and_then(|channel| {
+            let terms = self.estate.terms(slot, self.born);
+            let (generation, buffer) = (&self.generation, &mut self.buffer);
+            let crew = &self.crew;
+            if limit == Some(1) && generation.lock().is_none() {
+                return process::fork_bare(|| {
+                    match &channel {
+                        Some(channel) => child::keep_for_channel(&terms, generation, channel),
+                        None => close_supervisors(crew, generation),
+                    }
+                    let door = prefork::door(&terms, generation, channel.as_ref());
+                    prefork::serve_one(&terms, door, buffer.bytes())
+                });
+            }
+            lend(&self.estate, generation, true)?;
+            process::fork(|| {
+                // Those that serve several keep by number what they need.
+                if terms.seats.is_some() {
+                    worker::serve(&terms, generation.lifeline(), model)
+                }
+                if limit == Some(1) {
+                    close_supervisors(crew, generation);
+                    let door = prefork::door(&terms, generation, channel.as_ref());
+                    prefork::serve_one(&terms, door, buffer.bytes())
+                }
+                prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
+            })
+        });
+        let _ = lend(&self.estate, &self.generation, false);
+        match forked {
+            Ok(_) => self.born = self.born.wrapping_add(1),
+            Err(_) => self.estate.board.count_waiting(-1),
+        }
+        let forked = self.settle_fork(reserved, forked, Role::Idle, now);
+        if let Some(passing) = &mut self.passing {
+            if forked {
+                passing.free(slot);
+            } else {
+                passing.close(slot);
+            }
+        }
+        forked
+    }
+
+    /// Forks a process for an accepted client; keeps the client if that fails.
+    #[inline(never)]
+    pub(crate) fn serve(&mut self, held: Held, now: Instant) {
+        let Some(reserved) = self.children.reserve() else {
+            self.held = Some(held);
+            return;
+        };
+        let slot = reserved.slot();
+        let Ok(seat) = self.take_seat(slot) else {
+            self.children.cancel(reserved);
+            self.held = Some(held);
+            return;
+        };
+        let channel = self
+            .channels
+            .as_mut()
+            .map(|channels| channels.open(slot))
+            .transpose();
+        let forked = channel.and_then(|channel| {
+            let Held {
+                conn,
+                peer,
+                listener,
+            } = &held;
+            self.estate.board.clear(slot);
+            self.estate.board.serving(slot, *peer, *listener);
+            let terms = self.estate.terms(slot, 0);
+            let buffer = &mut self.buffer;
+            let conn = || process::inherited(conn);
+            match &channel {
+                None => {
+                    process::fork_bare(|| fork::serve(&terms, buffer.bytes(), conn(), *listener))
+                }
+                Some(end) => process::fork(|| {
+                    fork::serve_as_grandchild(&terms, buffer.bytes(), conn(), *listener, end)
+                }),
+            }
+        });
+        if forked.is_err()
+            && let Some(channels) = &mut self.channels
+        {
+            channels.close(slot);
+        }
+        if self.settle_fork(reserved, forked, Role::Busy, now) {
+            self.occupy(slot, held.peer);
+        } else {
+            self.held = Some(held);
+            self.give_back(seat);
+        }
+    }
+
+    fn settle_fork(
+        &mut self,
+        reserved: Reserved,
+        forked: Result<Pid, Errno>,
+        role: Role,
+        now: Instant,
+    ) -> bool {
+        let pid = match forked {
+            Ok(pid) => pid,
+            Err(errno) => {
+                self.children.cancel(reserved);
+                self.fork_failed(errno, now);
+                return false;
+            }
+        };
+        self.fork_wait.reset();
+        self.outlive(pid, now);
+        let pid = self.channels.is_none().then_some(pid);
+        let generation = self.generation.number;
+        self.children.commit(
+            reserved,
+            Child {
+                pid,
+                role,
+                generation,
+                since: now,
+                told: false,
+            },
+        );
+        true
+    }
+
+    /// Said once, whatever it is: who looks at standard output sees the rest.
+    fn look_at_print(&mut self) {
+        if !self.estate.config.print || self.troubles.print {
+            return;
+        }
+        if let Some(errno) = self.estate.board.print_failure() {
+            self.troubles.print = true;
+            error!(
+                "--print: write to standard output: {}: clients are served, and not all is copied",
+                errno_text(errno)
+            );
+        }
+    }
+
+    fn close_episodes(&mut self, now: Instant) {
+        let troubles = &mut self.troubles;
+        for (episode, what) in [
+            (&mut troubles.fork, "fork works again"),
+            (&mut troubles.sick, "workers live again"),
+            (&mut troubles.accept, "accept works again"),
+        ] {
+            if let Some((count, lasted)) = episode.end(now) {
+                let (times, lasted) = (values::plural(count, "time"), values::show(lasted));
+                info!("{what}: {times} in {lasted}");
+            }
+        }
+    }
+}
+
+/// Whether a child that is forked from now on shares what workers take turns and
+/// seats by.
+fn lend(estate: &Estate, generation: &Generation, whether: bool) -> Result<(), Errno> {
+    estate.inherited(whether)?;
+    let lock = generation.lock();
+    lock.map_or(Ok(()), |lock| lock.inherited(whether))
+}
+
+/// In a worker for one client, which closes all the rest when it has it: lets go
+/// of what would keep others from hearing that the supervisor is gone.
+#[inline(always)]
+fn close_supervisors(crew: &Crew, generation: &Generation) {
+    crew.close_inherited();
+    if let Some(order_end) = generation.order_end() {
+        process::close_inherited(order_end);
+    }
+}

@@ -1,0 +1,293 @@
+//! What the threads of one worker share: who they are, whom they serve, and for
+//! how long they may.
+//!
+//! A thread is counted before it starts and until it has let go of its client
+//! and its seat. Whether it goes on after a client is decided under the lock
+//! under which the main thread tells all of them to go, so that none waits at a
+//! listener that is about to be closed. Serving is the same as in a process of
+//! its own, but for two things: the end of a lifetime comes from the main
+//! thread, by shutdown(2), since SIGALRM would end everybody; and the
+//! connection's line is written here, since the process lives on.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::addr::Peer;
+use crate::daemon::shared::ending::{self, Ended};
+use crate::daemon::shared::seats::{Seat, Seats};
+use crate::daemon::worker::child::{self, Terms};
+use crate::net::connection::{Connection, Copy, End};
+use crate::service::Service;
+use crate::sys::process;
+
+/// An accepted client on its way to a thread.
+pub struct Client {
+    pub conn: OwnedFd,
+    pub peer: Peer,
+    pub listener: usize,
+}
+
+/// The threads, by number.
+#[derive(Debug, Default)]
+pub struct Roster {
+    /// Those that wait for a client, and have none on the way.
+    pub idle: usize,
+    /// All of them.
+    pub alive: usize,
+    /// They were told to go.
+    pub sealed: bool,
+    /// A listener that cannot be accepted on, found by one of them.
+    pub unusable: Option<(usize, Errno)>,
+}
+
+impl Roster {
+    /// A thread has served its client: it is one of so many that wait for
+    /// another, or is to leave.
+    fn back(&mut self, most_idle: usize) -> Option<usize> {
+        (!self.sealed && self.idle < most_idle).then(|| {
+            self.idle += 1;
+            self.idle
+        })
+    }
+}
+
+/// See the module.
+pub struct Crew<'a> {
+    terms: &'a Terms<'a>,
+    seats: &'a Seats,
+    roster: Mutex<Roster>,
+    bell: EventFd,
+    lives: Lives,
+}
+
+impl<'a> Crew<'a> {
+    /// Nobody yet.
+    ///
+    /// # Errors
+    /// eventfd(2)'s.
+    pub fn new(terms: &'a Terms<'a>, seats: &'a Seats) -> Result<Self, Errno> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Crew {
+            terms,
+            seats,
+            roster: Mutex::default(),
+            bell: EventFd::from_value_and_flags(0, flags)?,
+            lives: Lives::new(terms.timeouts.lifetime),
+        })
+    }
+
+    /// The threads' numbers, locked. A panic ends the process: no poison.
+    pub fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Readable when the main thread should look at the roster.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Main thread: stops the bell, before it looks.
+    pub fn silence(&self) {
+        let _ = self.bell.read();
+    }
+
+    /// Wakes the main thread.
+    pub fn ring(&self) {
+        let _ = self.bell.write(1);
+    }
+
+    /// Ends connections whose lifetime is over; when the next one's will be.
+    pub fn end_lives(&self, now: Instant) -> Option<Instant> {
+        self.lives.end(now)
+    }
+
+    /// A thread has served its client: how many wait now, with it; `None` if it
+    /// is to leave.
+    pub fn back(&self, most_idle: usize) -> Option<usize> {
+        self.roster().back(most_idle)
+    }
+
+    /// The last a thread does: its seat is free, and it is counted no more.
+    pub fn leave(&self, seat: Seat, was_idle: bool) {
+        self.release(seat);
+        let mut roster = self.roster();
+        roster.alive -= 1;
+        roster.idle -= usize::from(was_idle);
+        if roster.sealed {
+            self.ring();
+        }
+    }
+
+    /// Gives a seat back, and tells the supervisor if it waits for one.
+    pub fn release(&self, seat: Seat) {
+        if self.seats.release(seat) {
+            self.terms.board.ring();
+        }
+    }
+
+    /// Whoever takes a client says so at once, before the limit is looked at.
+    pub fn seat(&self, seat: &Seat, client: &Client) {
+        self.seats.serving(seat, client.peer, client.listener);
+    }
+
+    /// Serves a client that has its seat, to the end, and writes its line.
+    pub fn serve(&self, client: Client, seat: &Seat, buffer: Result<&mut [u8], Errno>) {
+        process::set_name(process::SERVING);
+        let started = ending::start_of_conn();
+        let Client {
+            conn,
+            listener,
+            peer,
+        } = client;
+        let conn = Arc::new(conn);
+        let life = self.lives.begin(&conn, || self.ring());
+        let served = child::prepare(self.terms, conn.as_fd(), listener)
+            .and(buffer)
+            .map(|buffer| {
+                #[cfg(debug_assertions)]
+                child::fault_at("serve");
+                let meter = self.seats.meter(seat);
+                let copy = self.terms.print.map(|to| Copy::lay(to, peer, buffer));
+                let mut connection = Connection::new(&*conn, meter, copy);
+                let service = self.terms.services.at(listener);
+                service.serve(&mut connection, None, buffer)
+            });
+        let mut end = served.unwrap_or_else(End::Error);
+        if !self.lives.over(life) {
+            end = End::MaxLifetime;
+        }
+        self.seats.end(seat, end);
+        drop(conn);
+        if let Some(started) = started {
+            self.log(seat, end, started);
+        }
+    }
+
+    fn log(&self, seat: &Seat, end: End, started: Instant) {
+        let report = self.seats.report(seat);
+        let listener = self.terms.listeners.get(report.listener);
+        ending::log_conn(&Ended {
+            pid: Some(nix::unistd::Pid::this()),
+            listener: listener
+                .and_then(Option::as_ref)
+                .map_or("?", |open| open.name()),
+            report,
+            lasted: started.elapsed(),
+            end,
+        });
+    }
+}
+
+/// `--max-lifetime`: the connections alive, oldest first. All have the same
+/// time, so the oldest is always the next to end.
+struct Lives {
+    limit: Option<Duration>,
+    alive: Mutex<(u64, BTreeMap<u64, Life>)>,
+}
+
+struct Life {
+    ends: Instant,
+    conn: Arc<OwnedFd>,
+}
+
+impl Lives {
+    fn new(limit: Option<Duration>) -> Self {
+        Lives {
+            limit,
+            alive: Mutex::default(),
+        }
+    }
+
+    fn alive(&self) -> MutexGuard<'_, (u64, BTreeMap<u64, Life>)> {
+        self.alive.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection begins; `first` is called if no other is alive, since nobody
+    /// watches the time then.
+    fn begin(&self, conn: &Arc<OwnedFd>, first: impl FnOnce()) -> Option<u64> {
+        let ends = Instant::now().checked_add(self.limit?)?;
+        let conn = Arc::clone(conn);
+        let mut guard = self.alive();
+        let (last, alive) = &mut *guard;
+        *last += 1;
+        if alive.is_empty() {
+            first();
+        }
+        alive.insert(*last, Life { ends, conn });
+        Some(*last)
+    }
+
+    /// A connection is over; false if its time was.
+    fn over(&self, life: Option<u64>) -> bool {
+        life.is_none_or(|life| self.alive().1.remove(&life).is_some())
+    }
+
+    /// Shuts down what has lived long enough, which its thread sees as an end;
+    /// when the next will have. The lock keeps each descriptor open meanwhile.
+    fn end(&self, now: Instant) -> Option<Instant> {
+        self.limit?;
+        let mut guard = self.alive();
+        let alive = &mut guard.1;
+        while let Some(oldest) = alive.first_entry() {
+            if oldest.get().ends > now {
+                return Some(oldest.get().ends);
+            }
+            let _ = shutdown(oldest.remove().conn.as_raw_fd(), Shutdown::Both);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_thread_goes_on_unless_enough_wait_or_all_are_to_go() {
+        for (idle, sealed, expected) in [
+            (0, false, Some(1)),
+            (2, false, Some(3)),
+            (3, false, None),
+            (4, false, None),
+            (0, true, None),
+        ] {
+            let mut roster = Roster {
+                idle,
+                sealed,
+                ..Roster::default()
+            };
+            assert_eq!(roster.back(3), expected, "{idle} {sealed}");
+            assert_eq!(roster.idle, expected.unwrap_or(idle));
+        }
+    }
+
+    #[test]
+    fn lives_end_in_their_order_and_only_theirs() {
+        let second = Duration::from_secs(1);
+        let lives = Lives::new(Some(second));
+        let pairs: Vec<_> = (0..3).map(|_| UnixStream::pair().unwrap()).collect();
+        let mut ids = Vec::new();
+        let mut firsts = 0;
+        for (ours, _) in &pairs {
+            let conn = Arc::new(OwnedFd::from(ours.try_clone().unwrap()));
+            ids.push(lives.begin(&conn, || firsts += 1));
+        }
+        assert_eq!(firsts, 1);
+        let now = Instant::now();
+        assert!(lives.end(now).is_some_and(|next| next > now));
+        assert!(lives.over(ids[1]), "it ended by itself");
+        assert_eq!(lives.end(now + 2 * second), None);
+        assert!(!lives.over(ids[0]) && !lives.over(ids[2]));
+        let mut theirs = &pairs[0].1;
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        assert!(Lives::new(None).over(None), "no limit, no end");
+    }
+}

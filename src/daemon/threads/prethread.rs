@@ -1,0 +1,162 @@
+//! A pool of threads in one worker, and the three ways in which they come by a
+//! client (UNP rows 7 and 8, and serv09 of the tutorials).
+//!
+//! - *shared*: each idle thread waits at one epoll of all of them, is woken
+//!   alone, and accepts.
+//! - *mutex*: one idle thread waits and accepts, holding a mutex; the others
+//!   wait for that. It is freed by its holder alone, for threads do not die
+//!   alone: what kills one ends the process.
+//! - *pass*: the main thread accepts when a thread is idle, and hands over.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use nix::errno::Errno;
+
+use crate::addr::Peer;
+use crate::config::PoolLimits;
+use crate::daemon::shared::seats::{Seat, Seats};
+use crate::daemon::supervisor::BUFFER;
+use crate::daemon::threads::pool::{Client, Crew};
+use crate::daemon::worker::acceptor::{Gate, Next};
+use crate::sys::process;
+use crate::sys::shm::Buffer;
+
+/// Where a thread of the pool waits for clients.
+pub enum Place<'a> {
+    /// At the listeners.
+    Shared(Gate<'a>),
+    /// For its turn at the listeners.
+    Mutex(&'a Mutex<Gate<'a>>),
+    /// For the main thread.
+    Pass(&'a Hand),
+}
+
+/// Clients that the main thread has accepted, each for a thread that was idle.
+#[derive(Default)]
+pub struct Hand {
+    clients: Mutex<VecDeque<Client>>,
+    given: Condvar,
+}
+
+/// What a thread's wait has brought it.
+enum Got {
+    Client(Client),
+    Leave,
+    Unusable(usize, Errno),
+}
+
+impl Hand {
+    /// Main thread: `client` is for one of the idle threads, which is idle no
+    /// more.
+    pub fn give(&self, crew: &Crew<'_>, client: Client) {
+        crew.roster().idle -= 1;
+        self.clients().push_back(client);
+        self.given.notify_one();
+    }
+
+    /// Main thread: all are to go, which the roster says already.
+    pub fn wake_all(&self) {
+        drop(self.clients());
+        self.given.notify_all();
+    }
+
+    /// Main thread: how many clients, given or being served, are such ones. Under
+    /// the lock under which a client goes from here to its seat, so that none is
+    /// counted twice or not at all.
+    pub fn count_of(&self, seats: &Seats, is: impl Fn(Peer) -> bool) -> usize {
+        let clients = self.clients();
+        let given = clients.iter().filter(|client| is(client.peer)).count();
+        given + seats.count_of(is)
+    }
+
+    fn take(&self, crew: &Crew<'_>, seat: &Seat) -> Got {
+        let mut clients = self.clients();
+        loop {
+            if let Some(client) = clients.pop_front() {
+                crew.seat(seat, &client);
+                return Got::Client(client);
+            }
+            if crew.roster().sealed {
+                return Got::Leave;
+            }
+            let woken = self.given.wait(clients);
+            clients = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn clients(&self) -> std::sync::MutexGuard<'_, VecDeque<Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place<'_> {
+    /// The next client, in the thread's seat.
+    fn next(&mut self, crew: &Crew<'_>, seat: &Seat) -> Got {
+        let next = match self {
+            Place::Shared(gate) => gate.next(|| {}),
+            Place::Mutex(gate) => {
+                let mut turn = gate.lock().unwrap_or_else(PoisonError::into_inner);
+                turn.next(|| {})
+            }
+            Place::Pass(hand) => return hand.take(crew, seat),
+        };
+        match next {
+            Next::Connection(conn, peer, listener) => {
+                let client = Client {
+                    conn,
+                    peer,
+                    listener,
+                };
+                crew.seat(seat, &client);
+                Got::Client(client)
+            }
+            Next::Retire => Got::Leave,
+            Next::Unusable(listener, errno) => Got::Unusable(listener, errno),
+        }
+    }
+
+    /// Is it the thread that takes the client, and not the main one for it?
+    fn takes(&self) -> bool {
+        !matches!(self, Place::Pass(_))
+    }
+}
+
+/// A thread of the pool, from its first wait, as idle, to its end.
+pub fn work(crew: &Crew<'_>, mut place: Place<'_>, seat: Seat, limits: PoolLimits, most: usize) {
+    let mut buffer = Buffer::new(BUFFER);
+    let was_idle = loop {
+        process::set_name(process::IDLE);
+        let client = match place.next(crew, &seat) {
+            Got::Client(client) => client,
+            Got::Leave => break true,
+            Got::Unusable(listener, errno) => {
+                crew.roster().unusable = Some((listener, errno));
+                crew.ring();
+                break true;
+            }
+        };
+        note_taken(crew, &place, limits, most);
+        let memory = buffer.as_mut().map(Buffer::bytes).map_err(|errno| *errno);
+        crew.serve(client, &seat, memory);
+        match crew.back(limits.max_spare) {
+            None => break false,
+            // The main thread had nobody to accept for.
+            Some(1) if !place.takes() => crew.ring(),
+            Some(_) => {}
+        }
+    };
+    crew.leave(seat, was_idle);
+}
+
+/// One fewer waits: the main thread may have to start more, or say that the
+/// limit is reached, or turn away whom nobody waits for.
+fn note_taken(crew: &Crew<'_>, place: &Place<'_>, limits: PoolLimits, most: usize) {
+    let mut roster = crew.roster();
+    roster.idle -= usize::from(place.takes());
+    let wanted = roster.idle < limits.min_spare && (roster.alive < most || roster.idle == 0);
+    drop(roster);
+    if wanted {
+        crew.ring();
+    }
+}

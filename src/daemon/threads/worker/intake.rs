@@ -1,0 +1,126 @@
+//! What the main thread does about clients that come: nothing where the pool's
+//! threads accept, else it accepts them, or at the limit turns them away.
+
+use std::time::Instant;
+
+use crate::config::{Overflow, ThreadAccept};
+use crate::daemon::shared::refusals::Why;
+use crate::daemon::supervisor::listeners::Intake;
+use crate::daemon::threads::pool::Client;
+use crate::daemon::threads::worker::Post;
+use crate::daemon::worker::acceptor::{Next, Tried};
+
+/// Clients accepted in one go, before orders are looked at again.
+const BATCH: usize = 16;
+
+impl Post<'_, '_> {
+    pub(crate) fn intake(&mut self, now: Instant) -> Intake {
+        if self.held.is_some() || self.accept_wait.waits(now) {
+            return Intake::Leave;
+        }
+        if self.is_full() {
+            return Intake::decide(false, true, self.terms.overflow);
+        }
+        let takes = match &self.staff {
+            None => true,
+            Some(staff) => staff.accept == ThreadAccept::Pass && self.crew.roster().idle > 0,
+        };
+        Intake::decide(takes, false, self.terms.overflow)
+    }
+
+    /// Are all seats taken, and does nobody wait for a client?
+    fn is_full(&mut self) -> bool {
+        if self.staff.is_some() {
+            let roster = self.crew.roster();
+            return roster.idle == 0 && (self.seatless || roster.alive == self.seats.count());
+        }
+        if self.seat.is_none() {
+            self.seat = self.claim();
+        }
+        self.seat.is_none()
+    }
+
+    /// A listener is readable. What is to be done may have changed meanwhile.
+    pub(crate) fn accept_some(&mut self, now: Instant) {
+        for n in 0..BATCH {
+            if self.terms.admission.wait().is_some() {
+                if n == 0 {
+                    // What woke us is a client that must wait for the rate.
+                    self.early = true;
+                    self.terms.board.early();
+                }
+                return;
+            }
+            let intake = self.intake(now);
+            if intake == Intake::Leave || !self.accept(intake, now) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts once; false if there was nobody.
+    fn accept(&mut self, intake: Intake, now: Instant) -> bool {
+        let client = match self.gate.try_accept() {
+            Tried::Got(Next::Connection(conn, peer, listener)) => Client {
+                conn,
+                peer,
+                listener,
+            },
+            Tried::Got(Next::Unusable(listener, errno)) => {
+                self.crew.roster().unusable = Some((listener, errno));
+                return false;
+            }
+            Tried::Refused => return true,
+            Tried::Got(Next::Retire) | Tried::Nothing | Tried::NotYet(_) => return false,
+            Tried::Short => {
+                self.accept_wait.fail(now);
+                return false;
+            }
+            Tried::Denied => {
+                self.accept_wait.fail_for_long(now);
+                return false;
+            }
+        };
+        self.accept_wait.reset();
+        self.early = false;
+        let Some(client) = self.let_in(client) else {
+            return true;
+        };
+        match (intake, self.seat.take()) {
+            (Intake::TurnAway, seat) => {
+                self.seat = seat;
+                if self.seats.say_turned_away() {
+                    self.terms.board.ring();
+                }
+                if self.terms.overflow == Overflow::Reset {
+                    crate::net::overflow_reset(client.conn);
+                }
+            }
+            (_, Some(seat)) => {
+                self.crew.seat(&seat, &client);
+                self.start_for(client, seat, now);
+            }
+            (_, None) => self.hand.give(self.crew, client),
+        }
+        true
+    }
+
+    /// The limits that depend on other clients. They count for the supervisor
+    /// and for other workers too: all have their seats in the same memory.
+    fn let_in(&self, client: Client) -> Option<Client> {
+        let admission = self.terms.admission;
+        let policy = admission.policy();
+        if let Some(source) = policy.source(client.peer)
+            && let Some(limit) = policy.per_source
+        {
+            let is = |peer| policy.source(peer) == Some(source);
+            if self.hand.count_of(self.seats, is) >= limit.most as usize {
+                let (why, board) = (Why::Full(source), self.terms.board);
+                admission.refuse(client.conn, client.peer, why, client.listener, board);
+                return None;
+            }
+        }
+        admission.spend(client.peer);
+        Some(client)
+    }
+}

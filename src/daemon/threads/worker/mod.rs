@@ -1,0 +1,288 @@
+//! One worker process that serves with threads: its main thread, which serves
+//! nobody.
+//!
+//! In `thread` it accepts each client and starts a thread for it (UNP row 6). In
+//! `prethread` it keeps a pool of threads as large as the spare limits ask for,
+//! and the threads accept (see `prethread`). In both it watches the supervisor's
+//! lifeline, ends connections whose lifetime is over, and at the limit turns
+//! clients away if it is told to. A client is accepted only when it has a seat,
+//! and never lost for want of a thread.
+//!
+//! Told to go, it lets the idle threads leave, closes the listeners, and leaves
+//! when the last client has: what is queued is the next worker's, or at a stop
+//! the supervisor's.
+
+mod hire;
+mod intake;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::thread::{Scope, scope};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+
+use crate::config::{Model, PoolLimits, SandboxPolicy, ThreadAccept};
+use crate::daemon::shared::seats::{Seat, Seats};
+use crate::daemon::start::limits;
+use crate::daemon::start::machine;
+use crate::daemon::supervisor::backoff::Backoff;
+use crate::daemon::supervisor::listeners::Intake;
+use crate::daemon::supervisor::pool::Pool;
+use crate::daemon::threads::pool::{Client, Crew};
+use crate::daemon::threads::prethread::Hand;
+use crate::daemon::worker::acceptor::Gate;
+use crate::daemon::worker::child::{self, Leave, Terms, leave};
+use crate::daemon::worker::sandbox;
+use crate::net::connection::End;
+use crate::sys::process;
+
+/// How long to keep away from what failed, at first and at most.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The worker.
+pub fn serve(terms: &Terms<'_>, lifeline: BorrowedFd<'_>, model: Model) -> ! {
+    child::begin_with_threads();
+    child::follow(terms);
+    process::set_name(process::THREADED);
+    let left = match terms.seats {
+        Some(seats) => work(terms, seats, lifeline, model),
+        None => Ok(Leave::NoSandbox),
+    };
+    // What cannot be opened is short for the moment: as a worker that dies young.
+    process::exit_all(left.map_or(1, |how| how as i32))
+}
+
+fn work(
+    terms: &Terms<'_>,
+    seats: &Seats,
+    lifeline: BorrowedFd<'_>,
+    model: Model,
+) -> Result<Leave, Errno> {
+    let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
+    // Read while files can be opened yet.
+    let most_threads = limits::threads(machine::mappings());
+    let (worker, descriptors) = sandbox::let_go(terms, listeners, [lifeline, seats.room()]);
+    let worker = sandbox::with_threads(worker, seats.count());
+    let crew = Crew::new(terms, seats)?;
+    // The threads' lifeline: its end of file tells the idle ones to go.
+    let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let mut gate = Gate::new(
+        terms.listeners,
+        told.as_fd(),
+        terms.board,
+        terms.admission,
+        terms.first,
+    );
+    if waits_at_the_gate(model) {
+        gate.open()?;
+    }
+    let entered = terms.sandbox.enter_for_threads(worker, descriptors).is_ok();
+    if !entered && terms.policy == SandboxPolicy::Strict {
+        leave(Leave::NoSandbox);
+    }
+    let hand = Hand::default();
+    let turn = Mutex::new(gate.beside(0));
+    let staff = match model {
+        Model::Prethread { pool, accept } => Some(Staff {
+            pool: Pool::new(pool),
+            limits: pool,
+            accept,
+            started: false,
+        }),
+        _ => None,
+    };
+    terms.board.idle(terms.slot);
+    Ok(scope(|scope| {
+        let mut post = Post {
+            scope,
+            terms,
+            seats,
+            crew: &crew,
+            turn: &turn,
+            hand: &hand,
+            gate,
+            staff,
+            seat: None,
+            look_from: 0,
+            hired: 0,
+            seatless: false,
+            early: false,
+            held: None,
+            most_threads,
+            thread_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
+            accept_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
+        };
+        let how = post.keep(lifeline);
+        post.end(order_end);
+        how
+    }))
+}
+
+/// The main thread of the worker.
+struct Post<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    terms: &'env Terms<'env>,
+    seats: &'env Seats,
+    crew: &'env Crew<'env>,
+    turn: &'env Mutex<Gate<'env>>,
+    hand: &'env Hand,
+    gate: Gate<'env>,
+    staff: Option<Staff>,
+    /// `thread`: taken, for the next client.
+    seat: Option<Seat>,
+    look_from: usize,
+    /// Threads of the pool so far: each looks at another listener first.
+    hired: usize,
+    /// The last look for a seat found none.
+    seatless: bool,
+    /// A client waits for the rate, and the supervisor knows.
+    early: bool,
+    /// `thread`: accepted, and no thread could be started for it.
+    held: Option<(Client, Seat)>,
+    /// More could not live.
+    most_threads: usize,
+    thread_wait: Backoff,
+    accept_wait: Backoff,
+}
+
+/// `prethread`: the pool.
+struct Staff {
+    pool: Pool,
+    limits: PoolLimits,
+    accept: ThreadAccept,
+    started: bool,
+}
+
+impl<'scope, 'env> Post<'scope, 'env> {
+    /// Until told to go, or until a listener is of no use.
+    fn keep(&mut self, lifeline: BorrowedFd<'_>) -> Leave {
+        loop {
+            let now = Instant::now();
+            let life = self.crew.end_lives(now);
+            self.start_threads(now);
+            // Asked once: that it is just over must not be missed by whoever would
+            // have to wake us.
+            let pause = self.terms.admission.wait();
+            let intake = match pause {
+                Some(_) if self.early => Intake::Leave,
+                _ => self.intake(now),
+            };
+            let due = [
+                life,
+                self.thread_wait.wakes_at(now),
+                self.accept_wait.wakes_at(now),
+                pause.map(|pause| now + pause),
+                // Word of room may have gone to an old worker that was taken over.
+                self.seatless.then(|| now + LONGEST_PAUSE),
+            ];
+            let woken = self.wait(Some(lifeline), intake, due.into_iter().flatten().min(), now);
+            if woken.lifeline && is_told(lifeline) {
+                return Leave::Retired;
+            }
+            if woken.listeners {
+                self.accept_some(now);
+            }
+            let unusable = self.crew.roster().unusable;
+            if let Some((listener, errno)) = unusable {
+                let board = self.terms.board;
+                board.serving(self.terms.slot, crate::addr::Peer::Unix, listener);
+                board.end(self.terms.slot, End::Error(errno));
+                board.idle(self.terms.slot);
+                return Leave::Unusable;
+            }
+        }
+    }
+
+    /// Lets everybody finish. Until the idle threads have gone, one of them may
+    /// be about to accept: the listeners stay until then.
+    fn end(&mut self, order_end: OwnedFd) {
+        self.crew.roster().sealed = true;
+        drop(order_end);
+        self.hand.wake_all();
+        if let Some(seat) = self.seat.take() {
+            self.crew.release(seat);
+        }
+        self.wait_until(|crew| crew.roster().idle == 0);
+        // What told us of room may have been meant for the next worker.
+        self.seats.nudge();
+        for listener in self.terms.listeners.iter().flatten() {
+            process::close_inherited(listener.as_fd());
+        }
+        self.wait_until(|crew| crew.roster().alive == 0);
+    }
+
+    /// Goes on with all but new clients.
+    fn wait_until(&mut self, done: impl Fn(&Crew<'_>) -> bool) {
+        while self.held.is_some() || !done(self.crew) {
+            let now = Instant::now();
+            let life = self.crew.end_lives(now);
+            self.start_threads(now);
+            if done(self.crew) && self.held.is_none() {
+                return;
+            }
+            let due = [life, self.thread_wait.wakes_at(now)];
+            self.wait(None, Intake::Leave, due.into_iter().flatten().min(), now);
+        }
+    }
+
+    /// Without a `lifeline` it is being obeyed already, and seats are no matter.
+    fn wait(
+        &self,
+        lifeline: Option<BorrowedFd<'_>>,
+        intake: Intake,
+        due: Option<Instant>,
+        now: Instant,
+    ) -> Woken {
+        let mut fds = vec![PollFd::new(self.crew.bell(), PollFlags::POLLIN)];
+        if let Some(lifeline) = lifeline {
+            fds.push(PollFd::new(self.seats.room(), PollFlags::POLLIN));
+            fds.push(PollFd::new(lifeline, PollFlags::POLLIN));
+        }
+        let first = fds.len();
+        let open = self.terms.listeners.iter().flatten();
+        fds.extend(
+            open.filter(|_| intake != Intake::Leave)
+                .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
+        );
+        let timeout = due.map(|at| TimeSpec::from(at.saturating_duration_since(now)));
+        if !matches!(ppoll(&mut fds, timeout, None), Ok(n) if n > 0) {
+            return Woken::default();
+        }
+        let came = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        if came(&fds[0]) {
+            self.crew.silence();
+        }
+        if first > 1 && came(&fds[1]) {
+            self.seats.silence();
+        }
+        Woken {
+            lifeline: first > 1 && came(&fds[2]),
+            listeners: fds[first..].iter().any(came),
+        }
+    }
+}
+
+/// What ended the main thread's wait, beside its bells.
+#[derive(Default)]
+struct Woken {
+    lifeline: bool,
+    listeners: bool,
+}
+
+/// Do idle threads wait for the listeners, and not for the main one?
+fn waits_at_the_gate(model: Model) -> bool {
+    let Model::Prethread { accept, .. } = model else {
+        return false;
+    };
+    matches!(accept, ThreadAccept::Shared | ThreadAccept::Mutex)
+}
+
+/// The supervisor's word to go: end-of-file, or the one byte that is there.
+fn is_told(lifeline: BorrowedFd<'_>) -> bool {
+    matches!(nix::unistd::read(lifeline, &mut [0]), Ok(0 | 1))
+}

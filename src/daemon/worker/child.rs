@@ -1,0 +1,234 @@
+//! Life after fork: what every child does, whichever design it belongs to.
+//!
+//! Nothing here returns to the supervisor's code. A child that serves one
+//! connection lets go of everything else, locks itself in and serves: from
+//! then on no allocation, no log, no lock, no clock.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
+use crate::daemon::shared::admission::Admission;
+use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
+use crate::daemon::shared::seats::Seats;
+use crate::logging::LogHandle;
+use crate::net::Listener;
+use crate::net::connection::{Connection, Copy, End};
+use crate::net::printer::Printer;
+use crate::service::{Menu, Service};
+use crate::sys::sandbox::Sandbox;
+use crate::sys::{lifeline, process, signal};
+
+/// How a child leaves; the supervisor decides by it what to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Leave {
+    /// It has served, as much as it was meant to.
+    Served = 0,
+    /// It waited and was told, by its lifeline, to go.
+    Retired = 10,
+    /// Its listener cannot be accepted on: forking another would not help.
+    Unusable = 11,
+    /// It could not map its buffers, or have the helpers it needs.
+    NoMemory = 13,
+    /// A helper that it cannot do without is gone.
+    NoHelper = 14,
+    /// It could not lock itself in, and `--sandbox strict` says it must.
+    NoSandbox = 12,
+}
+
+/// What a child takes along from the supervisor.
+pub struct Terms<'a> {
+    /// Where connections come from.
+    pub listeners: &'a [Option<Listener>],
+    /// Where it tells what it does.
+    pub board: &'a Scoreboard,
+    /// Its slot there.
+    pub slot: Slot,
+    /// Which listener it looks at first: another one than the worker before it, so
+    /// that no flood of one keeps the others waiting.
+    pub first: usize,
+    /// What it serves, at which listener.
+    pub services: &'a Menu,
+    /// How it locks itself in.
+    pub sandbox: &'a Sandbox,
+    /// What to do when that fails.
+    pub policy: SandboxPolicy,
+    /// Limits on a connection.
+    pub timeouts: Timeouts,
+    /// What to do when the supervisor dies.
+    pub orphans: Orphans,
+    /// The seats, where one process serves many clients at once.
+    pub seats: Option<&'a Seats>,
+    /// Who is let in, where it accepts.
+    pub admission: &'a Admission,
+    /// What becomes of a client beyond the limit.
+    pub overflow: Overflow,
+    /// With `--print`, standard output: what is received is copied there.
+    pub print: Option<Printer<'a>>,
+    /// Who forked it, noted before the fork.
+    pub supervisor: Pid,
+    /// Open on /dev/null.
+    pub null: BorrowedFd<'a>,
+    /// Where workers that live on write their lines.
+    pub log: &'a LogHandle,
+}
+
+/// First thing in every child: signals as a worker hears them, and a panic that
+/// ends it.
+#[inline(always)]
+pub fn begin() {
+    signal::become_worker();
+    process::become_child();
+    #[cfg(debug_assertions)]
+    fault_at("begin");
+}
+
+/// The same in a child that will start threads.
+pub fn begin_with_threads() {
+    begin();
+    process::panic_means_exit_all();
+}
+
+/// With `--orphans terminate`, the child dies when the supervisor does.
+#[inline(always)]
+pub fn follow(terms: &Terms<'_>) {
+    if terms.orphans == Orphans::Terminate {
+        lifeline::die_with_parent(terms.supervisor);
+    }
+}
+
+/// Leaves.
+pub fn leave(how: Leave) -> ! {
+    process::exit(how as i32)
+}
+
+/// Serves `conn` and leaves: the whole rest of a single-connection child. The
+/// scoreboard already says whom it serves. `channel` stays open beside the
+/// connection, for the double-forked.
+#[inline(always)]
+pub fn serve_only(
+    terms: &Terms<'_>,
+    buffer: &mut [u8],
+    conn: OwnedFd,
+    listener: usize,
+    channel: Option<&OwnedFd>,
+) -> ! {
+    process::set_name(process::SERVING);
+    // The connection outlives this frame on purpose: dropping it would be a
+    // close(2), which strict mode answers with SIGKILL.
+    let conn = std::mem::ManuallyDrop::new(conn);
+    #[cfg(debug_assertions)]
+    lie(terms);
+    let prepared = prepare(terms, conn.as_fd(), listener);
+    let service = terms.services.at(listener);
+    let helper = std::mem::ManuallyDrop::new(match prepared {
+        Ok(()) => service.helper(terms.null),
+        Err(errno) => Err(errno),
+    });
+    // After that: the helper would inherit the handler.
+    if let Some(lifetime) = terms.timeouts.lifetime {
+        let _ = signal::leave_at_alarm::<{ process::EXPIRED }>();
+        signal::alarm(lifetime);
+    }
+    let beside = helper
+        .as_ref()
+        .map(|helper| helper.as_ref().map(AsFd::as_fd));
+    let_go([
+        terms.print.map(|print| print.to),
+        Some(conn.as_fd()),
+        channel.map(AsFd::as_fd),
+        beside.unwrap_or(None),
+    ]);
+    let copy = lay_copy(terms, buffer);
+    if terms.sandbox.enter_for_one().is_err() && terms.policy == SandboxPolicy::Strict {
+        leave(Leave::NoSandbox);
+    }
+    #[cfg(debug_assertions)]
+    fault_at("serve");
+    let end = match beside {
+        Ok(beside) => {
+            let mut connection = Connection::new(&*conn, terms.board.meter(terms.slot), copy);
+            service.serve(&mut connection, beside, buffer)
+        }
+        Err(&errno) => End::Error(errno),
+    };
+    terms.board.end(terms.slot, end);
+    terms.board.announce_ended(terms.slot);
+    leave(Leave::Served)
+}
+
+/// What an accepted connection does not inherit from its listener.
+#[inline(always)]
+pub fn prepare(terms: &Terms<'_>, conn: BorrowedFd<'_>, listener: usize) -> Result<(), Errno> {
+    terms.listeners[listener]
+        .as_ref()
+        .map_or(Ok(()), |listener| listener.prepare(conn))
+}
+
+/// With `--print`, the copy of the connection that the scoreboard tells of.
+pub fn lay_copy<'a>(terms: &Terms<'a>, buffer: &mut [u8]) -> Option<Copy<'a>> {
+    let peer = || terms.board.report(terms.slot).peer;
+    terms.print.map(|to| Copy::lay(to, peer(), buffer))
+}
+
+/// Closes everything but what the connection needs: strict mode permits write(2)
+/// to any descriptor that is open, the log's and the listener's too.
+#[inline(always)]
+fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
+    let mut keep = needed;
+    keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
+    process::keep_only(keep.iter().flatten().copied());
+}
+
+/// In a worker that waits to be passed its one connection: closes everything else.
+/// Of the supervisor's there are a channel for each sibling and perhaps clients on
+/// their way, which it must not keep, and too many to close one by one.
+#[inline(always)]
+pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &OwnedFd) {
+    let print = terms.print.map_or(terms.null, |print| print.to);
+    let [lifeline, channel] = [generation.lifeline(), channel.as_fd()];
+    let [a, b, c, d, e] =
+        [lifeline, channel, terms.board.rope(), terms.null, print].map(|fd| fd.as_raw_fd());
+    let mut keep = [0, 1, 2, a, b, c, d, e];
+    keep.sort_unstable();
+    process::keep_numbers(&keep);
+}
+
+/// The test hook of debug builds: `ECHOD_FAULT=PLACE:HOW` makes each child fail
+/// there, by `panic`, `segv` or an exit status.
+#[cfg(debug_assertions)]
+pub(crate) fn fault_at(place: &str) {
+    match fault(place).as_deref() {
+        None => {}
+        Some("panic") => panic!("asked to"),
+        Some("segv") => drop(nix::sys::signal::raise(nix::sys::signal::SIGSEGV)),
+        Some(status) => process::exit(status.parse().unwrap_or(1)),
+    }
+}
+
+/// The same for a child that was taken over, with its client just accepted:
+/// `tell:junk` writes all over the scoreboard, `tell:unusable` leaves like a
+/// worker whose listener is broken.
+#[cfg(debug_assertions)]
+pub(crate) fn lie(terms: &Terms<'_>) {
+    match fault("tell").as_deref() {
+        Some("junk") => terms.board.scribble(terms.slot as u64),
+        Some("unusable") => {
+            terms.board.idle(terms.slot);
+            terms.board.end(terms.slot, End::Error(Errno::EINVAL));
+            leave(Leave::Unusable);
+        }
+        _ => {}
+    }
+}
+
+#[cfg(debug_assertions)]
+fn fault(place: &str) -> Option<String> {
+    let fault = std::env::var("ECHOD_FAULT").ok()?;
+    let how = fault.strip_prefix(place)?.strip_prefix(':')?;
+    Some(how.to_owned())
+}

@@ -1,0 +1,88 @@
+//! What children are born with, and what each of them takes along.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+use crate::config::Config;
+use crate::daemon::shared::admission::Admission;
+use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
+use crate::daemon::shared::seats::Seats;
+use crate::daemon::worker::child::Terms;
+use crate::logging::LogHandle;
+use crate::net::Listener;
+use crate::net::printer::Printer;
+use crate::service::Menu;
+use crate::sys::sandbox::Sandbox;
+
+/// What children are born with, unchanged while the supervisor lives (but for
+/// listeners that close).
+pub struct Estate {
+    /// What was asked for.
+    pub config: Config,
+    /// Everything that is served at, in the order asked for: for `--ready-fd`.
+    pub addresses: Vec<String>,
+    /// Open listeners; their index is their name in the scoreboard.
+    pub listeners: Vec<Option<Listener>>,
+    /// What children tell.
+    pub board: Scoreboard,
+    /// Clients that may be served at once, where a process serves many.
+    pub seats: Option<Seats>,
+    /// Who is let in.
+    pub admission: Admission,
+    /// What they serve, at which listener.
+    pub services: Menu,
+    /// How they are locked in.
+    pub sandbox: Sandbox,
+    /// Open on /dev/null.
+    pub null: OwnedFd,
+    /// The log, for what its descriptors are.
+    pub log: LogHandle,
+    /// Standard output, made before the first fork: its lazy buffer would cost
+    /// each child a page.
+    pub stdout: std::io::Stdout,
+    /// Our own pid.
+    pub pid: Pid,
+}
+
+impl Estate {
+    /// Does a child that is forked from now on share what only workers that live on
+    /// have business with? A process for one client, taken over, reaches the
+    /// scoreboard and no more.
+    ///
+    /// # Errors
+    /// madvise(2)'s.
+    pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
+        self.admission.inherited(whether)?;
+        let seats = self.seats.as_ref();
+        seats.map_or(Ok(()), |seats| seats.inherited(whether))
+    }
+
+    /// What the child of `slot` takes along; `first` is the listener it looks at
+    /// first, if it looks at any.
+    pub fn terms(&self, slot: Slot, first: usize) -> Terms<'_> {
+        Terms {
+            listeners: &self.listeners,
+            board: &self.board,
+            slot,
+            first,
+            services: &self.services,
+            sandbox: &self.sandbox,
+            policy: self.config.sandbox,
+            timeouts: self.config.timeouts,
+            orphans: self.config.orphans,
+            seats: self.seats.as_ref(),
+            admission: &self.admission,
+            overflow: self.config.overflow,
+            print: self.config.print.then(|| Printer {
+                to: self.stdout.as_fd(),
+                failed: self.board.print_failed(),
+                bell: self.board.bell(),
+            }),
+            supervisor: self.pid,
+            null: self.null.as_fd(),
+            log: &self.log,
+        }
+    }
+}

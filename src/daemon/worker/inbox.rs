@@ -1,0 +1,76 @@
+//! Where a worker waits that is passed its connections: at its own channel,
+//! and at the lifeline.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::daemon::shared::scoreboard::{Scoreboard, read_note};
+use crate::daemon::worker::acceptor::{Next, PAUSE, is_retired};
+use crate::daemon::worker::child::{Leave, leave};
+use crate::sys::{pass, raw};
+
+/// The worker's end of its channel.
+pub struct Inbox<'a> {
+    channel: BorrowedFd<'a>,
+    lifeline: BorrowedFd<'a>,
+    board: &'a Scoreboard,
+}
+
+impl<'a> Inbox<'a> {
+    /// Waits at `channel`.
+    pub fn new(channel: BorrowedFd<'a>, lifeline: BorrowedFd<'a>, board: &'a Scoreboard) -> Self {
+        Inbox {
+            channel,
+            lifeline,
+            board,
+        }
+    }
+
+    /// Asks for another, by its own channel: nobody else can do so for it.
+    pub fn ask(&self) {
+        let _ = raw::write(self.channel, &[0]);
+    }
+
+    /// The next connection, or word to go; calls `idle` before it waits.
+    pub fn next(&mut self, idle: impl Fn()) -> Next {
+        idle();
+        loop {
+            let told = self.wait();
+            // First the channel: what is in it is for nobody else, and if the
+            // supervisor is gone there is no other copy of it.
+            let mut note = [0; 24];
+            match pass::receive(self.channel, &mut note) {
+                Ok(Some(conn)) => {
+                    let (peer, listener) = read_note(note);
+                    return Next::Connection(conn, peer, listener);
+                }
+                Ok(None) => return Next::Retire,
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    if told && is_retired(self.lifeline) {
+                        return Next::Retire;
+                    }
+                }
+                Err(errno) => {
+                    // The connection is lost to us and kept by the supervisor,
+                    // which passes it to another once we are gone.
+                    self.board.trouble(errno);
+                    let mut gone = [PollFd::new(self.lifeline, PollFlags::empty())];
+                    let _ = poll(&mut gone, PollTimeout::from(PAUSE));
+                    leave(Leave::Retired);
+                }
+            }
+        }
+    }
+
+    /// True if the lifeline has something to say.
+    fn wait(&self) -> bool {
+        let mut fds = [
+            PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.lifeline.as_fd(), PollFlags::POLLIN),
+        ];
+        let ready = poll(&mut fds, PollTimeout::NONE).is_ok_and(|ready| ready > 0);
+        ready && fds[1].revents().is_some_and(|events| !events.is_empty())
+    }
+}

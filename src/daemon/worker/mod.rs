@@ -1,0 +1,12 @@
+//! Life after fork(2): what a child is born with, how it comes by a client and
+//! serves it.
+
+pub mod acceptor;
+pub mod child;
+pub mod context;
+pub mod fork;
+pub mod inbox;
+pub mod prefork;
+pub(crate) mod print;
+pub mod sandbox;
+pub mod strategy;

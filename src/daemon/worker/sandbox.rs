@@ -1,0 +1,162 @@
+//! How a worker that lives on locks itself in: it lets go of the descriptors of
+//! the supervisor's that it has no use for (the pidfile, directories, the log where
+//! it writes none), gives up what setrlimit(2) can take, and enters its sandbox.
+//!
+//! A worker with one connection does none of this but to close everything; see
+//! `child::serve_only`.
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use log::debug;
+
+use crate::config::{Config, Model, Orphans, SandboxPolicy};
+use crate::daemon::shared::ending;
+use crate::daemon::worker::child::Terms;
+use crate::error::{Error, Exit, Result};
+use crate::sys::rlimits::Worker;
+use crate::sys::sandbox::{Descriptors, Need, Sandbox};
+use crate::sys::{clock, memory, process};
+
+/// Address space of a worker, beside what it shares with the supervisor: a debug
+/// build has 16 MiB at the start.
+const MEMORY: u64 = 64 << 20;
+
+/// Descriptors opened after [`let_go`]: an epoll, and one being accepted.
+const YET_TO_COME: u64 = 2;
+
+/// What a worker with threads opens beyond those: a pipe and two bells.
+const OF_THREADS: u64 = 4;
+
+/// What workers that serve several connections will ask of the kernel.
+pub(crate) fn needs(config: &Config) -> Vec<Need> {
+    use crate::config::Accept::{Fcntl, Mutex, Pass, Reuseport, Shared};
+    let accept = config.model.accept();
+    let processes = !config.model.is_threaded();
+    let passed = accept == Pass;
+    let releases = processes && !passed && config.orphans == Orphans::Finish;
+    let by_accept = match accept {
+        Shared | Reuseport => None,
+        Fcntl => Some(Need::RecordLock),
+        Mutex => Some(Need::Mutex),
+        Pass => Some(Need::Message),
+    };
+    [
+        (!passed).then_some(Need::Accept),
+        by_accept,
+        releases.then_some(Need::Release),
+        (processes && config.timeouts.lifetime.is_some()).then_some(Need::Alarm),
+        ending::start_of_conn().is_some().then_some(Need::Log),
+        (config.access.rules.ask_identity() && !passed).then_some(Need::PeerIdentity),
+        (config.access.rate.is_some() && config.model == Model::Iterative).then_some(Need::Clock),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// The sandbox that was asked for, as far as this kernel has it.
+///
+/// # Errors
+/// 78 where `strict` was asked for and there is none; fork(2)'s.
+pub(crate) fn sandbox(config: &Config) -> Result<Sandbox> {
+    if config.sandbox == SandboxPolicy::Off {
+        return Ok(Sandbox::off());
+    }
+    let sandbox = Sandbox::probe(&needs(config)).map_err(|e| Error::os("fork", "", e))?;
+    if !sandbox.has_seccomp() && config.sandbox == SandboxPolicy::Strict {
+        return Err(
+            Error::usage("--sandbox strict", "this kernel offers no seccomp").exit(Exit::Config),
+        );
+    }
+    Ok(sandbox)
+}
+
+/// Spares the children what they have no use for, where each serves one connection
+/// in strict mode: the time-stamp counter, which they may not read, and the vdso
+/// that reads it. A command would inherit the one, and a datagram worker would miss
+/// the other.
+///
+/// # Errors
+/// fork(2)'s.
+pub(crate) fn lighten_children(config: &Config, sandbox: &Sandbox, datagrams: bool) -> Result<()> {
+    memory::give_back();
+    let all_strict = sandbox.is_strict() && !config.model.reuses() && !datagrams;
+    if !all_strict || config.runs_commands() {
+        return Ok(());
+    }
+    if clock::forgo_counter().map_err(|e| Error::os("fork", "", e))? {
+        debug!("no process of ours reads the time-stamp counter");
+    }
+    Ok(())
+}
+
+/// Closes everything but the listeners, the `needed`, and what every such worker
+/// needs; for one that serves several connections. Its limits and its descriptors,
+/// for its sandbox.
+///
+/// The filter knows a connection by its number, so there must be no gap for it
+/// among the listeners and whatever else is kept.
+pub fn let_go<'a>(
+    terms: &Terms<'_>,
+    listeners: impl IntoIterator<Item = BorrowedFd<'a>>,
+    needed: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> (Worker, Descriptors) {
+    let logs = ending::start_of_conn().is_some();
+    let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
+    let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
+    keep.extend(needed.into_iter().map(number));
+    keep.extend([terms.board.rope(), terms.board.nudge(), terms.null].map(number));
+    keep.extend(terms.print.map(|print| number(print.to)));
+    if logs {
+        keep.extend(terms.log.keep());
+    }
+    keep.sort_unstable();
+    process::keep_numbers(&keep);
+    let above = keep.last().map_or(0, |fd| fd.unsigned_abs() + 1);
+    process::fill_gaps(above, terms.null);
+    let limits = Worker {
+        descriptors: u64::from(above) + YET_TO_COME,
+        memory: Some(MEMORY + terms.board.bytes() as u64),
+        writes_files: logs || terms.print.is_some(),
+    };
+    (limits, descriptors(terms, above))
+}
+
+fn descriptors(terms: &Terms<'_>, born_below: u32) -> Descriptors {
+    Descriptors {
+        born_below,
+        null: terms.null.as_raw_fd().unsigned_abs(),
+    }
+}
+
+/// Of the same, with as many clients at a time as there are `seats`.
+pub fn with_threads(limits: Worker, seats: usize) -> Worker {
+    Worker {
+        descriptors: limits.descriptors + OF_THREADS + seats as u64,
+        memory: None,
+        ..limits
+    }
+}
+
+/// Of a worker that opens nothing more, and whose highest descriptor this is.
+pub fn limits(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
+    let above = highest.unsigned_abs() + 1;
+    let limits = Worker {
+        descriptors: above.into(),
+        memory: Some(MEMORY + terms.board.bytes() as u64),
+        writes_files: terms.print.is_some(),
+    };
+    (limits, descriptors(terms, above))
+}
+
+/// Of the same, if it has one descriptor more now and then, with a number above all
+/// of these.
+pub fn with_one_more(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
+    let (limits, descriptors) = limits(terms, highest);
+    process::fill_gaps(descriptors.born_below, terms.null);
+    let limits = Worker {
+        descriptors: limits.descriptors + 1,
+        ..limits
+    };
+    (limits, descriptors)
+}
