@@ -1,6 +1,6 @@
 #!/bin/sh
 # cargo-fuzz on every parser, for a bounded time each and from a fixed seed, which
-# is printed. The parsers are those of tests/bad_input/parsers.rs.
+# is printed. The parsers are those of tests/it/bad_input/parsers.rs.
 #
 #   scripts/fuzz.sh                      a minute each
 #   scripts/fuzz.sh --time 10m address   one, for longer
@@ -13,7 +13,7 @@
 # rustup toolchain install nightly).
 set -eu
 cd "$(dirname "$0")/.."
-list=tests/bad_input/parsers.rs
+list=tests/it/bad_input/parsers.rs
 parsers=$(sed -n 's/^    ("\([a-z_]*\)", [a-z_]*),$/\1/p' "$list")
 
 usage() {
@@ -62,7 +62,7 @@ fi
 out=$PWD/target/fuzz
 mkdir -p "$out/found"
 # The words that parsers know; libFuzzer has no escapes but \\ and \".
-sed -n '/const WORDS/,/^];/s/^    \("[ -~]*"\),$/\1/p' tests/bad_input.rs |
+sed -n '/const WORDS/,/^];/s/^    \("[ -~]*"\),$/\1/p' tests/it/bad_input/mod.rs |
     grep -v '\\[tn0]' >"$out/words"
 # cargo-fuzz sets RUSTFLAGS, so .cargo/config.toml's are left out: a sanitizer
 # needs a dynamic program.

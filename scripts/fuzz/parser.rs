@@ -1,7 +1,7 @@
 //! What libFuzzer makes up, into the parser that the variable PARSER names.
 #![no_main]
 
-#[path = "../../tests/bad_input/parsers.rs"]
+#[path = "../../tests/it/bad_input/parsers.rs"]
 mod parsers;
 
 use std::sync::LazyLock;
@@ -13,7 +13,7 @@ static PARSER: LazyLock<Parser> = LazyLock::new(|| {
     let name = std::env::var("PARSER").expect("PARSER is set");
     let found = PARSERS.iter().find(|parser| parser.0 == name);
     found
-        .expect("PARSER is one of tests/bad_input/parsers.rs")
+        .expect("PARSER is one of tests/it/bad_input/parsers.rs")
         .1
 });
 

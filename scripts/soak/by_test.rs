@@ -10,8 +10,8 @@ pub fn datagrams(_: &Plan) -> Vec<Row> {
     vec![tests(
         "S11",
         "datagrams: loops, spoofing, floods, sizes",
-        "udp",
-        "row_",
+        "it",
+        "udp::",
         &[],
     )]
 }
@@ -24,7 +24,7 @@ pub fn contained(_: &Plan) -> Vec<Row> {
     let mut score = Row::new("", "systemd-analyze security, of 10");
     score.see(said("scripts/unit-score.sh", &[]));
     let mut rows = Row::new("", "rows of the fault catalogue with a test");
-    let words = "test --quiet --test faults catalogue -- --nocapture";
+    let words = "test --quiet --test it catalogue -- --nocapture";
     let words: Vec<&str> = words.split(' ').collect();
     let shown = said("cargo", &words);
     let shown = shown.split("; ").find(|line| line.ends_with("are shown"));
@@ -46,7 +46,7 @@ pub fn pid_games(_: &Plan) -> Vec<Row> {
     vec![tests(
         "S13",
         "pid games: reuse, late words, PID 1",
-        "faults",
+        "it",
         rows,
         &[],
     )]
@@ -62,7 +62,7 @@ pub fn bad_input(plan: &Plan) -> Vec<Row> {
     };
     let what = format!("{cases} malformed inputs a parser, a fiftieth of that whole programs");
     let env = [("PROPTEST_CASES", cases)];
-    let mut rows = vec![tests("S15", &what, "bad_input", "", &env)];
+    let mut rows = vec![tests("S15", &what, "it", "bad_input::", &env)];
     if plan.all {
         rows.push(fuzz(plan.seed));
     }

@@ -8,7 +8,7 @@
 
 mod by_test;
 mod card;
-#[path = "../../tests/common/mod.rs"]
+#[path = "../../tests/it/common/mod.rs"]
 mod common;
 mod explain;
 mod foster;
