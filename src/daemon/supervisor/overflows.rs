@@ -6,8 +6,9 @@
 //! a probe that answers the handshake with a reset, or a stray segment, counts like a
 //! client without room. Attempts that met a full queue have a counter, of all
 //! listeners in a network namespace together (ListenOverflows, netstat in
-//! proc_net(5)). So both must have gone up, the first while this queue was full: which
-//! is known only between two looks that are close to each other.
+//! proc_net(5)). So both must have gone up, and this queue must be full when that is
+//! seen, or have been at the look before. Where there is no such counter to be read, the
+//! two looks must be close to each other.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -21,8 +22,8 @@ use crate::net::Listener;
 use crate::sys::sockopt;
 use crate::values::{self, plural};
 
-/// From one look to the next, at least; and at most, if what was dropped between them
-/// is to have been dropped while the queue was as they found it.
+/// From one look to the next, at least, while there are places; and at most, for what was dropped between them
+/// to have been dropped while the queue was as they found it.
 const REST: Duration = Duration::from_millis(5);
 const CLOSE: Duration = Duration::from_millis(100);
 /// How often the counter is read when there is no need, so that the difference to the
@@ -94,21 +95,22 @@ impl Overflows {
         }
     }
 
-    /// Looks, if it is time to; one line when a queue loses clients, and one when
-    /// it has had room for a while.
-    pub fn look(&mut self, listeners: &[Option<Listener>], now: Instant) {
-        if self.looked.is_none_or(|at| now >= at + REST) {
+    /// Looks, if it is time to, or if there may be no places, since the next client to be
+    /// accepted may make room in a queue; one line when a queue loses clients, and one
+    /// when it has had room for a while.
+    pub fn look(&mut self, listeners: &[Option<Listener>], no_places: bool, now: Instant) {
+        if no_places || self.looked.is_none_or(|at| now >= at + REST) {
             let close = self.looked.is_some_and(|at| now <= at + CLOSE);
             self.looked = Some(now);
             let mut counted = self.counter.as_mut().and_then(|c| c.refresh(now));
             for queue in &mut self.queues {
-                let dropped = queue.look(listeners, close, now);
+                let dropped = queue.look(listeners, now);
                 if dropped == 0 {
                     continue;
                 }
                 let counter = self.counter.as_mut().filter(|_| queue.counted);
                 let overflowed = counter.map(|c| *counted.get_or_insert_with(|| c.news(now)));
-                queue.lose(lost(dropped, overflowed), now);
+                queue.lose(lost(dropped, overflowed, close), now);
             }
         }
         for queue in &mut self.queues {
@@ -125,7 +127,7 @@ impl Overflows {
 
 impl Queue {
     /// How many were dropped while it was full, for whatever reason.
-    fn look(&mut self, listeners: &[Option<Listener>], close: bool, now: Instant) -> u64 {
+    fn look(&mut self, listeners: &[Option<Listener>], now: Instant) -> u64 {
         let mut found = 0;
         for socket in &mut self.sockets {
             let Some(listener) = &listeners[socket.listener] else {
@@ -135,7 +137,7 @@ impl Queue {
             let dropped = listener.dropped().wrapping_sub(socket.dropped);
             socket.dropped = socket.dropped.wrapping_add(dropped);
             let was_full = std::mem::replace(&mut socket.full, listener.queue().is_full());
-            if close && (socket.full || was_full) {
+            if socket.full || was_full {
                 found += u64::from(dropped);
             }
             if socket.full {
@@ -177,11 +179,15 @@ impl Queue {
     }
 }
 
-/// How many clients found no room: `dropped` is what the kernel dropped of a queue
-/// while it was full, for whatever reason, and `overflowed` how many attempts met any
-/// full queue, if that is known.
-fn lost(dropped: u64, overflowed: Option<u64>) -> u64 {
-    dropped.min(overflowed.unwrap_or(dropped))
+/// How many clients found no room: `dropped` is what the kernel dropped of a queue that
+/// is full or was, for whatever reason, `overflowed` how many attempts met any full
+/// queue, if that is known, and `close` says that the last look was lately.
+fn lost(dropped: u64, overflowed: Option<u64>, close: bool) -> u64 {
+    match overflowed {
+        Some(overflowed) => dropped.min(overflowed),
+        None if close => dropped,
+        None => 0,
+    }
 }
 
 impl Counter {
@@ -242,21 +248,23 @@ mod tests {
 
     #[test]
     fn probes_and_the_overflows_of_others_lose_nobody() {
-        for (dropped, overflowed, expected) in [
+        for (dropped, overflowed, close, expected) in [
             // Stray segments at a queue that is full to the last place.
-            (5, Some(0), 0),
+            (5, Some(0), true, 0),
             // Another's.
-            (0, Some(70), 0),
-            (5, Some(5), 5),
+            (0, Some(70), true, 0),
+            (5, Some(5), true, 5),
+            (5, Some(5), false, 5),
             // With some strays, and beside another's.
-            (5, Some(2), 2),
-            (5, Some(70), 5),
+            (5, Some(2), true, 2),
+            (5, Some(70), true, 5),
             // Without /proc.
-            (5, None, 5),
-            (0, None, 0),
+            (5, None, true, 5),
+            (5, None, false, 0),
+            (0, None, true, 0),
         ] {
-            let got = lost(dropped, overflowed);
-            assert_eq!(got, expected, "{dropped} {overflowed:?}");
+            let got = lost(dropped, overflowed, close);
+            assert_eq!(got, expected, "{dropped} {overflowed:?} {close}");
         }
     }
 

@@ -272,7 +272,7 @@ impl Supervisor {
 
     /// Might a client that comes now have to wait for a place? Threads do not say
     /// how many they are, so there it always might.
-    fn may_lack_places(&self) -> bool {
+    pub(super) fn may_lack_places(&self) -> bool {
         self.estate.config.overflow == Overflow::Queue
             && self.phase.serves()
             && (self.estate.seats.is_some() || self.children.full())

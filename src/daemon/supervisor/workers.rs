@@ -35,7 +35,8 @@ impl Supervisor {
     pub(crate) fn maintain(&mut self, now: Instant) {
         if self.phase.welcomes() {
             // Later we drop newcomers ourselves.
-            self.overflows.look(&self.estate.listeners, now);
+            let no_places = self.may_lack_places();
+            self.overflows.look(&self.estate.listeners, no_places, now);
         }
         let sick = self.troubles.sick.is_on();
         self.look_at_waiters(now);
