@@ -36,6 +36,26 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// The one with this number, as another process of ours told it.
+    pub fn of(status: i32) -> Exit {
+        const ALL: [Exit; 9] = [
+            Exit::Ok,
+            Exit::Usage,
+            Exit::Unavailable,
+            Exit::Os,
+            Exit::CantCreate,
+            Exit::Io,
+            Exit::NoPermission,
+            Exit::Config,
+            Exit::Internal,
+        ];
+        ALL.into_iter()
+            .find(|exit| *exit as i32 == status)
+            .unwrap_or(Exit::Internal)
+    }
+}
+
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         std::process::ExitCode::from(exit as u8)

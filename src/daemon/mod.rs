@@ -17,8 +17,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use self::shared::{scoreboard, seats};
 use self::start::{
-    account, activation, banner, detach, inetd, inherited, limits, notify, offer, privileges,
-    sockets,
+    account, activation, banner, check, detach, inetd, inherited, limits, notify, offer,
+    privileges, sockets,
 };
 use self::worker::sandbox;
 use log::{error, warn};
@@ -88,10 +88,7 @@ fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
         rlimits::raise_files();
     }
     if config.check {
-        return match limits::check(&config) {
-            Ok(()) => Exit::Ok,
-            Err(error) => failed(&error.exit(Exit::Config)),
-        };
+        return check::check(config, plain, inherited, voice);
     }
     if config.inetd {
         return inetd::serve(&config, plain).unwrap_or_else(|e| failed(&e));
@@ -112,7 +109,7 @@ fn serve(
     voice: Voice,
 ) -> Exit {
     let ready_fd = inherited.ready_fd.take();
-    match start(config, plain, inherited, voice) {
+    match start(config, plain, inherited, voice).map_err(limits::of_files) {
         Err(error) => ready.failed(&error),
         Ok((supervisor, pidfile)) => {
             let exit = supervisor.run(|names| {
@@ -131,7 +128,8 @@ fn serve(
     }
 }
 
-/// Everything up to serving; leaves nothing behind if any of it fails.
+/// Everything up to serving; leaves nothing behind if any of it fails, nor where
+/// [`check`] has it only tried.
 fn start(
     config: Config,
     plain: Plain,
@@ -165,8 +163,11 @@ fn start(
     if fd::is_stand_in(null.as_fd()) {
         warn!("no /dev/null here: a closed pipe stands in for it");
     }
-    let pidfile = config.pidfile.as_deref().map(PidFile::create).transpose()?;
-    let opened = sockets::open(&config, inherited.sockets, None).and_then(|sockets| {
+    let (pidfile, running) = match config.pidfile.as_deref() {
+        Some(path) if config.check => (None, PidFile::rehearse(path)?),
+        path => (path.map(PidFile::create).transpose()?, None),
+    };
+    let opened = sockets::open(&config, inherited.sockets, running).and_then(|sockets| {
         let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
             Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
@@ -194,7 +195,11 @@ fn start(
 /// A daemon nobody told where to log may find no syslog: better a warning to
 /// whoever starts it than no daemon.
 fn open_log(config: &Config, voice: Voice) -> Result<LogHandle> {
-    let no_syslog = match logging::init(&config.log, voice) {
+    let init = match config.check {
+        true => logging::rehearse,
+        false => logging::init,
+    };
+    let no_syslog = match init(&config.log, voice) {
         Err(error) if config.log.assumed => error,
         log => return log,
     };
@@ -203,7 +208,7 @@ fn open_log(config: &Config, voice: Voice) -> Result<LogHandle> {
         target,
         ..config.log.clone()
     };
-    let log = logging::init(&cfg, voice)?;
+    let log = init(&cfg, voice)?;
     // Not by the log, whose filter is for readers of the log.
     voice.warn(&format!(
         "{no_syslog}; nothing is logged once this has detached"
@@ -247,6 +252,9 @@ fn supervisor(
         Ok(services) => services,
         Err(error) => return Err(Box::new((error, sockets))),
     };
+    if let Err(error) = limits::room_for_one(&config, fd::lowest_free(null.as_fd())) {
+        return Err(Box::new((error, sockets)));
+    }
     banner::say_what_starts(&config, plan, &sockets, &sandbox);
     if let Err(error) = log.can_reopen() {
         warn!("{error}");

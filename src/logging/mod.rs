@@ -94,6 +94,26 @@ pub fn init(cfg: &LogConfig, voice: Voice) -> Result<LogHandle> {
     Ok(handle)
 }
 
+/// Tries what [`init`] would do, and writes no line there and makes no file: what a
+/// start would warn of is said on standard error.
+///
+/// # Errors
+/// As for [`init`].
+pub fn rehearse(cfg: &LogConfig, voice: Voice) -> Result<LogHandle> {
+    match &cfg.target {
+        LogTarget::Stderr | LogTarget::Stdout => {}
+        LogTarget::Syslog(_) => drop(Syslog::connect(DEV_LOG)?),
+        LogTarget::File(path) => LogFile::rehearse(path)?,
+    }
+    let cfg = LogConfig {
+        target: LogTarget::Stderr,
+        level: cfg.level.min(LevelFilter::Warn),
+        chosen: true,
+        ..cfg.clone()
+    };
+    init(&cfg, voice)
+}
+
 fn render(layout: Layout, record: &Record<'_>) -> String {
     layout.render(&Line::of(record, SystemTime::now(), std::process::id()))
 }

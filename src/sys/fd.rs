@@ -51,6 +51,19 @@ pub fn was_closed(fd: RawFd) -> bool {
     null && flags & libc::O_ACCMODE == libc::O_RDWR
 }
 
+/// The lowest number that is not open: one more than are, where none is in between.
+/// `any` is a descriptor to copy.
+pub fn lowest_free(any: BorrowedFd<'_>) -> u64 {
+    match fcntl(any, FcntlArg::F_DUPFD_CLOEXEC(0)) {
+        Ok(number) => {
+            // SAFETY: fcntl(2) just made it, for us alone.
+            let copy = unsafe { OwnedFd::from_raw_fd(number) };
+            u64::from(copy.as_raw_fd().unsigned_abs())
+        }
+        Err(_) => getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft),
+    }
+}
+
 /// Whether [`dev_null`] had to make do without /dev/null.
 pub fn is_stand_in(null: BorrowedFd<'_>) -> bool {
     let kind = |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;

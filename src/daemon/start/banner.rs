@@ -38,7 +38,9 @@ pub(crate) fn say_what_starts(config: &Config, plan: &Plan, sockets: &Sockets, s
         warn!("no sandbox: this kernel offers no seccomp");
     }
     let keeps_root = plan.keeps_root(Current::now());
-    if let Some(shortage) = limits::shortage(config, keeps_root) {
+    if !config.check
+        && let Some(shortage) = limits::shortage(config, keeps_root)
+    {
         warn!("{shortage}");
     }
     for (i, name) in sockets.names.iter().enumerate() {

@@ -55,11 +55,14 @@ pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
         return Err(Error::usage("--inetd", "descriptor 0 is not a connection"));
     }
     let conn = let_in(config, conn)?;
-    // Whoever accepted it may have wanted it otherwise; in the sandbox nobody can
-    // be waited for by poll(2).
-    fd::set_nonblocking(conn.as_fd(), false).map_err(|e| Error::os("fcntl", "descriptor 0", e))?;
-    net::set_accepted(conn.as_fd(), &config.timeouts)
-        .map_err(|e| Error::os("setsockopt", "descriptor 0", e))?;
+    if !config.check {
+        // Whoever accepted it may have wanted it otherwise; in the sandbox nobody can
+        // be waited for by poll(2).
+        fd::set_nonblocking(conn.as_fd(), false)
+            .map_err(|e| Error::os("fcntl", "descriptor 0", e))?;
+        net::set_accepted(conn.as_fd(), &config.timeouts)
+            .map_err(|e| Error::os("setsockopt", "descriptor 0", e))?;
+    }
     let plan = privileges::plan(
         &config.identity,
         privileges::Current::now(),
@@ -90,7 +93,9 @@ fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
     let Some(refusal) = refused else {
         return Ok(conn);
     };
-    net::overflow_reset(conn);
+    if !config.check {
+        net::overflow_reset(conn);
+    }
     let why = match refusal {
         Refusal::Rule(rule) => policy.rules.get(rule).map(ToString::to_string),
         Refusal::Unlisted => Some("no --allow".to_owned()),
@@ -132,6 +137,9 @@ fn locked_in(
     process::keep_only(keep.into_iter().flatten());
     if sandbox.enter_for_one().is_err() && config.sandbox == SandboxPolicy::Strict {
         process::exit(Exit::Config as i32);
+    }
+    if config.check {
+        process::exit(Exit::Ok as i32);
     }
     let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
     let meter = Meter {

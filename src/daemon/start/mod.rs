@@ -3,6 +3,7 @@
 pub mod account;
 pub mod activation;
 pub(crate) mod banner;
+pub(crate) mod check;
 pub mod detach;
 pub(crate) mod holder;
 pub(crate) mod inetd;

@@ -35,7 +35,7 @@ pub fn refuse_root(config: &Config, plan: &Plan) -> Result<()> {
 /// # Errors
 /// 78 for a program that cannot be run.
 pub fn menu(config: &Config, listeners: &[Listener], plain: Plain) -> Result<Menu> {
-    check_runnable(config, Path::new("/"))?;
+    check_runnable(config)?;
     let runs = |attribute| config.served(attribute) == ServiceKind::Command;
     let commands_at = match config.inetd {
         true => vec![runs(None)],
@@ -45,21 +45,10 @@ pub fn menu(config: &Config, listeners: &[Listener], plain: Plain) -> Result<Men
     Ok(Menu::new(plain, command, commands_at))
 }
 
-/// What can be said of the programs before identity and root change: whether they
-/// are there.
-///
-/// # Errors
-/// 78 for a program that cannot be run.
-pub fn check_programs(config: &Config) -> Result<()> {
-    let root = config.identity.chroot.as_deref();
-    check_runnable(config, root.unwrap_or(Path::new("/")))
-}
-
-fn check_runnable(config: &Config, root: &Path) -> Result<()> {
+fn check_runnable(config: &Config) -> Result<()> {
     for command in &config.commands {
         let path = Path::new(OsStr::from_bytes(command.program.to_bytes()));
-        let there = root.join(path.strip_prefix("/").unwrap_or(path));
-        let runnable = access(&there, AccessFlags::X_OK).and(match there.is_file() {
+        let runnable = access(path, AccessFlags::X_OK).and(match path.is_file() {
             true => Ok(()),
             false => Err(Errno::EACCES),
         });

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, fchown, getegid, geteuid};
 
 use super::{kind, write_if_ready};
 use crate::error::{Error, Exit};
-use crate::sys::fd::stat;
+use crate::sys::fd::{could_create, stat};
 
 /// A file appended to, found again by name in a directory held open, which
 /// works after chroot(2) and, permissions allowing, as another user.
@@ -27,25 +27,25 @@ pub(in crate::logging) struct LogFile {
 
 impl LogFile {
     pub fn open(path: &Path) -> Result<LogFile, Error> {
-        let shown = path.display();
-        let path = std::path::absolute(path)
-            .map_err(|e| Error::usage(format!("--log-target {shown}"), e))?;
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::usage(
-                format!("--log-target {shown}"),
-                "this is a directory: name a file in it",
-            ));
-        };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = open(parent, flags, Mode::empty()).map_err(|e| refused(parent, e))?;
-        let (fd, created) = open_in(&dir, name).map_err(|e| refused(&path, e))?;
+        let (path, dir, name) = place(path)?;
+        let (fd, created) = open_in(&dir, &name).map_err(|e| refused(&path, e))?;
         Ok(LogFile {
-            name: name.to_owned(),
+            path,
+            name,
             dir,
             fd,
             created,
-            path,
         })
+    }
+
+    /// Tries what [`LogFile::open`] would do, and makes no file.
+    pub fn rehearse(path: &Path) -> Result<(), Error> {
+        let (path, dir, name) = place(path)?;
+        match open_existing(&dir, &name) {
+            Err(Errno::ENOENT) => could_create(&dir),
+            result => result.map(drop),
+        }
+        .map_err(|e| refused(&path, e))
     }
 
     /// One write that does not wait.
@@ -125,29 +125,67 @@ const FLAGS: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
 
+/// The path as it counts from `/`, its directory, and its name there.
+fn place(path: &Path) -> Result<(PathBuf, OwnedFd, OsString), Error> {
+    let shown = path.display();
+    let path =
+        std::path::absolute(path).map_err(|e| Error::usage(format!("--log-target {shown}"), e))?;
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::usage(
+            format!("--log-target {shown}"),
+            "this is a directory: name a file in it",
+        ));
+    };
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let dir = open(parent, flags, Mode::empty()).map_err(|e| refused(parent, e))?;
+    let name = name.to_owned();
+    Ok((path, dir, name))
+}
+
+/// How often the file may be replaced under our hands.
+const ATTEMPTS: usize = 100;
+
 /// An existing file first: after --user the one logrotate(8) made for us may
 /// be all we can open. True with one that was created here.
 fn open_in(dir: &OwnedFd, name: &OsStr) -> Result<(OwnedFd, bool), Errno> {
-    let existing = || openat(dir, name, FLAGS, Mode::empty());
+    let new = FLAGS | OFlag::O_CREAT | OFlag::O_EXCL;
     let mode = Mode::from_bits_truncate(0o640);
-    let (file, created) = match existing() {
-        Err(Errno::ENOENT) => {
-            let new = OFlag::O_CREAT | OFlag::O_EXCL;
-            match openat(dir, name, FLAGS | new, mode) {
-                // Somebody was faster.
-                Err(Errno::EEXIST) => (existing()?, false),
-                result => (result?, true),
-            }
+    for _ in 0..ATTEMPTS {
+        match open_existing(dir, name) {
+            Err(Errno::ENOENT) => {}
+            // The name led elsewhere by the time we looked at it.
+            Err(Errno::ESTALE) => continue,
+            result => return Ok((result?, false)),
         }
-        result => (result?, false),
-    };
-    // A second name of a file that is not ours to write, where the kernel lets
-    // people make such (fs.protected_hardlinks, proc_sys_fs(5)).
-    let found = stat(file.as_fd())?;
-    if kind(&found) == SFlag::S_IFREG && found.st_nlink > 1 {
-        return Err(Errno::EMLINK);
+        match openat(dir, name, new, mode) {
+            // Somebody was faster.
+            Err(Errno::EEXIST) => {}
+            result => return Ok((result?, true)),
+        }
     }
-    Ok((file, created))
+    Err(Errno::ESTALE)
+}
+
+/// The file of that name, if it is one that we may write to. A second name of a file
+/// that is not ours to write can be planted, where the kernel lets people make such
+/// (fs.protected_hardlinks, proc_sys_fs(5)), and removed as soon as we have opened it.
+/// So one look at the name says that it leads to this file still, and that it is
+/// the only one.
+fn open_existing(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let file = openat(dir, name, FLAGS, Mode::empty())?;
+    let found = stat(file.as_fd())?;
+    if kind(&found) != SFlag::S_IFREG {
+        return Ok(file);
+    }
+    match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(there) if (there.st_dev, there.st_ino) != (found.st_dev, found.st_ino) => {
+            Err(Errno::ESTALE)
+        }
+        Ok(there) if there.st_nlink > 1 => Err(Errno::EMLINK),
+        Ok(_) => Ok(file),
+        Err(Errno::ENOENT) => Err(Errno::ESTALE),
+        Err(errno) => Err(errno),
+    }
 }
 
 fn refused(path: &Path, errno: Errno) -> Error {
@@ -190,5 +228,34 @@ mod tests {
         nix::unistd::mkfifo(&path, Mode::S_IRWXU).expect("mkfifo");
         let error = LogFile::open(&path).err().expect("nobody reads it");
         assert!(error.to_string().contains("(ENXIO)"), "{error}");
+    }
+
+    /// Whoever may write to the directory plants a second name of somebody's file and
+    /// takes it away again, over and over.
+    #[test]
+    fn row_115_a_second_name_that_comes_and_goes_is_never_written_to() {
+        use std::fs;
+        use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+        let dir = tempfile::tempdir().expect("tempdir");
+        let (path, victim) = (dir.path().join("log"), dir.path().join("victim"));
+        fs::write(&victim, "precious\n").expect("write");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    if fs::hard_link(&victim, &path).is_ok() {
+                        let _ = fs::remove_file(&path);
+                    }
+                }
+            });
+            for _ in 0..3000 {
+                if let Ok(log) = LogFile::open(&path) {
+                    let _ = log.send(b"a line\n");
+                    let _ = fs::remove_file(&path);
+                }
+            }
+            done.store(true, Relaxed);
+        });
+        assert_eq!(fs::read_to_string(&victim).expect("read"), "precious\n");
     }
 }

@@ -345,7 +345,7 @@ fn an_address_that_is_ours_already_is_said_to_be_ours() {
         (format!("unix:{path}"), format!("unixgram:{path}")),
         ("unix:@ours-twice".to_owned(), "unix:@ours-twice".to_owned()),
     ] {
-        for check in [&[][..]] as [&[&str]; 1] {
+        for check in [&[][..], &["--check"]] {
             let args = ["-l", &first, "-l", &second];
             let builder = Builder::new().bare().args(args).args(check);
             let finished = builder.args(["-qq"]).run(DEADLINE);

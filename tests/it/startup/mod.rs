@@ -6,6 +6,7 @@
 //! command line itself in `tests/it/startup/usage.rs`.
 
 pub mod addresses;
+pub mod check;
 pub mod configuration;
 pub mod pidfile;
 pub mod usage;

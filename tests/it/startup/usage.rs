@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::common::{Builder, DEADLINE, Daemon, echo_once, need, need_root, skipped};
+use crate::common::{Builder, DEADLINE, DESIGNS, Daemon, echo_once, need, need_root, skipped};
 use crate::startup::refused;
 
 fn only<S: AsRef<str>>(words: &[S]) -> Builder {
@@ -282,13 +282,7 @@ fn check_finds_no_fault_and_makes_nothing() {
 }
 
 #[test]
-fn check_exits_78_for_what_does_not_fit_this_machine() {
-    for (args, part) in [
-        (["-t", "--pidfile", "/no/such/dir/pid"], "/no/such/dir"),
-        (["-t", "--log-target", "/no/such/dir/log"], "/no/such/dir"),
-    ] {
-        refused(only(&args), 78, &[part]);
-    }
+fn check_exits_78_for_limits_that_are_too_low() {
     if !need("prlimit") {
         return;
     }
@@ -296,7 +290,7 @@ fn check_exits_78_for_what_does_not_fit_this_machine() {
         ("--nofile=20:20", ["open files", "20"]),
         ("--nproc=33:33", ["processes", "33"]),
     ] {
-        let builder = only(&["--check"]).under(["prlimit", limit]);
+        let builder = only(&["--check", "-l", "127.0.0.1:0"]).under(["prlimit", limit]);
         refused(
             builder,
             78,
@@ -311,7 +305,7 @@ fn check_exits_78_for_what_does_not_fit_this_machine() {
 #[test]
 fn check_names_each_limit_that_is_too_low_and_by_how_much() {
     let said = refused(
-        only(&["-t", "-c", "4194304"]),
+        only(&["-t", "-c", "4194304", "-l", "127.0.0.1:0"]),
         78,
         &["--max-clients 4194304"],
     );
@@ -357,7 +351,10 @@ fn row_23_a_limit_of_processes_is_the_users() {
     if !need_root() || !need("prlimit") {
         return;
     }
-    let check = |words: &[&str]| only(words).under(["prlimit", "--nproc=100:100"]);
+    let check = |words: &[&str]| {
+        let at = ["-l", "127.0.0.1:0"];
+        only(words).args(at).under(["prlimit", "--nproc=100:100"])
+    };
     let line = "too low for --max-clients 512: processes (ulimit -u) is 100, \
                 needed are 516, 416 more";
     refused(check(&["-t"]), 78, &[line]);
@@ -397,6 +394,54 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
         .args(["--check", "-c", "9"])
         .run(DEADLINE);
     assert_eq!(checked.status.code(), Some(0), "{}", checked.stderr);
+}
+
+/// Whatever the limit is: a start is refused by its number, or one client is served.
+#[test]
+fn row_120_descriptors_for_nobody_are_a_refusal_and_never_a_start_that_serves_none() {
+    if !need("prlimit") {
+        return;
+    }
+    for design in DESIGNS {
+        let mut served_from = None;
+        for limit in [9, 12, 13, 14, 15, 16, 17, 18, 24] {
+            let prlimit = ["prlimit".to_owned(), format!("--nofile={limit}:{limit}")];
+            let start = |args: &[&str]| {
+                let one = Builder::new().under(&prlimit).args(design.args).args(args);
+                let small = if design.pooled {
+                    &["--start-servers=1", "--min-spare-servers=1"][..]
+                } else {
+                    &[]
+                };
+                one.args(small).env("RUST_LOG", "error")
+            };
+            let mut daemon = start(&[]).spawn();
+            if daemon.wait_ready(DEADLINE).is_ok() {
+                assert_eq!(
+                    echo_once(daemon.addr(), b"one"),
+                    b"one",
+                    "{} {limit}",
+                    design.name
+                );
+                served_from = served_from.or(Some(limit));
+                continue;
+            }
+            let said = daemon.log();
+            assert_eq!(
+                daemon.wait_exit(DEADLINE).code(),
+                Some(78),
+                "{} {limit}: {said}",
+                design.name
+            );
+            let named = format!("open files (ulimit -n) is {limit}, ");
+            assert!(said.contains(&named), "{} {limit}: {said}", design.name);
+            assert_eq!(served_from, None, "{} {limit}", design.name);
+            let checked = start(&["-t"]).bare().run(DEADLINE);
+            assert_eq!(checked.status.code(), Some(78), "{}", checked.stderr);
+        }
+        let from = served_from.expect("24 are enough");
+        println!("{}: from {from}", design.name);
+    }
 }
 
 #[test]

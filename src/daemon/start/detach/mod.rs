@@ -230,30 +230,13 @@ fn decode(bytes: &[u8]) -> Answer {
     let Some(text) = text.get(..length) else {
         return Answer::Partial;
     };
-    match exit_of(*status) {
+    match Exit::of((*status).into()) {
         Exit::Ok => Answer::Serving,
         exit => Answer::Failed(Failure {
             exit,
             message: String::from_utf8_lossy(text).into_owned(),
         }),
     }
-}
-
-fn exit_of(status: u8) -> Exit {
-    const ALL: [Exit; 9] = [
-        Exit::Ok,
-        Exit::Usage,
-        Exit::Unavailable,
-        Exit::Os,
-        Exit::CantCreate,
-        Exit::Io,
-        Exit::NoPermission,
-        Exit::Config,
-        Exit::Internal,
-    ];
-    ALL.into_iter()
-        .find(|exit| *exit as u8 == status)
-        .unwrap_or(Exit::Internal)
 }
 
 #[cfg(test)]

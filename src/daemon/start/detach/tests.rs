@@ -31,8 +31,8 @@ fn a_long_message_stays_one_write() {
 
 #[test]
 fn a_status_nobody_knows_is_internal() {
-    assert_eq!(exit_of(77), Exit::NoPermission);
-    assert_eq!(exit_of(3), Exit::Internal);
+    assert_eq!(Exit::of(77), Exit::NoPermission);
+    assert_eq!(Exit::of(3), Exit::Internal);
 }
 
 /// Starts a daemon that serves, fails or dies, in a process of its own.

@@ -1,17 +1,16 @@
-//! Does the configuration fit this machine? Said once at start, and by `--check`.
+//! Does the configuration fit this machine? Said once at start, and what `--check`
+//! finds.
 //!
 //! What is needed (`Demand`) and what there is ([`Machine`]) are compared in a
 //! pure function. Costs are those of idle connections: see CAPACITY in echod(8).
 
-use crate::addr::{Addr, ListenSpec};
-use crate::config::{Accept, Config, Model, Reap};
+use nix::errno::Errno;
+
+use crate::addr::ListenSpec;
+use crate::config::{Accept, Config, Model, Reap, ThreadAccept};
 use crate::daemon::datagram::commands::AT_ONCE;
-use crate::daemon::start::account;
 use crate::daemon::start::machine::{Group, Machine};
-use crate::daemon::start::offer;
-use crate::daemon::start::privileges;
 use crate::error::{Error, Exit, Result};
-use crate::net;
 
 /// Descriptors beside listeners and channels: standard three, log, pidfile,
 /// directories, pipes, epoll, eventfd, and one being accepted.
@@ -221,49 +220,71 @@ fn describe_one(limit: &Limit) -> Option<String> {
     ))
 }
 
-/// `--check`: everything that can be known without serving.
+/// Can one client be served, where the descriptors below `open` are taken and the
+/// rest of a start is to come?
 ///
 /// # Errors
-/// The first thing that would not work.
-pub fn check(config: &Config) -> Result<()> {
-    let current = privileges::Current::now();
-    let plan = privileges::plan(&config.identity, current, &account::System::new())?;
-    offer::refuse_root(config, &plan)?;
-    offer::check_programs(config)?;
-    for spec in config.listen.iter().skip(config.handed) {
-        net::check(spec)?;
-        if let Addr::Tcp { .. } | Addr::Udp { .. } = spec.addr {
-            spec.addr.resolve()?;
-        }
-    }
-    let log = match &config.log.target {
-        crate::config::LogTarget::File(path) => Some(path),
-        _ => None,
+/// 78, with how many descriptors it takes.
+pub fn room_for_one(config: &Config, open: u64) -> Result<()> {
+    let have = Machine::look(false).open_files;
+    let files = Limit {
+        name: "open files (ulimit -n)".to_owned(),
+        have,
+        used: open,
+        need: GENERATION + for_one(config),
+        unit: "",
     };
-    for path in [config.pidfile.as_ref(), log].into_iter().flatten() {
-        directory_exists(path)?;
-    }
-    if let Some(dir) = &config.identity.chroot
-        && !dir.is_dir()
-    {
-        return Err(Error::usage(
-            format!("--chroot {}", dir.display()),
-            "not a directory",
-        ));
-    }
-    match shortage(config, plan.keeps_root(current)) {
-        Some(shortage) => Err(Error::usage("limits", shortage).exit(Exit::Config)),
+    match describe("even one client", &[files]) {
+        Some(line) => Err(Error::usage("limits", line).exit(Exit::Config)),
         None => Ok(()),
     }
 }
 
-fn directory_exists(path: &std::path::Path) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    match dir {
-        Some(dir) if !dir.is_dir() => {
-            Err(Error::usage(path.display(), "its directory does not exist"))
+/// The pipe of a generation of workers.
+const GENERATION: u64 = 2;
+
+/// Descriptors that the process which has most of them opens until a client is
+/// served, as counted.
+fn for_one(config: &Config) -> u64 {
+    let design = match config.model {
+        Model::Fork(Reap::DoubleFork) => 4,
+        Model::Fork(_) => 1,
+        Model::Iterative => 2,
+        Model::Thread => 4,
+        Model::Prethread { accept, .. } => match accept {
+            ThreadAccept::Pass => 4,
+            ThreadAccept::Shared | ThreadAccept::Mutex => 5,
+        },
+        Model::Prefork {
+            per_child, accept, ..
+        } => {
+            let lasts = per_child != Some(1);
+            let own = match accept {
+                Accept::Pass => 2 + u64::from(lasts),
+                Accept::Fcntl => 2,
+                Accept::Shared | Accept::Mutex | Accept::Reuseport => 1,
+            };
+            own + u64::from(lasts)
         }
-        _ => Ok(()),
+    };
+    match config.runs_commands() {
+        true => design + COMMAND,
+        false => design,
+    }
+}
+
+/// Both ends of a helper's socket.
+const COMMAND: u64 = 2;
+
+/// What a start has failed for, if it was for want of descriptors.
+pub fn of_files(error: Error) -> Error {
+    match (error.errno(), Machine::look(false).open_files) {
+        (Some(Errno::EMFILE), Some(have)) => Error::usage(
+            "limits",
+            format!("open files (ulimit -n) is {have}, too low to start: {error}"),
+        )
+        .exit(Exit::Config),
+        _ => error,
     }
 }
 
