@@ -116,6 +116,11 @@ const BLOCKS: &[(&str, &str, Fate)] = &[
     ),
     ("echod.8", "2026-11-20T12:00:00", Not(A_LINE)),
     ("echod.8", "conn pid=1240", Not(A_LINE)),
+    (
+        "echod.8",
+        "/var/log/echod.log {",
+        Not("logrotate runs with it in tests/it/log"),
+    ),
     ("echod.8", "$ echod\n", Run("hello")),
     ("echod.8", "pid=$(mktemp", Run("hello")),
     ("echod.8", "server$ echod", Run("hello")),

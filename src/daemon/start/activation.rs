@@ -270,7 +270,7 @@ mod tests {
             "WATCHDOG_USEC=1000000",
             "WATCHDOG_PID=1",
         ]);
-        let name = "daemon::activation::tests::take_role";
+        let name = "daemon::start::activation::tests::take_role";
         let mut child = crate::rerun::start_under(sh, name, "go");
         assert_eq!(child.hear(), "0", "variables left");
         assert_eq!(child.hear(), "true", "they were there");

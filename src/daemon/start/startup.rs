@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn row_22_a_program_starts_from_a_known_state() {
-        let mut child = rerun::start("daemon::startup::tests::sanitize_role", "go");
+        let mut child = rerun::start("daemon::start::startup::tests::sanitize_role", "go");
         let said: Vec<_> = (0..5).map(|_| child.hear()).collect();
         // SIGPIPE is 13, so bit 12; SIGXFSZ is 25.
         assert_eq!(

@@ -59,7 +59,7 @@ fn row_24_calls_that_a_container_refuses_have_substitutes() {
     for design in DESIGNS {
         let builder = Builder::new().args(design.args);
         let daemon = builder
-            .under(wrapper::wrapper("contained::kernels::role_old_container"))
+            .under(wrapper::wrapper("contained::role_old_container"))
             .args(["--sandbox", "strict"])
             .start();
         let (mut client, serving) = daemon.connect_served();
@@ -92,8 +92,7 @@ fn lives_on(design: &crate::common::Design) -> bool {
 
 #[test]
 fn row_95_without_any_sandbox_strict_refuses_and_best_effort_says_so_once() {
-    let here =
-        || Builder::new().under(wrapper::wrapper("contained::kernels::role_no_sandbox_here"));
+    let here = || Builder::new().under(wrapper::wrapper("contained::role_no_sandbox_here"));
     let end = here().args(["--sandbox", "strict"]).run(DEADLINE);
     assert_eq!(end.status.code(), Some(78), "{}", end.stderr);
     assert!(end.stderr.contains("--sandbox strict"), "{}", end.stderr);
@@ -140,7 +139,7 @@ fn row_95_a_sandbox_that_kills_at_birth_is_no_fork_storm() {
     let daemon = Builder::new()
         .args(PREFORK_REUSE.args)
         .args(pool(4, 4, 8))
-        .under(wrapper::wrapper("contained::kernels::role_deadly_epoll"))
+        .under(wrapper::wrapper("contained::role_deadly_epoll"))
         .sigsys_is_fine()
         .start();
     daemon.wait_log("died of SIGSYS: the sandbox forbids", DEADLINE);

@@ -1,7 +1,7 @@
 //! Wrappers that no tool provides: this test binary, started again to become
 //! the program that is to be run.
 //!
-//! `under(wrapper("faults::wrapper::role_NAME"))` runs what follows below the test of that name,
+//! `under(wrapper("PART::role_NAME"))` runs what follows below the test of that name,
 //! which does its part and then executes [`rest`]; in an ordinary run nothing
 //! follows, and it has nothing to do.
 

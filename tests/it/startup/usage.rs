@@ -114,9 +114,14 @@ fn a_mistake_that_people_make_is_one_clear_line_in_each_program() {
         (echoload, vec!["--lnes", "x:1"], "did you mean --lines?"),
         (echoload, vec!["-d", "-1", "x:1"], "--duration -1: "),
     ];
+    // Clients take them so.
     for (address, part) in [
         ("tcp://127.0.0.1:7777", "tcp:127.0.0.1:7777 is meant"),
         ("udp://127.0.0.1:7777/", "udp:127.0.0.1:7777 is meant"),
+    ] {
+        table.push((echod, vec!["-l", address], part));
+    }
+    for (address, part) in [
         ("[fe80::1]:7777", "say which, as in [fe80::1%eth0]"),
         ("udp:[fe80::1]:7777", "say which, as in [fe80::1%eth0]"),
         (

@@ -80,9 +80,11 @@ fn a_datagram_socket_is_served() {
     std::fs::set_permissions(&own, all).expect("chmod");
     client.set_read_timeout(Some(DEADLINE)).expect("timeout");
     wait_socket(&path);
+    // What starts it came before anybody asked whose it is, and goes unanswered.
+    client.send_to(b"start", &path).expect("send");
+    wait_serving(&daemon);
     client.send_to(b"gram", &path).expect("send");
     assert_eq!(client.recv(&mut [0; 16]).expect("the echo"), 4);
-    wait_serving(&daemon);
     let line = format!("listening on unixgram:{}, handed over", path.display());
     daemon.wait_log(&line, DEADLINE);
 }

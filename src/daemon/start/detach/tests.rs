@@ -58,7 +58,7 @@ fn starter_role() {
 
 #[test]
 fn the_starter_answers_for_the_daemon() {
-    const ROLE: &str = "daemon::detach::tests::starter_role";
+    const ROLE: &str = "daemon::start::detach::tests::starter_role";
     for (how, said) in [
         ("serve", &["/ false", "Ok"][..]),
         ("fail", &["CantCreate"]),

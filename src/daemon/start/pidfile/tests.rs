@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use super::*;
 use crate::rerun;
 
-const ROLE: &str = "daemon::pidfile::tests::holder_role";
+const ROLE: &str = "daemon::start::pidfile::tests::holder_role";
 
 /// A second process: tries once told to, says how it went, and holds on.
 #[test]

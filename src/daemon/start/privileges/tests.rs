@@ -177,7 +177,7 @@ fn dropper_role() {
     rerun::say(format!("exec gain as asked {as_asked}"));
 }
 
-const ROLE: &str = "daemon::privileges::tests::dropper_role";
+const ROLE: &str = "daemon::start::privileges::tests::dropper_role";
 
 #[test]
 fn row_94_root_is_gone_for_good() {
