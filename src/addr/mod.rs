@@ -84,7 +84,7 @@ impl Addr {
     /// # Errors
     /// There is no such address, or it stands for no one server (64).
     pub fn of_server(text: &str) -> Result<Addr, Error> {
-        match read(&without_slashes(text), Whose::Client)? {
+        match read(text, Whose::Client)? {
             Addr::Tcp {
                 host: Host::Any, ..
             }
@@ -199,6 +199,7 @@ fn parse(typed: &str, addr: &str, whose: Whose) -> Result<Addr, Error> {
     if addr.chars().any(char::is_control) {
         return Err(usage(typed, "an address holds no control characters"));
     }
+    let addr = &*without_slashes(addr);
     if let Some(path) = addr.strip_prefix("unix:") {
         return Ok(Addr::Unix(parse_path(typed, path)?));
     }
@@ -245,11 +246,6 @@ fn parse_inet(typed: &str, scheme: &str, text: &str, whose: Whose) -> Result<(Ho
         Whose::Server => "expected HOST:PORT, [V6]:PORT or *:PORT, or unix:PATH for a Unix socket",
         Whose::Client => "expected HOST:PORT, [V6]:PORT, or unix:PATH for a Unix socket",
     };
-    if let Some(plain) = text.strip_prefix("//") {
-        let meant = plain.trim_end_matches('/');
-        let why = format_args!("an address has no slashes: {scheme}:{meant} is meant");
-        return Err(usage(typed, why));
-    }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| usage(typed, shape))?;
     let host = parse_host(typed, host, whose)?;
     Ok((host, parse_port(typed, scheme, port)?))
