@@ -6,10 +6,12 @@
 //! that close or take over by number belong at the very start of a program:
 //! later a number may be somebody's `OwnedFd`.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat, readlink, renameat};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{AccessFlags, faccessat};
@@ -236,6 +238,20 @@ pub fn adopt(fd: RawFd) -> Result<OwnedFd, Error> {
         return Err(Error::os("dup2", format!("descriptor {fd}"), Errno::last()));
     }
     Ok(moved)
+}
+
+/// Is the name by which `file` was opened in `dir` gone? For who has just found a
+/// link count of one there: unlink(2) takes a link off the count a moment before the
+/// name is gone, so a second name that somebody plants and removes can look like the
+/// only one. Nobody unlinks while a name of the directory is renamed, be it to itself,
+/// which does nothing (rename(2)); after that the descriptor knows whether its name is
+/// still there (proc_pid_fd(5)). Without /proc there is no such look.
+pub fn lost_its_name(dir: &OwnedFd, name: &OsStr, file: &OwnedFd) -> bool {
+    if renameat(dir, name, dir, name) == Err(Errno::ENOENT) {
+        return true;
+    }
+    let opened_by = readlink(format!("/proc/self/fd/{}", file.as_raw_fd()).as_str());
+    opened_by.is_ok_and(|path| path.as_bytes().ends_with(b" (deleted)"))
 }
 
 /// Could a file be made in this directory, by open(2)'s word? One without a name is,

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, fchown, getegid, geteuid};
 
 use super::{kind, write_if_ready};
 use crate::error::{Error, Exit};
-use crate::sys::fd::{could_create, stat};
+use crate::sys::fd::{could_create, lost_its_name, stat};
 
 /// A file appended to, found again by name in a directory held open, which
 /// works after chroot(2) and, permissions allowing, as another user.
@@ -182,6 +182,7 @@ fn open_existing(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
             Err(Errno::ESTALE)
         }
         Ok(there) if there.st_nlink > 1 => Err(Errno::EMLINK),
+        Ok(_) if lost_its_name(dir, name, &file) => Err(Errno::ESTALE),
         Ok(_) => Ok(file),
         Err(Errno::ENOENT) => Err(Errno::ESTALE),
         Err(errno) => Err(errno),

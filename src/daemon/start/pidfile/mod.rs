@@ -182,6 +182,9 @@ fn take(dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<Option<(OwnedFd, boo
     let there = at(&file, dir, name).map_err(|errno| refused("stat", path, errno))?;
     let Some(there) = there else { return Ok(None) };
     odd(&there)?;
+    if fd::lost_its_name(dir, name, &file) {
+        return Ok(None);
+    }
     if created {
         let usual = umask(Mode::empty());
         umask(usual);
