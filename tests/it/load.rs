@@ -422,7 +422,7 @@ fn what_an_overloaded_open_loop_never_sent_is_counted() {
         "-R",
         "1000",
         "--timeout",
-        "200ms",
+        "1s",
     ];
     let object = json(&args, 75);
     let (complete, dropped) = (&object["complete"], &object["dropped"]);
