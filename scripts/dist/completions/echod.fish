@@ -46,7 +46,7 @@ complete -c echod -l shutdown-delay -d 'After TERM, how long to go on accepting'
 complete -c echod -l stop-settle -d 'At a stop, how long handshakes in flight may take to complete' -r
 complete -c echod -l orphans -d 'What serving processes do when the supervisor dies' -r -f -a "finish\t'serve their client to its end'
 terminate\t'die too'"
-complete -c echod -l log-target -d 'stderr, stdout, syslog[:FACILITY] or a path with a slash; syslog under --daemon' -r
+complete -c echod -l log-target -d 'stderr, stdout, `syslog[:FACILITY]` or a path with a slash; syslog under --daemon' -r
 complete -c echod -l log-format -d 'Shape of a log line' -r -f -a "text\t'for people'
 json\t'one object a line'"
 complete -c echod -l ready-fd -d 'Write a line per listener to this descriptor once it serves' -r

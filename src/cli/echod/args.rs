@@ -172,7 +172,7 @@ pub struct Args {
     #[arg(long)]
     pub print: bool,
 
-    /// stderr, stdout, syslog[:FACILITY] or a path with a slash; syslog under --daemon
+    /// stderr, stdout, `syslog[:FACILITY]` or a path with a slash; syslog under --daemon
     #[arg(long, value_name = "TARGET", default_value = "stderr")]
     pub log_target: LogTarget,
 
@@ -212,7 +212,7 @@ fn backlog(text: &str) -> Result<std::option::Option<u32>, Error> {
     }
 }
 
-/// One of [`Args`], by the field that holds it: [`opt!`] makes it, and does not
+/// One of [`Args`], by the field that holds it: `opt!` makes it, and does not
 /// compile for a name that is no field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opt(pub &'static str);
