@@ -122,6 +122,8 @@
 //!   would keep its end from the client: `daemon::supervisor::passing`.
 //! - **An accept lock is held around the wait and no longer.** It belongs to one
 //!   generation, and the kernel frees it with its holder: [`sys::lock`].
+//! - **A fork is when memory runs out**, and for its time the supervisor is no better
+//!   than its children in the kernel's eyes: [`sys::oom`].
 //! - **A pid is somebody else's once it is reaped.** One is kept until
 //!   waitpid(2) has said that it is gone, and signalled no later:
 //!   [`daemon::supervisor::children`]. Under `--reap ignore` the kernel reaps unasked, so

@@ -21,7 +21,7 @@ use self::start::{
     privileges, sockets,
 };
 use self::worker::sandbox;
-use log::{error, warn};
+use log::{error, info, warn};
 use nix::unistd::Pid;
 
 use crate::cli::{self, echod::Refused};
@@ -37,6 +37,7 @@ use crate::daemon::worker::context::Estate;
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle, Voice};
 use crate::service::{Plain, Service};
+use crate::sys::oom::OomScore;
 use crate::sys::signal::Signals;
 use crate::sys::{fd, process, rlimits};
 
@@ -163,13 +164,21 @@ fn start(
     if fd::is_stand_in(null.as_fd()) {
         warn!("no /dev/null here: a closed pipe stands in for it");
     }
+    let oom = OomScore::open();
+    if let Err(error) = &oom {
+        info!("/proc/self/oom_score_adj: {error}: workers do not go first when memory is short");
+    }
+    let kept = Kept {
+        null,
+        oom: oom.ok(),
+    };
     let (pidfile, running) = match config.pidfile.as_deref() {
         Some(path) if config.check => (None, PidFile::rehearse(path)?),
         path => (path.map(PidFile::create).transpose()?, None),
     };
     let opened = sockets::open(&config, inherited.sockets, running).and_then(|sockets| {
         let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
-            Ok(()) => supervisor(config, plain, &plan, sockets, null, signals, log),
+            Ok(()) => supervisor(config, plain, &plan, sockets, kept, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
         };
         left.map_err(|left| {
@@ -218,12 +227,18 @@ fn open_log(config: &Config, voice: Voice) -> Result<LogHandle> {
 
 type Left = Box<(Error, Sockets)>;
 
+/// What could be opened at the start and perhaps never again.
+struct Kept {
+    null: OwnedFd,
+    oom: Option<OomScore>,
+}
+
 fn supervisor(
     config: Config,
     plain: Plain,
     plan: &privileges::Plan,
     sockets: Sockets,
-    null: OwnedFd,
+    kept: Kept,
     signals: Signals,
     log: LogHandle,
 ) -> Result<Supervisor, Left> {
@@ -252,7 +267,7 @@ fn supervisor(
         Ok(services) => services,
         Err(error) => return Err(Box::new((error, sockets))),
     };
-    if let Err(error) = limits::room_for_one(&config, fd::lowest_free(null.as_fd())) {
+    if let Err(error) = limits::room_for_one(&config, fd::lowest_free(kept.null.as_fd())) {
         return Err(Box::new((error, sockets)));
     }
     banner::say_what_starts(&config, plan, &sockets, &sandbox);
@@ -272,7 +287,8 @@ fn supervisor(
         admission,
         services,
         sandbox,
-        null,
+        null: kept.null,
+        oom: kept.oom,
         log,
         stdout: std::io::stdout(),
         pid: Pid::this(),

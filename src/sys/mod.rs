@@ -17,6 +17,7 @@ pub mod memory;
 pub mod mmsg;
 pub mod mutex;
 pub mod nss;
+pub mod oom;
 pub mod pass;
 pub mod process;
 pub mod raw;

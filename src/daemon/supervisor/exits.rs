@@ -61,6 +61,8 @@ impl Supervisor {
         if self.serves_many() && !leave(Leave::Served) && !leave(Leave::Retired) {
             self.set_listeners_again();
         }
+        let end = self.estate.board.report(slot).end;
+        self.note_kill(gone, child.told, end, now);
         let said = self.estate.board.said(slot);
         let serving = said == Said::Serving;
         if !self.tells_roles() && !serving {

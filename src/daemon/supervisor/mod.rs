@@ -61,6 +61,7 @@ use crate::daemon::supervisor::waiters::{UNHEARD, Waiters};
 use crate::daemon::supervisor::workers::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
 use crate::daemon::worker::context::Estate;
 use crate::error::{Error, Exit, Result};
+use crate::sys::oom::OomScore;
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals};
 use crate::sys::stack;
@@ -113,6 +114,11 @@ pub struct Supervisor {
     pub(crate) accept_wait: Backoff,
     pub(crate) troubles: Troubles,
     pub(crate) started: bool,
+    /// When the kernel last killed a child for its memory, and how many processes it
+    /// had killed by then; for how many children there was room.
+    pub(crate) last_kill: Option<Instant>,
+    pub(crate) kills: u64,
+    pub(crate) proven_for: usize,
     pub(crate) idle_lost: usize,
     pub(crate) births: Births,
     /// Which listener's turn it is, where we accept.
@@ -186,6 +192,7 @@ impl Supervisor {
         let counts_sources = admission.policy().per_source.is_some();
         let sources = counts_sources.then(|| Sources::new(slots));
         let refusal_log = admission.refusals().map(RefusalLog::new);
+        let kills = estate.oom.as_ref().map_or(0, OomScore::kills);
         Ok(Supervisor {
             sources: sources.transpose().map_err(os("mmap"))?,
             refusal_log: refusal_log.transpose().map_err(os("mmap"))?,
@@ -215,6 +222,9 @@ impl Supervisor {
             accept_wait: Backoff::new(FIRST_WAIT, LONGEST_ACCEPT_WAIT),
             troubles: Troubles::default(),
             started: false,
+            last_kill: None,
+            kills,
+            proven_for: 0,
             idle_lost: 0,
             births: Births::default(),
             turn: 0,

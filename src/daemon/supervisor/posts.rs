@@ -31,12 +31,13 @@ impl Supervisor {
             // It has no slot: it is nobody's client.
             let terms = self.estate.terms(0, 0);
             let forked = self.crew.inherited(index, true).and_then(|()| {
-                process::fork(|| {
+                let serve = || {
                     if let Some(order_end) = generation.order_end() {
                         process::close_inherited(order_end);
                     }
                     worker::serve(&terms, &post)
-                })
+                };
+                self.estate.fork(None, || process::fork(serve))
             });
             let _ = self.crew.inherited(index, false);
             match forked {

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use log::{error, info};
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::config::{Model, Overflow};
+use crate::daemon::shared::ending::Gone;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::supervisor::children::{Child, Reserved, Role};
@@ -21,6 +23,7 @@ use crate::daemon::worker::context::Estate;
 use crate::daemon::worker::fork;
 use crate::daemon::worker::prefork;
 use crate::error::errno_text;
+use crate::net::connection::End;
 use crate::sys::process;
 use crate::values;
 
@@ -28,6 +31,11 @@ use crate::values;
 pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
 pub(crate) const LONGEST_FORK_WAIT: Duration = Duration::from_secs(10);
 pub(crate) const LONGEST_ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
+/// How long memory counts as short after the kernel has killed for it.
+const SHORT_FOR: Duration = Duration::from_secs(60);
+/// Children more, at the least, until room is looked for again.
+const STEP: usize = 4;
 
 impl Supervisor {
     /// Does what is due: a client held for want of a process, the pool's size,
@@ -159,6 +167,9 @@ impl Supervisor {
 
     #[inline(never)]
     fn fork_worker(&mut self, now: Instant) -> bool {
+        if !self.has_memory(now) {
+            return false;
+        }
         let Some(reserved) = self.children.reserve() else {
             return false;
         };
@@ -173,17 +184,18 @@ impl Supervisor {
             let (generation, buffer) = (&self.generation, &mut self.buffer);
             let crew = &self.crew;
             if limit == Some(1) && generation.lock().is_none() {
-                return process::fork_bare(|| {
+                let serve = || {
                     match &channel {
                         Some(channel) => child::keep_for_channel(&terms, generation, channel),
                         None => close_supervisors(crew, generation),
                     }
                     let door = prefork::door(&terms, generation, channel.as_ref());
                     prefork::serve_one(&terms, door, buffer.bytes())
-                });
+                };
+                return self.estate.fork(Some(slot), || process::fork_bare(serve));
             }
             lend(&self.estate, generation, true)?;
-            process::fork(|| {
+            let lasting = || {
                 // Those that serve several keep by number what they need.
                 if terms.seats.is_some() {
                     worker::serve(&terms, generation.lifeline(), model)
@@ -194,7 +206,8 @@ impl Supervisor {
                     prefork::serve_one(&terms, door, buffer.bytes())
                 }
                 prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
-            })
+            };
+            self.estate.fork(Some(slot), || process::fork(lasting))
         });
         let _ = lend(&self.estate, &self.generation, false);
         match forked {
@@ -215,6 +228,10 @@ impl Supervisor {
     /// Forks a process for an accepted client; keeps the client if that fails.
     #[inline(never)]
     pub(crate) fn serve(&mut self, held: Held, now: Instant) {
+        if !self.has_memory(now) {
+            self.held = Some(held);
+            return;
+        }
         let Some(reserved) = self.children.reserve() else {
             self.held = Some(held);
             return;
@@ -241,14 +258,14 @@ impl Supervisor {
             let terms = self.estate.terms(slot, 0);
             let buffer = &mut self.buffer;
             let conn = || process::inherited(conn);
-            match &channel {
+            self.estate.fork(Some(slot), || match &channel {
                 None => {
                     process::fork_bare(|| fork::serve(&terms, buffer.bytes(), conn(), *listener))
                 }
                 Some(end) => process::fork(|| {
                     fork::serve_as_grandchild(&terms, buffer.bytes(), conn(), *listener, end)
                 }),
-            }
+            })
         });
         if forked.is_err()
             && let Some(channels) = &mut self.channels
@@ -260,6 +277,44 @@ impl Supervisor {
         } else {
             self.held = Some(held);
             self.give_back(seat);
+        }
+    }
+
+    /// Is there memory for a fork? Asked where it may be short: for a while after the
+    /// kernel has killed for it, and now and then as children become more.
+    fn has_memory(&mut self, now: Instant) -> bool {
+        let Some(oom) = &self.estate.oom else {
+            return true;
+        };
+        let since = self.last_kill.map(|at| now.saturating_duration_since(at));
+        let is_short = since.is_some_and(|since| since < SHORT_FOR);
+        let alive = self.children.alive();
+        let grows = alive >= self.proven_for;
+        if !is_short && !grows {
+            return true;
+        }
+        if oom.proves_room() {
+            self.proven_for = alive + STEP.max(alive / 64);
+            return true;
+        }
+        self.last_kill = Some(now);
+        self.fork_failed(Errno::ENOMEM, now);
+        false
+    }
+
+    /// A child is gone, killed by nobody here knows whom: by the kernel, for its memory?
+    /// Where its status is not seen, its silence says so.
+    pub(crate) fn note_kill(&mut self, gone: Gone, told: bool, end: Option<End>, now: Instant) {
+        let killed = match gone {
+            Gone::Killed(signal) => signal == Signal::SIGKILL,
+            Gone::Untold => end.is_none(),
+            Gone::Exited(_) => false,
+        };
+        if let Some(oom) = self.estate.oom.as_ref().filter(|_| killed && !told) {
+            let kills = oom.kills();
+            if kills != std::mem::replace(&mut self.kills, kills) {
+                self.last_kill = Some(now);
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::printer::Printer;
 use crate::service::Menu;
+use crate::sys::oom::{Goes, OomScore};
 use crate::sys::sandbox::Sandbox;
 
 /// What children are born with, unchanged while the supervisor lives (but for
@@ -37,6 +38,8 @@ pub struct Estate {
     pub sandbox: Sandbox,
     /// Open on /dev/null.
     pub null: OwnedFd,
+    /// By which children go first when memory is short; `None` without /proc.
+    pub oom: Option<OomScore>,
     /// The log, for what its descriptors are.
     pub log: LogHandle,
     /// Standard output, made before the first fork: its lazy buffer would cost
@@ -45,6 +48,9 @@ pub struct Estate {
     /// Our own pid.
     pub pid: Pid,
 }
+
+/// Children that go before the others when memory is short.
+const FIRST_TO_GO: Slot = 8;
 
 impl Estate {
     /// Does a child that is forked from now on share what only workers that live on
@@ -57,6 +63,27 @@ impl Estate {
         self.admission.inherited(whether)?;
         let seats = self.seats.as_ref();
         seats.map_or(Ok(()), |seats| seats.inherited(whether))
+    }
+
+    /// Makes the fork of the child of `slot`, or of one without. The lowest slots are
+    /// taken whenever any are, so these children go first when memory is short.
+    ///
+    /// # Errors
+    /// The fork's.
+    #[inline(always)]
+    pub fn fork(
+        &self,
+        slot: Option<Slot>,
+        fork: impl FnOnce() -> Result<Pid, Errno>,
+    ) -> Result<Pid, Errno> {
+        let goes = match slot {
+            Some(0..FIRST_TO_GO) => Goes::First,
+            _ => Goes::Next,
+        };
+        match &self.oom {
+            Some(score) => score.fork(goes, fork),
+            None => fork(),
+        }
     }
 
     /// What the child of `slot` takes along; `first` is the listener it looks at

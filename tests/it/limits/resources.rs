@@ -138,12 +138,12 @@ fn row_16_fork_enomem_keeps_clients_waiting() {
 }
 
 /// A control group of this test's own, of either version.
-struct ControlGroup(PathBuf);
+pub struct ControlGroup(pub PathBuf);
 
 impl ControlGroup {
     /// One with a file of this name; `None` where we may not make one, which is
     /// no fault of the machine's: other tests show the same by another failure.
-    fn with(controller: &str, file: &str) -> Option<ControlGroup> {
+    pub fn with(controller: &str, file: &str) -> Option<ControlGroup> {
         let name = format!("echod-test-{}-{file}", std::process::id());
         let roots = [
             format!("/sys/fs/cgroup/{controller}"),
@@ -162,14 +162,14 @@ impl ControlGroup {
         None
     }
 
-    fn set(&self, file: &str, value: impl ToString) {
+    pub fn set(&self, file: &str, value: impl ToString) {
         let path = self.0.join(file);
         fs::write(&path, value.to_string())
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
 
     /// Words for `Builder::under`: a shell that joins it and executes the rest.
-    fn enter(&self) -> [String; 4] {
+    pub fn enter(&self) -> [String; 4] {
         let procs = self.0.join("cgroup.procs");
         let script = "echo $$ >\"$0\" && exec \"$@\"";
         ["sh", "-c", script, &procs.display().to_string()].map(str::to_owned)
