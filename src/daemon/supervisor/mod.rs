@@ -265,6 +265,8 @@ impl Supervisor {
             self.report(now);
             let woken = self.sleep(now);
             let now = Instant::now();
+            // Before anybody is accepted, which makes room in the queue.
+            self.look_at_queues(now);
             // Taken before the bells and the dead: what comes later is seen at
             // the next wait, which it ends at once.
             if woken && self.wait.came(SIGNALS) {

@@ -7,8 +7,8 @@
 //! client without room. Attempts that met a full queue have a counter, of all
 //! listeners in a network namespace together (ListenOverflows, netstat in
 //! proc_net(5)). So both must have gone up, and this queue must be full when that is
-//! seen, or have been at the look before. Where there is no such counter to be read, the
-//! two looks must be close to each other.
+//! seen, or have been at the look before; where there is no such counter to be read, at
+//! both.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -22,12 +22,10 @@ use crate::net::Listener;
 use crate::sys::sockopt;
 use crate::values::{self, plural};
 
-/// From one look to the next, at least, while there are places; and at most, for what was dropped between them
-/// to have been dropped while the queue was as they found it.
+/// From one look to the next, at least, while there are places.
 const REST: Duration = Duration::from_millis(5);
-const CLOSE: Duration = Duration::from_millis(100);
-/// How often the counter is read when there is no need, so that the difference to the
-/// last time is of about now.
+/// How often the counter is read when there is no need, so that a difference is of about
+/// now.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// What was seen of the queues of all listeners.
@@ -55,10 +53,29 @@ struct Socket {
     full: bool,
 }
 
+/// What the kernel dropped of a queue from one look to the next, for whatever reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Dropped {
+    /// If it was full at one of them.
+    some: u64,
+    /// If it was full at both.
+    all: u64,
+}
+
+impl Dropped {
+    /// How many of these were clients who found no room: `overflowed` is how many
+    /// attempts met any full queue, if that is known.
+    fn lost(self, overflowed: Option<u64>) -> u64 {
+        overflowed.map_or(self.all, |overflowed| self.some.min(overflowed))
+    }
+}
+
 /// The counter of the namespace: opened before chroot(2), after which there may be
 /// no /proc.
 struct Counter {
     file: File,
+    /// What it was before an earlier look: what has come since then may be what that one
+    /// has found, or a later one.
     seen: u64,
     read: Instant,
 }
@@ -95,22 +112,27 @@ impl Overflows {
         }
     }
 
-    /// Looks, if it is time to, or if there may be no places, since the next client to be
-    /// accepted may make room in a queue; one line when a queue loses clients, and one
+    /// Looks, if it is time to, or if there may be no places, and so no room but by the
+    /// next client that is accepted; one line when a queue loses clients, and one
     /// when it has had room for a while.
     pub fn look(&mut self, listeners: &[Option<Listener>], no_places: bool, now: Instant) {
         if no_places || self.looked.is_none_or(|at| now >= at + REST) {
-            let close = self.looked.is_some_and(|at| now <= at + CLOSE);
             self.looked = Some(now);
-            let mut counted = self.counter.as_mut().and_then(|c| c.refresh(now));
+            // Before the queues are looked at: an attempt that is dropped meanwhile is
+            // then in what comes after this.
+            let before = self.counter.as_ref().and_then(|c| c.before(now));
+            let mut overflowed = None;
             for queue in &mut self.queues {
                 let dropped = queue.look(listeners, now);
-                if dropped == 0 {
+                if dropped == Dropped::default() {
                     continue;
                 }
-                let counter = self.counter.as_mut().filter(|_| queue.counted);
-                let overflowed = counter.map(|c| *counted.get_or_insert_with(|| c.news(now)));
-                queue.lose(lost(dropped, overflowed, close), now);
+                let counter = self.counter.as_ref().filter(|_| queue.counted);
+                let counted = counter.map(|c| *overflowed.get_or_insert_with(|| c.news()));
+                queue.lose(dropped.lost(counted), now);
+            }
+            if let (Some(counter), Some(before)) = (&mut self.counter, before) {
+                (counter.seen, counter.read) = (before, now);
             }
         }
         for queue in &mut self.queues {
@@ -126,9 +148,8 @@ impl Overflows {
 }
 
 impl Queue {
-    /// How many were dropped while it was full, for whatever reason.
-    fn look(&mut self, listeners: &[Option<Listener>], now: Instant) -> u64 {
-        let mut found = 0;
+    fn look(&mut self, listeners: &[Option<Listener>], now: Instant) -> Dropped {
+        let mut found = Dropped::default();
         for socket in &mut self.sockets {
             let Some(listener) = &listeners[socket.listener] else {
                 continue;
@@ -138,7 +159,10 @@ impl Queue {
             socket.dropped = socket.dropped.wrapping_add(dropped);
             let was_full = std::mem::replace(&mut socket.full, listener.queue().is_full());
             if socket.full || was_full {
-                found += u64::from(dropped);
+                found.some += u64::from(dropped);
+            }
+            if socket.full && was_full {
+                found.all += u64::from(dropped);
             }
             if socket.full {
                 // Who tries again may do so after more than an episode's quiet.
@@ -179,17 +203,6 @@ impl Queue {
     }
 }
 
-/// How many clients found no room: `dropped` is what the kernel dropped of a queue that
-/// is full or was, for whatever reason, `overflowed` how many attempts met any full
-/// queue, if that is known, and `close` says that the last look was lately.
-fn lost(dropped: u64, overflowed: Option<u64>, close: bool) -> u64 {
-    match overflowed {
-        Some(overflowed) => dropped.min(overflowed),
-        None if close => dropped,
-        None => 0,
-    }
-}
-
 impl Counter {
     fn open() -> Option<Counter> {
         // By the name of the process: the counters of its namespace, for good.
@@ -202,15 +215,15 @@ impl Counter {
         })
     }
 
-    fn refresh(&mut self, now: Instant) -> Option<u64> {
-        (now >= self.read + FRESH).then(|| self.news(now))
+    /// What it is, if what is known of it has become old.
+    fn before(&self, now: Instant) -> Option<u64> {
+        let old = now >= self.read + FRESH;
+        old.then(|| read(&self.file)).flatten()
     }
 
-    /// How many since last asked.
-    fn news(&mut self, now: Instant) -> u64 {
-        let count = read(&self.file).unwrap_or(self.seen);
-        self.read = now;
-        count.saturating_sub(std::mem::replace(&mut self.seen, count))
+    /// How many have come since then.
+    fn news(&self) -> u64 {
+        read(&self.file).map_or(0, |count| count.saturating_sub(self.seen))
     }
 }
 
@@ -248,23 +261,22 @@ mod tests {
 
     #[test]
     fn probes_and_the_overflows_of_others_lose_nobody() {
-        for (dropped, overflowed, close, expected) in [
+        for (some, all, overflowed, expected) in [
             // Stray segments at a queue that is full to the last place.
-            (5, Some(0), true, 0),
+            (5, 5, Some(0), 0),
             // Another's.
-            (0, Some(70), true, 0),
-            (5, Some(5), true, 5),
-            (5, Some(5), false, 5),
+            (0, 0, Some(70), 0),
+            (5, 0, Some(5), 5),
+            (5, 5, Some(5), 5),
             // With some strays, and beside another's.
-            (5, Some(2), true, 2),
-            (5, Some(70), true, 5),
+            (5, 5, Some(2), 2),
+            (5, 5, Some(70), 5),
             // Without /proc.
-            (5, None, true, 5),
-            (5, None, false, 0),
-            (0, None, true, 0),
+            (5, 5, None, 5),
+            (5, 0, None, 0),
         ] {
-            let got = lost(dropped, overflowed, close);
-            assert_eq!(got, expected, "{dropped} {overflowed:?} {close}");
+            let got = Dropped { some, all }.lost(overflowed);
+            assert_eq!(got, expected, "{some} {all} {overflowed:?}");
         }
     }
 

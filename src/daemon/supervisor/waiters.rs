@@ -229,6 +229,14 @@ impl Supervisor {
         }
     }
 
+    /// Have clients found the queue full? A stop drops newcomers itself.
+    pub(crate) fn look_at_queues(&mut self, now: Instant) {
+        if self.phase.welcomes() {
+            let no_places = self.may_lack_places();
+            self.overflows.look(&self.estate.listeners, no_places, now);
+        }
+    }
+
     /// `n` more clients were turned away, here or in a worker.
     pub(crate) fn count_turned_away(&mut self, n: u64, now: Instant) {
         if self.turned_away.add(n, now) {

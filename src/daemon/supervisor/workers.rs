@@ -41,11 +41,6 @@ impl Supervisor {
     /// Does what is due: a client held for want of a process, the pool's size,
     /// the end of troubles.
     pub(crate) fn maintain(&mut self, now: Instant) {
-        if self.phase.welcomes() {
-            // Later we drop newcomers ourselves.
-            let no_places = self.may_lack_places();
-            self.overflows.look(&self.estate.listeners, no_places, now);
-        }
         let sick = self.troubles.sick.is_on();
         self.look_at_waiters(now);
         if self.fork_wait.waits(now) {
