@@ -14,9 +14,12 @@ use std::str::FromStr;
 use crate::error::{Error, Exit};
 
 mod spec;
+mod target;
 
+pub use crate::sys::sockopt::Peer;
 pub(crate) use spec::split_attrs;
 pub use spec::{Attrs, ListenSpec};
+pub use target::{Endpoint, Target};
 
 /// The longest Unix socket path in bytes: `sun_path` less its final NUL, see
 /// `unix(7)`. An abstract name may be as long.
@@ -57,24 +60,6 @@ pub enum UnixPath {
     Path(PathBuf),
     /// A name in the abstract namespace, without its leading `@` or NUL.
     Abstract(Vec<u8>),
-}
-
-/// Who is at the other end of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// An Internet address.
-    Inet(SocketAddr),
-    /// A client of a Unix socket, which seldom has a name.
-    Unix,
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Peer::Inet(addr) => addr.fmt(f),
-            Peer::Unix => f.write_str("unix"),
-        }
-    }
 }
 
 impl Addr {

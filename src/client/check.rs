@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use super::dial::Dialer;
-use super::payload::Payload;
-use super::retry::{Attempts, Retry};
-use super::server::Server;
-use super::session_number;
-use super::wait::{Waiter, Woken};
-use super::wire::{Gone, Wire};
+use crate::addr::Target;
+use crate::client::dial::{Attempts, Dialer, Retry};
+use crate::client::session_number;
+use crate::client::wait::{Waiter, Woken};
+use crate::client::wire::{Gone, Payload, Wire};
 use crate::error::{Error, Exit, Result};
 
 /// Bytes of the echo, as ping(8) has them.
@@ -28,7 +26,7 @@ const PATIENCE: u32 = 4;
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Whom to ask.
-    pub server: Server,
+    pub server: Target,
     /// How often, within `timeout`.
     pub retry: Retry,
     /// For everything.
@@ -53,7 +51,7 @@ pub fn run(plan: &Plan) -> Result<Duration> {
         let left = until.saturating_duration_since(Instant::now());
         // A datagram server's other addresses are not retries.
         if error.errno() == Some(Errno::ECONNREFUSED)
-            && plan.server.datagrams()
+            && plan.server.is_datagram()
             && !left.is_zero()
             && dialer.refused()
         {
@@ -68,7 +66,7 @@ pub fn run(plan: &Plan) -> Result<Duration> {
 
 fn once(plan: &Plan, dialer: &mut Dialer<'_>, waiter: &Waiter, until: Instant) -> Result<Duration> {
     let link = dialer.dial(plan.timeout, Some(until))?;
-    let mut wire = Wire::new(link, plan.server.datagrams(), SIZE);
+    let mut wire = Wire::new(link, plan.server.is_datagram(), SIZE);
     let payload = Payload::new(session_number(), SIZE);
     let begun = Instant::now();
     let gone = |gone: Gone| match gone {
@@ -88,7 +86,7 @@ fn once(plan: &Plan, dialer: &mut Dialer<'_>, waiter: &Waiter, until: Instant) -
             if payload.number(&message, 1).is_none() {
                 return Err(failed(plan, "the echo differs").exit(Exit::Mismatch));
             }
-            if !plan.server.datagrams() {
+            if !plan.server.is_datagram() {
                 let patience = Instant::now() + plan.timeout / PATIENCE;
                 nothing_more(plan, &mut wire, waiter, until.min(patience))?;
             }

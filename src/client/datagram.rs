@@ -14,12 +14,9 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::unistd::read;
 
-use super::dial::{Dialer, Link};
-use super::lines::Lines;
-use super::retry::Attempts;
-use super::session::connect;
-use super::wait::{Waiter, Woken};
-use super::{Talk, count, notice};
+use crate::client::dial::{Attempts, Dialer, Link};
+use crate::client::wait::{Waiter, Woken};
+use crate::client::{Talk, count, notice};
 use crate::error::{Error, Exit, Result};
 
 /// The largest that can come.
@@ -173,7 +170,7 @@ impl Chat<'_> {
     fn exchange(&mut self, datagram: &[u8]) -> Result<Fate> {
         if self.link.is_none() {
             let (talk, waiter) = (self.talk, self.waiter);
-            let link = connect(talk, &mut self.dialer, &mut self.attempts, waiter)?;
+            let link = talk.connect(&mut self.dialer, &mut self.attempts, waiter)?;
             self.link = Some(link);
         }
         let until = Instant::now() + self.talk.timeout;
@@ -313,4 +310,67 @@ fn show(bytes: &[u8]) -> Result<()> {
         let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
         Error::os("write", "standard output", errno).exit(Exit::Io)
     })
+}
+
+// The input, cut into datagrams: a line is one. Pure.
+
+/// The longest datagram sent: with its headers it fits an Ethernet frame.
+const LONGEST: usize = 1400;
+/// What was read and not cut yet.
+#[derive(Default)]
+struct Lines {
+    bytes: VecDeque<u8>,
+    ended: bool,
+}
+
+impl Lines {
+    /// More was read.
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+    }
+
+    /// There is no more.
+    fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether there is no more to read.
+    fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next line, or as much of it as goes into a datagram; `None` if more
+    /// must be read to know.
+    fn cut(&mut self) -> Option<Vec<u8>> {
+        let line = self.bytes.iter().take(LONGEST).position(|b| *b == b'\n');
+        let len = match line {
+            Some(at) => at + 1,
+            None if self.bytes.len() >= LONGEST => LONGEST,
+            None if self.ended && !self.bytes.is_empty() => self.bytes.len(),
+            None => return None,
+        };
+        Some(self.bytes.drain(..len).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_datagram_and_a_long_one_is_several() {
+        let mut input = Lines::default();
+        input.add(b"one\n\ntw");
+        assert_eq!(input.cut(), Some(b"one\n".to_vec()));
+        assert_eq!(input.cut(), Some(b"\n".to_vec()));
+        assert_eq!(input.cut(), None, "the line may go on");
+        input.add(b"o");
+        input.end();
+        assert_eq!(input.cut(), Some(b"two".to_vec()));
+        assert_eq!(input.cut(), None);
+        input.add(&[b'x'; LONGEST]);
+        input.add(b"y\n");
+        assert_eq!(input.cut().map(|cut| cut.len()), Some(LONGEST));
+        assert_eq!(input.cut(), Some(b"y\n".to_vec()));
+    }
 }

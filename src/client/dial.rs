@@ -1,4 +1,5 @@
-//! Connecting: every address of a server in turn, resolved again each time.
+//! Connecting: every address of a server in turn, resolved again each time; and
+//! when to try again.
 //!
 //! A [`Link`] is a connected socket that does not block. A datagram socket is
 //! connected too, so that it takes nobody else's answer; that a server is
@@ -18,8 +19,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use super::server::{Endpoint, Server};
-use super::wait::{Waiter, Woken};
+use crate::addr::{Endpoint, Target};
+use crate::client::wait::{Waiter, Woken};
 use crate::error::{Error, Exit, Result};
 
 /// A connected, non-blocking socket.
@@ -52,7 +53,7 @@ impl AsFd for Link {
 
 /// Makes connections to one server.
 pub struct Dialer<'a> {
-    server: &'a Server,
+    server: &'a Target,
     waiter: &'a Waiter,
     /// Which of a datagram server's addresses is next.
     turn: usize,
@@ -64,7 +65,7 @@ pub struct Dialer<'a> {
 
 impl<'a> Dialer<'a> {
     /// Nothing is connected yet.
-    pub fn new(server: &'a Server, waiter: &'a Waiter) -> Self {
+    pub fn new(server: &'a Target, waiter: &'a Waiter) -> Self {
         Dialer {
             server,
             waiter,
@@ -81,7 +82,7 @@ impl<'a> Dialer<'a> {
     /// # Errors
     /// The server cannot be reached (69), or this side cannot go on (71).
     pub fn dial(&mut self, each: Duration, until: Option<Instant>) -> Result<Link> {
-        let mut endpoints = self.server.endpoints()?;
+        let mut endpoints = self.server.resolve()?;
         self.known = endpoints.len();
         let first = self.turn % endpoints.len();
         endpoints.rotate_left(first);
@@ -128,7 +129,7 @@ impl<'a> Dialer<'a> {
     }
 
     fn open(&self, endpoint: &Endpoint, until: Instant) -> Result<OwnedFd, Errno> {
-        let kind = match self.server.datagrams() {
+        let kind = match self.server.is_datagram() {
             true => SockType::Datagram,
             false => SockType::Stream,
         };
@@ -204,7 +205,7 @@ fn not_ourselves(fd: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-fn explain(server: &Server, errno: Errno, tried: &[String]) -> Error {
+fn explain(server: &Target, errno: Errno, tried: &[String]) -> Error {
     let error = Error::os("connect", server, errno);
     match errno {
         Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM => error,
@@ -219,12 +220,101 @@ fn explain(server: &Server, errno: Errno, tried: &[String]) -> Error {
     }
 }
 
+// When to try again. Pure.
+//
+// Failures are counted from the last success on: a server that accepts and
+// closes at once, again and again, is not a success.
+
+/// The longest pause of `forever`, unless the first is longer.
+const CAP: Duration = Duration::from_secs(60);
+
+/// The shortest: a server that is not there is not called in a hot loop.
+const FLOOR: Duration = Duration::from_millis(1);
+
+/// How often and how soon to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How often after the first attempt; `None` is for ever.
+    pub limit: Option<u32>,
+    /// The pause before the next attempt; doubled each time when for ever.
+    pub interval: Duration,
+}
+
+/// The failures since the last success.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempts {
+    retry: Retry,
+    failed: u32,
+}
+
+/// What to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// The pause before it.
+    pub pause: Duration,
+    /// Which retry it is, from 1.
+    pub nth: u32,
+    /// Of how many.
+    pub of: Option<u32>,
+}
+
+impl Attempts {
+    /// None so far.
+    pub fn new(retry: Retry) -> Self {
+        Attempts { retry, failed: 0 }
+    }
+
+    /// An attempt failed: is there another?
+    pub fn failed(&mut self) -> Option<Again> {
+        if self.retry.limit.is_some_and(|limit| self.failed >= limit) {
+            return None;
+        }
+        let doublings = match self.retry.limit {
+            None => self.failed,
+            Some(_) => 0,
+        };
+        self.failed = self.failed.saturating_add(1);
+        Some(Again {
+            pause: self.pause(doublings),
+            nth: self.failed,
+            of: self.retry.limit,
+        })
+    }
+
+    /// Something came back: the count begins anew.
+    pub fn succeeded(&mut self) {
+        self.failed = 0;
+    }
+
+    /// Whether a connection that is lost is made again.
+    pub fn any(&self) -> bool {
+        self.retry.limit != Some(0)
+    }
+
+    fn pause(&self, doublings: u32) -> Duration {
+        let interval = self.retry.interval.max(FLOOR);
+        let doubled = interval.saturating_mul(2u32.saturating_pow(doublings));
+        doubled.min(interval.max(CAP))
+    }
+}
+
+impl std::fmt::Display for Again {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "retry {}", self.nth)?;
+        if let Some(of) = self.of {
+            write!(f, " of {of}")?;
+        }
+        write!(f, " in {:?}", self.pause)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::net::{TcpListener, UdpSocket};
 
-    fn server(text: &str) -> Server {
+    use super::*;
+
+    fn server(text: &str) -> Target {
         text.parse().expect(text)
     }
 
@@ -289,5 +379,46 @@ mod tests {
         socket.connect(socket.local_addr().unwrap()).unwrap();
         let fd = OwnedFd::from(socket);
         assert_eq!(not_ourselves(&fd), Err(Errno::ECONNREFUSED));
+    }
+
+    fn pauses(retry: Retry, count: usize) -> Vec<u64> {
+        let mut attempts = Attempts::new(retry);
+        let all = std::iter::from_fn(|| attempts.failed()).take(count);
+        all.map(|again| again.pause.as_secs()).collect()
+    }
+
+    #[test]
+    fn a_number_of_times_is_at_a_fixed_pace_and_for_ever_slows_down() {
+        let secs = Duration::from_secs;
+        for (limit, interval, expected) in [
+            (Some(0), 1, &[][..]),
+            (Some(3), 2, &[2, 2, 2]),
+            (None, 1, &[1, 2, 4, 8, 16, 32, 60, 60, 60]),
+            (None, 90, &[90, 90, 90, 90, 90, 90, 90, 90, 90]),
+            (None, 0, &[0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ] {
+            let interval = secs(interval);
+            let retry = Retry { limit, interval };
+            assert_eq!(pauses(retry, 9), expected, "{retry:?}");
+        }
+        let mut long = Attempts::new(Retry {
+            limit: None,
+            interval: secs(1),
+        });
+        let last = (0..100).filter_map(|_| long.failed()).last().unwrap();
+        assert_eq!((last.pause, last.nth), (secs(60), 100));
+    }
+
+    #[test]
+    fn what_came_back_begins_the_count_anew() {
+        let mut attempts = Attempts::new(Retry {
+            limit: Some(1),
+            interval: Duration::from_millis(1500),
+        });
+        let again = attempts.failed().unwrap();
+        assert_eq!(again.to_string(), "retry 1 of 1 in 1.5s");
+        assert_eq!(attempts.failed(), None);
+        attempts.succeeded();
+        assert!(attempts.failed().is_some());
     }
 }

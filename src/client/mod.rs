@@ -2,9 +2,9 @@
 //!
 //! Three modes, each with one poll loop and no thread: a conversation
 //! ([`session`], which keeps it going over [`pipe`] or [`datagram`]),
-//! [`ping`] and [`check`]. [`dial`] makes every connection, [`ledger`]
-//! verifies a stream, [`payload`] an echo. What is decided is pure and apart:
-//! [`retry`], [`ledger`], [`payload`], [`stats`], [`outage`], [`probes`].
+//! [`ping`] and [`check`]. [`dial`] makes every connection and says when to try
+//! again, [`ledger`] verifies a stream, [`wire`] an echo. What is decided is pure
+//! and apart: [`dial::Attempts`], [`ledger`], [`wire::Payload`], [`ping::probes`].
 //!
 //! Knows sockets, not the daemon: nothing here imports `daemon` or `service`.
 
@@ -12,33 +12,28 @@ use std::fmt;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-mod buffer;
+use crate::addr::Target;
+use crate::client::dial::{Attempts, Dialer, Link};
+use crate::client::wait::Waiter;
+use crate::error::{Exit, Result};
+
 pub mod check;
 pub mod datagram;
 pub mod dial;
 pub mod ledger;
-mod lines;
-pub mod outage;
-pub mod output;
-pub mod payload;
 pub mod ping;
 pub mod pipe;
-pub mod probes;
-pub mod retry;
-pub mod server;
 pub mod session;
-pub mod stats;
 pub mod wait;
 pub mod wire;
 
-pub use retry::Retry;
-pub use server::Server;
+pub use dial::Retry;
 
 /// How a conversation is held.
 #[derive(Clone, Debug)]
 pub struct Talk {
     /// With whom.
-    pub server: Server,
+    pub server: Target,
     /// How often, and how soon, to try again.
     pub retry: Retry,
     /// The answer to a datagram, and the server's last end of file.
@@ -65,6 +60,30 @@ impl Talk {
             notice(what);
         }
     }
+
+    /// Connects, as often as it may.
+    ///
+    /// # Errors
+    /// The server cannot be reached (69), or this side cannot go on (71).
+    fn connect(
+        &self,
+        dialer: &mut Dialer<'_>,
+        attempts: &mut Attempts,
+        waiter: &Waiter,
+    ) -> Result<Link> {
+        loop {
+            let error = match dialer.dial(self.connect_timeout, None) {
+                Ok(link) => return Ok(link),
+                Err(error) if error.status() != Exit::Unavailable => return Err(error),
+                Err(error) => error,
+            };
+            let Some(again) = attempts.failed() else {
+                return Err(error);
+            };
+            self.say(format_args!("{error}: {again}"));
+            waiter.pause(again.pause)?;
+        }
+    }
 }
 
 /// One line on standard error. That it cannot be written stops nothing.
@@ -73,7 +92,7 @@ pub fn notice(what: impl fmt::Display) {
 }
 
 /// `1 byte`, `2 bytes`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
+fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

@@ -3,12 +3,10 @@
 //! What goes over one connection is [`super::pipe`]'s; datagrams, which have
 //! none, are [`super::datagram`]'s.
 
-use super::datagram;
-use super::dial::{Dialer, Link};
-use super::pipe::{End, Manner, Pipe};
-use super::retry::Attempts;
-use super::wait::Waiter;
-use super::{Talk, count, notice};
+use crate::client::dial::{Attempts, Dialer, Link};
+use crate::client::pipe::{End, Manner, Pipe};
+use crate::client::wait::Waiter;
+use crate::client::{Talk, count, datagram, notice};
 use crate::error::{Error, Exit, Result, errno_text};
 
 /// Holds the conversation to its end, and returns how it ended.
@@ -16,7 +14,7 @@ use crate::error::{Error, Exit, Result, errno_text};
 /// # Errors
 /// The server cannot be reached (69); input, output or the system fail.
 pub fn run(talk: &Talk) -> Result<Exit> {
-    if talk.server.datagrams() {
+    if talk.server.is_datagram() {
         return datagram::run(talk);
     }
     let waiter = Waiter::steady();
@@ -57,7 +55,7 @@ struct Session<'a> {
 impl Session<'_> {
     fn connect(&mut self) -> Result<Link> {
         let talk = self.talk;
-        let link = connect(talk, &mut self.dialer, &mut self.attempts, self.waiter)?;
+        let link = talk.connect(&mut self.dialer, &mut self.attempts, self.waiter)?;
         match self.times {
             0 if talk.terminal => talk.say(format_args!("connected to {}; ^D ends", talk.server)),
             0 => {}
@@ -148,26 +146,5 @@ impl Session<'_> {
             true => Exit::Mismatch,
             false => Exit::Ok,
         }
-    }
-}
-
-/// Connects, as often as it may.
-pub(super) fn connect(
-    talk: &Talk,
-    dialer: &mut Dialer<'_>,
-    attempts: &mut Attempts,
-    waiter: &Waiter,
-) -> Result<Link> {
-    loop {
-        let error = match dialer.dial(talk.connect_timeout, None) {
-            Ok(link) => return Ok(link),
-            Err(error) if error.status() != Exit::Unavailable => return Err(error),
-            Err(error) => error,
-        };
-        let Some(again) = attempts.failed() else {
-            return Err(error);
-        };
-        talk.say(format_args!("{error}: {again}"));
-        waiter.pause(again.pause)?;
     }
 }

@@ -6,11 +6,12 @@
 //! is tried until the end. An open loop begins when all its connections are
 //! open. Knows no socket.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::load::outcomes::Outcomes;
+use crate::load::fault::Outcomes;
 use crate::load::plan::{Bound, Mode, Plan};
 use crate::load::progress::{Progress, Stage};
 

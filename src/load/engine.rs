@@ -3,7 +3,8 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,16 +13,14 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_timerslack;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::addr::Target;
 use crate::error::{Error, Exit, Result};
-use crate::load::account::{self, Sample};
 use crate::load::board::Board;
-use crate::load::fault::Outcome;
-use crate::load::outcomes::Outcomes;
+use crate::load::fault::{Outcome, Outcomes};
 use crate::load::plan::{Bound, Mode, Plan};
 use crate::load::progress::{Progress, Stage};
 use crate::load::run::Run;
-use crate::load::server::Server;
-use crate::load::target::Target;
+use crate::load::server::{self, Sample, Server};
 use crate::load::worker::{Done, Worker};
 
 /// Descriptors that are not connections: standard ones, an epoll for each
@@ -97,8 +96,8 @@ pub fn run(plan: &Plan, around: &Around) -> Result<Run> {
         Mode::Crr => run.tally.count(Outcome::Complete),
         _ => run.tally.connected,
     };
-    run.server_cpu = account::used(&looks.samples, connections);
-    run.server_cpu_seen = account::seen(&looks.samples);
+    run.server_cpu = server::used(&looks.samples, connections);
+    run.server_cpu_seen = server::seen(&looks.samples);
     run.held = (plan.mode == Mode::Hold).then_some(held);
     Ok(run)
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use crate::load::chart::time;
-use crate::load::latency::{at, histogram, record};
 use crate::load::plan::{Bound, Mode, Plan};
+use crate::load::report::time;
+use crate::load::stats::{at, histogram, record};
 
 /// What happened since somebody last looked.
 #[derive(Clone, Debug)]

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::error::Exit;
 use crate::load::fault::Outcome;
-use crate::load::plan::{Mode, Plan};
-use crate::load::ratio::{Ratio, median};
+use crate::load::plan::Plan;
 use crate::load::stats::Tally;
 
 /// This share of the rate that was asked for is the rate.
@@ -41,76 +40,6 @@ pub struct Run {
     pub held_up: Duration,
     /// The signal that ended it before its time, or 0.
     pub interrupted: u8,
-}
-
-/// Two servers' runs.
-#[derive(Clone, Debug)]
-pub struct Comparison {
-    /// ADDR, all rounds.
-    pub a: Run,
-    /// ADDR2, all rounds.
-    pub b: Run,
-    /// Each pair of rounds: what A did by what B did, by [`Figure`].
-    pub pairs: [Vec<f64>; Figure::ALL.len()],
-    /// Pairs that were meant to be.
-    pub rounds: u64,
-    /// What A must not surely be below.
-    pub fail_below: Option<f64>,
-}
-
-/// What rounds are compared by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Figure {
-    /// Complete units in a second; in a stream, bytes.
-    Rate,
-    /// The median latency.
-    P50,
-    /// The latency that one of a hundred exceeds.
-    P99,
-    /// That one of a thousand does.
-    P999,
-}
-
-impl Figure {
-    /// All of them, in the order of the report.
-    pub const ALL: [Figure; 4] = [Figure::Rate, Figure::P50, Figure::P99, Figure::P999];
-
-    /// Its name in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Figure::Rate => "rates",
-            Figure::P50 => "p50",
-            Figure::P99 => "p99",
-            Figure::P999 => "p99.9",
-        }
-    }
-
-    /// Its key in JSON.
-    pub fn key(self) -> &'static str {
-        match self {
-            Figure::Rate => "rate_ratio",
-            Figure::P50 => "p50_ratio",
-            Figure::P99 => "p99_ratio",
-            Figure::P999 => "p99_9_ratio",
-        }
-    }
-
-    /// What a round came to by it; `None` of too few latencies for it to be
-    /// another than the largest.
-    pub fn of(self, run: &Run, plan: &Plan) -> Option<f64> {
-        let latency = &run.tally.latency;
-        let quantile = |quantile: f64, fewest| {
-            let value = latency.value_at_quantile(quantile);
-            (latency.len() >= fewest).then_some(value as f64)
-        };
-        match self {
-            Figure::Rate if plan.mode == Mode::Stream => Some(run.throughput()),
-            Figure::Rate => Some(run.rate()),
-            Figure::P50 => quantile(0.5, 10),
-            Figure::P99 => quantile(0.99, 100),
-            Figure::P999 => quantile(0.999, 1000),
-        }
-    }
 }
 
 impl Run {
@@ -179,60 +108,10 @@ impl Run {
     }
 }
 
-impl Comparison {
-    /// The ratio of A to B.
-    pub fn ratio(&self, figure: Figure) -> Option<Ratio> {
-        median(&self.pairs[figure as usize])
-    }
-
-    /// By what A is surely slower than it may be: by its rate, or where both
-    /// have the same, by what requests took.
-    pub fn slower(&self, plan: &Plan) -> Option<(Figure, Ratio)> {
-        let least = self.fail_below?;
-        let figures = match plan.rate {
-            None => &Figure::ALL[..1],
-            Some(_) => &Figure::ALL[1..3],
-        };
-        figures.iter().find_map(|figure| {
-            let ratio = self.ratio(*figure)?;
-            let (low, high) = ratio.interval?;
-            let slower = match figure {
-                Figure::Rate => high < least,
-                _ => low > 1.0 / least,
-            };
-            slower.then_some((*figure, ratio))
-        })
-    }
-
-    /// The signal that ended it before its time, or 0.
-    pub fn interrupted(&self) -> u8 {
-        self.a.interrupted.max(self.b.interrupted)
-    }
-
-    /// How the program ends: with the worse of the two.
-    pub fn status(&self, plan: &Plan) -> Exit {
-        match worse(self.a.status(plan), self.b.status(plan)) {
-            Exit::Ok if self.slower(plan).is_some() => Exit::NotReached,
-            status => status,
-        }
-    }
-}
-
-fn worse(one: Exit, other: Exit) -> Exit {
-    const WORST_FIRST: [Exit; 2] = [Exit::Mismatch, Exit::Os];
-    match WORST_FIRST
-        .into_iter()
-        .find(|exit| [one, other].contains(exit))
-    {
-        Some(exit) => exit,
-        None if one == Exit::Ok => other,
-        None => one,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::plan::Mode;
     use crate::load::plan::tests::plan;
 
     fn run(complete: u64, seconds: u64) -> Run {
@@ -276,20 +155,6 @@ mod tests {
         round.server_cpu = Some(Duration::from_secs(1));
         all.merge(round);
         assert_eq!(all.server_cpu, None);
-    }
-
-    #[test]
-    fn the_worse_of_two_statuses() {
-        use Exit::*;
-        for (one, other, status) in [
-            (Ok, Ok, Ok),
-            (Ok, Io, Io),
-            (Io, Ok, Io),
-            (Io, Mismatch, Mismatch),
-            (Unavailable, Ok, Unavailable),
-        ] {
-            assert_eq!(worse(one, other), status);
-        }
     }
 
     #[test]

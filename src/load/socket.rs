@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr};
-use nix::sys::socket::{bind, connect, getsockname, setsockopt, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, connect, getsockname,
+    setsockopt, sockopt,
+};
 
-use crate::load::target::{Endpoint, Place};
+use crate::addr::Endpoint;
 
 /// How far a connect came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,24 +30,24 @@ pub enum Dialled {
 /// Any errno of socket(2), setsockopt(2), bind(2) and connect(2).
 pub fn dial(
     endpoint: &Endpoint,
+    datagram: bool,
     (nth, sources): (u64, u64),
     delay: bool,
 ) -> Result<(OwnedFd, Dialled), Errno> {
-    let (family, kind) = match (&endpoint.place, endpoint.datagram) {
-        (Place::Inet(SocketAddr::V4(_)), datagram) => (AddressFamily::Inet, datagram),
-        (Place::Inet(SocketAddr::V6(_)), datagram) => (AddressFamily::Inet6, datagram),
-        (Place::Unix(_), datagram) => (AddressFamily::Unix, datagram),
+    let family = match endpoint {
+        Endpoint::Inet(SocketAddr::V4(_)) => AddressFamily::Inet,
+        Endpoint::Inet(SocketAddr::V6(_)) => AddressFamily::Inet6,
+        Endpoint::Unix(_) => AddressFamily::Unix,
     };
-    let kind = if kind {
-        SockType::Datagram
-    } else {
-        SockType::Stream
+    let kind = match datagram {
+        true => SockType::Datagram,
+        false => SockType::Stream,
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket::socket(family, kind, flags, None)?;
-    let result = match &endpoint.place {
-        Place::Inet(addr) => {
-            if !endpoint.datagram && !delay {
+    let result = match endpoint {
+        Endpoint::Inet(addr) => {
+            if !datagram && !delay {
                 setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
             }
             if let Some(source) = source(addr, nth, sources) {
@@ -56,8 +58,8 @@ pub fn dial(
             }
             connect(fd.as_raw_fd(), &SockaddrStorage::from(*addr))
         }
-        Place::Unix(addr) => {
-            if endpoint.datagram {
+        Endpoint::Unix(addr) => {
+            if datagram {
                 // Without a name nobody could answer: this asks for one; see
                 // "Autobind" in unix(7).
                 bind(fd.as_raw_fd(), &UnixAddr::new_unnamed())?;

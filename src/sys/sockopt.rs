@@ -10,8 +10,9 @@
 //! neither allocates nor locks, so a forked child may call it.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::mem::{size_of, zeroed};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::from_mut;
 
@@ -19,7 +20,24 @@ use libc::{sock_filter, sock_fprog, sockaddr, sockaddr_in, sockaddr_in6, socklen
 use nix::errno::Errno;
 
 use super::raw;
-use crate::addr::Peer;
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// An Internet address.
+    Inet(SocketAddr),
+    /// A client of a Unix socket, which seldom has a name.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Inet(addr) => addr.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
 
 /// Takes one connection from the queue, CLOEXEC from birth, and says who it is
 /// without a further system call. The connection is blocking whatever the

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use super::typed::{Cli, Typed, Word};
-use crate::addr::Addr;
+use crate::addr::{Addr, Target};
+use crate::cli::echoload::typed::{Cli, Typed, Word};
 use crate::cli::host_and_port;
 use crate::error::{Error, Result};
-use crate::load::latency::PERCENTILES;
-use crate::load::{Bound, Mode, Plan, Rounds, Sweep, Target, ratio};
+use crate::load::stats::PERCENTILES;
+use crate::load::{Bound, Mode, Plan, Rounds, Sweep, compare};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
@@ -71,7 +71,7 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
         _ if sweep.is_some() => DEFAULT_STEP,
         _ => DEFAULT_DURATION,
     });
-    let (pairs, round) = ratio::rounds(time, cli.rounds);
+    let (pairs, round) = compare::rounds(time, cli.rounds);
     let bound = match (cli.count, other) {
         (Some(count), _) => Bound::Count(count),
         (None, None) => Bound::Time(time),
@@ -249,7 +249,7 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "it is for two servers",
         ),
         (
-            cli.fail_below.is_some() && cli.rounds.is_some_and(|pairs| pairs < ratio::FEWEST),
+            cli.fail_below.is_some() && cli.rounds.is_some_and(|pairs| pairs < compare::FEWEST),
             "--fail-below",
             "--rounds below 6",
             "there is no interval of so few",

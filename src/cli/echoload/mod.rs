@@ -19,15 +19,17 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use super::Unparsed;
+use crate::addr::Target;
+use crate::cli::Unparsed;
 use crate::error::{Error, Exit, Result};
-use crate::load::outcomes::Outcomes;
+use crate::load;
+use crate::load::fault::Outcomes;
 use crate::load::progress::{self, Progress, Stage};
 use crate::load::report::{Report, Versus};
 use crate::load::run::Run;
 use crate::load::server::Server;
 use crate::load::sweep::Knee;
-use crate::load::{self, Around, Plan, Rounds, Sweep, Target, hgrm, json};
+use crate::load::{Around, Plan, Rounds, Sweep, json};
 
 mod meaning;
 mod typed;
@@ -127,7 +129,7 @@ fn one(cli: &Cli, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exi
     };
     tell_of(cli, &report, || json::run(plan, &run))?;
     if let Some(mut file) = hdr {
-        file.write_all(hgrm::text(&run.tally.latency).as_bytes())
+        file.write_all(json::hgrm(&run.tally.latency).as_bytes())
             .map_err(|error| Error::usage("write --hdr", error).exit(Exit::Io))?;
     }
     failures(&run);

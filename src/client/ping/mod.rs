@@ -1,36 +1,32 @@
 //! Ping: an echo every so often, its round trip time, and what was lost.
 //!
-//! One loop: settle, wait, receive (`answers`), send. What is out and what is
-//! lost is decided in [`super::probes`], and told in `losses`; the wire is
-//! [`super::wire`]. A connection that is lost is made again for the next echo,
+//! One loop: settle, wait, receive, send. What is out and what is lost is decided
+//! in [`probes`]; the wire is [`super::wire`]. A connection that is lost is made again for the next echo,
 //! and that it cannot be made is the loss of that echo.
 
+use std::fmt;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::errno::Errno;
 use nix::poll::PollFd;
 
-use super::dial::Dialer;
-use super::outage::Outages;
-use super::payload::Payload;
-use super::probes::Probes;
-use super::retry::{Attempts, Retry};
-use super::server::Server;
-use super::stats::Tally;
-use super::wait::{Waiter, Woken};
-use super::wire::Wire;
-use super::{notice, session_number};
-use crate::error::{Exit, Result};
+use crate::addr::Target;
+use crate::client::dial::{Attempts, Dialer, Retry};
+use crate::client::ping::probes::{Outages, Probes, Tally, Verdict};
+use crate::client::wait::{Waiter, Woken};
+use crate::client::wire::{Gone, Payload, Wire};
+use crate::client::{count, notice, session_number};
+use crate::error::{Error, Exit, Result};
 
-mod answers;
-mod losses;
-mod report;
+pub mod probes;
 
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Whom to ask.
-    pub server: Server,
+    pub server: Target,
     /// For the first connection.
     pub retry: Retry,
     /// How many echoes; with a deadline, how many answers.
@@ -117,7 +113,7 @@ impl Ping<'_> {
     }
 
     fn streams(&self) -> bool {
-        !self.plan.server.datagrams()
+        !self.plan.server.is_datagram()
     }
 
     /// With `--retry`, the clock starts when the server is there.
@@ -277,4 +273,215 @@ impl Ping<'_> {
             false => Outcome::Silent,
         }
     }
+}
+
+// What comes back: an answer, late or twice, or bytes that are no echo of ours.
+
+impl Ping<'_> {
+    fn receive(&mut self) -> Result<()> {
+        loop {
+            let Some(wire) = &mut self.wire else {
+                return Ok(());
+            };
+            let received = wire.flush().and_then(|()| wire.receive());
+            match received {
+                Ok(None) => return self.excess(),
+                Ok(Some(message)) => self.message(&message)?,
+                Err(gone) => self.gone(gone)?,
+            }
+        }
+    }
+
+    fn message(&mut self, message: &[u8]) -> Result<()> {
+        let now = self.now();
+        let Some(seq) = self.payload.number(message, self.probes.sent()) else {
+            return self.corrupted(message.len());
+        };
+        let (rtt, note) = match self.probes.back(seq, now) {
+            Verdict::Answer { rtt, overtook } => {
+                self.tally.received += 1;
+                self.tally.reordered += u64::from(overtook);
+                self.tally.rtt.record(rtt);
+                (Some(rtt), if overtook { " (out of order)" } else { "" })
+            }
+            Verdict::Late { rtt } => {
+                self.tally.late += 1;
+                (Some(rtt), " (late, counted as lost)")
+            }
+            Verdict::Duplicate => {
+                self.tally.duplicates += 1;
+                (None, " (DUP!)")
+            }
+        };
+        self.dialer.answered();
+        let set_up = self.set_up.map(Millis);
+        let set_up = set_up.map_or(String::new(), |took| format!(" connect={took}"));
+        let time = rtt.map_or(String::new(), |rtt| format!(" time={}", Millis(rtt)));
+        let peer = self.wire.as_ref().map_or("", |wire| wire.link().peer());
+        let line = format!(
+            "{} bytes from {peer}: seq={seq}{set_up}{time}{note}",
+            message.len()
+        );
+        self.print(line, false)?;
+        if self.plan.connect {
+            self.excess()?;
+            self.wire = None;
+        }
+        Ok(())
+    }
+
+    /// Bytes that came though all echoes are back.
+    fn excess(&mut self) -> Result<()> {
+        let rest = self.wire.as_ref().map_or(0, |wire| wire.rest());
+        match rest > 0 && self.streams() && self.probes.out() == 0 {
+            true => self.corrupted(rest),
+            false => Ok(()),
+        }
+    }
+
+    /// Something came that no echo of ours is. On a stream it stood in the
+    /// place of one.
+    fn corrupted(&mut self, len: usize) -> Result<()> {
+        self.tally.corrupted += 1;
+        let (bytes, are) = (
+            count(len as u64, "byte"),
+            if len == 1 { "is" } else { "are" },
+        );
+        self.print(format_args!("{bytes} that {are} no echo of ours"), false)?;
+        if self.streams() {
+            let lost = self.probes.lose_oldest();
+            self.lose(lost, ": the content differs")?;
+            self.hang_up("the connection is given up")?;
+        }
+        Ok(())
+    }
+}
+
+// What is lost: echoes without an answer in time, and those whose connection
+// ended or could not be made.
+
+/// After a refusal, however short the interval: a server that is down is not
+/// called in a hot loop.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Ping<'_> {
+    /// The echo that needed a connection is lost.
+    fn no_connection(&mut self, error: Error) -> Result<()> {
+        let never = self.tally.received == 0 && self.tally.lost == 0;
+        match error.errno() {
+            // A signal: the echo is due again if the run goes on.
+            Some(Errno::EINTR) => return Ok(()),
+            None if never => return Err(error),
+            _ if error.status() != Exit::Unavailable => return Err(error),
+            _ => {}
+        }
+        self.probes.send(self.now());
+        self.tally.sent += 1;
+        self.next = self.next.max(self.now() + PAUSE);
+        let lost = self.probes.lose_all();
+        self.lose(lost, format_args!(": {error}"))
+    }
+
+    fn gone(&mut self, gone: Gone) -> Result<()> {
+        if self.streams() {
+            return self.hang_up(gone);
+        }
+        self.wire = None;
+        if self.dialer.refused() && self.dial().is_ok() {
+            return self.send_again();
+        }
+        self.next = self.next.max(self.now() + PAUSE);
+        // The refusal is of one datagram, most likely the first.
+        let lost = self.probes.lose_oldest();
+        self.lose(lost, format_args!(": {gone}"))
+    }
+
+    /// What one address of a datagram server refused, another may answer.
+    fn send_again(&mut self) -> Result<()> {
+        for seq in self.probes.numbers_out() {
+            let message = self.payload.bytes(seq);
+            if let Some(wire) = &mut self.wire {
+                // A refusal shows again when we receive.
+                let _ = wire.send(&message);
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection is over, and what is out with it.
+    fn hang_up(&mut self, why: impl fmt::Display) -> Result<()> {
+        self.wire = None;
+        self.next = self.next.max(self.now() + PAUSE);
+        let lost = self.probes.lose_all();
+        self.lose(lost, format_args!(": {why}"))
+    }
+
+    fn lose(&mut self, lost: Vec<u64>, why: impl fmt::Display) -> Result<()> {
+        self.tally.lost += lost.len() as u64;
+        let why = why.to_string();
+        let space = if why.starts_with(':') { "" } else { " " };
+        for seq in lost {
+            self.print(format_args!("no echo: seq={seq}{space}{why}"), false)?;
+        }
+        Ok(())
+    }
+}
+
+// What a ping prints: lines as they come, and the summary.
+
+impl Ping<'_> {
+    /// A line, unless only the summary is asked for.
+    fn print(&self, line: impl fmt::Display, always: bool) -> Result<()> {
+        if self.plan.quiet && !always {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let stamp = match (self.plan.timestamps, now) {
+            (true, Ok(now)) => format!("[{}.{:06}] ", now.as_secs(), now.subsec_micros()),
+            _ => String::new(),
+        };
+        put(format_args!("{stamp}{line}\n"))
+    }
+
+    /// SIGQUIT: the figures so far, on standard error.
+    fn interim(&self) {
+        let tally = &self.tally;
+        let times = match tally.rtt.is_empty() {
+            true => String::new(),
+            false => format!(", min/avg/max/mdev = {} ms", tally.rtt.range()),
+        };
+        let _ = writeln!(io::stderr(), "{tally}{times}");
+    }
+
+    /// What it all came to.
+    fn summary(&self) -> Result<()> {
+        let (server, tally) = (&self.plan.server, &self.tally);
+        let end = self.now();
+        put(format_args!(
+            "--- {server} ping statistics ---\n{tally}, time {}ms\n",
+            end.as_millis()
+        ))?;
+        for (name, times) in [("connect", &tally.connect), ("rtt", &tally.rtt)] {
+            if !times.is_empty() {
+                put(times.lines(name))?;
+            }
+        }
+        put(self.outages.lines(self.wall, end))
+    }
+}
+
+/// A time as ping(8) writes it.
+struct Millis(Duration);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} ms", self.0.as_secs_f64() * 1e3)
+    }
+}
+
+fn put(text: impl fmt::Display) -> Result<()> {
+    write!(io::stdout(), "{text}").map_err(|error| {
+        let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+        Error::os("write", "standard output", errno).exit(Exit::Io)
+    })
 }

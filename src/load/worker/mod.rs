@@ -1,30 +1,28 @@
 //! One thread of a run: an epoll loop over its share of the connections.
 //!
-//! The loop does what is due, waits, and gives each connection that has an
-//! event its turn: see `poller`. What a turn is, and what follows when a message
-//! is back, or a connection has ended or failed, is in `unit`, and what `hold`
-//! does otherwise in `hold`.
+//! The loop does what is due, waits (`Poller`), and gives each connection that has
+//! an event its turn. What a turn is, and what follows when a message is back, or a
+//! connection has ended or failed, is in `unit`.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::EpollEvent;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeSpec, TimeVal};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::load::board::Board;
-use crate::load::plan::{Mode, Plan};
+use crate::load::plan::{Mode, Plan, Timetable};
 use crate::load::progress::Progress;
 use crate::load::slot::{Io, Phase, Slot};
 use crate::load::stats::Tally;
-use crate::load::timetable::Timetable;
-use crate::load::usage::{thread_time, thread_wait};
 
-mod hold;
-mod poller;
 mod unit;
-
-use poller::Poller;
 
 /// Events taken at a time.
 const EVENTS: usize = 256;
@@ -461,4 +459,89 @@ impl<'a> Worker<'a> {
         self.clock(left);
         Ok(count)
     }
+}
+
+// What a thread waits in: epoll, and what each connection asks of it.
+
+/// The connections of one thread, each by its number.
+struct Poller(Epoll);
+
+impl Poller {
+    /// One with nothing to wait for.
+    ///
+    /// # Errors
+    /// epoll_create(2)'s.
+    fn new() -> Result<Self> {
+        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+            .map(Poller)
+            .map_err(|errno| Error::os("epoll_create", "", errno))
+    }
+
+    /// Asks for what `slot` waits for, if that is not known yet.
+    ///
+    /// # Errors
+    /// epoll_ctl(2)'s.
+    fn arm(&self, slot: &mut Slot, number: usize) -> Result<()> {
+        let Some((flags, new)) = slot.interest() else {
+            return Ok(());
+        };
+        let event = EpollEvent::new(flags, number as u64);
+        let fd = slot.fd().expect("it has an interest");
+        let result = match new {
+            true => self.0.add(fd, event),
+            false => self.0.modify(fd, &mut event.clone()),
+        };
+        result.map_err(|errno| Error::os("epoll_ctl", "", errno))
+    }
+
+    /// Waits for events for as long as `left`, `exact`ly if something departs
+    /// then, and says how many came.
+    ///
+    /// # Errors
+    /// ppoll(2)'s or epoll_wait(2)'s.
+    fn wait(&self, events: &mut [EpollEvent], left: Duration, exact: bool) -> Result<usize> {
+        let mut timeout = EpollTimeout::ZERO;
+        if exact && !left.is_zero() {
+            // epoll_wait(2) counts in milliseconds, a departure is due to the
+            // microsecond.
+            let mut fds = [PollFd::new(self.0.0.as_fd(), PollFlags::POLLIN)];
+            match ppoll(&mut fds, Some(TimeSpec::from_duration(left)), None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os("ppoll", "", errno)),
+            }
+        } else if !left.is_zero() {
+            let millis = u16::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u16::MAX);
+            timeout = millis.into();
+        }
+        match self.0.wait(events, timeout) {
+            Ok(count) => Ok(count),
+            Err(Errno::EINTR) => Ok(0),
+            Err(errno) => Err(Error::os("epoll_wait", "", errno)),
+        }
+    }
+}
+
+// What a run costs this process.
+
+/// How long the calling thread was ready to run and had no processor, so far,
+/// where the kernel counts that: see sched_schedstats in proc_sys_kernel(5), and
+/// /proc/PID/schedstat.
+pub fn thread_wait() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanos = text.split_whitespace().nth(1)?;
+    nanos.parse().ok().map(Duration::from_nanos)
+}
+
+/// Processor time of the calling thread so far.
+///
+/// # Errors
+/// getrusage(2)'s (71).
+pub fn thread_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_THREAD)
+        .map_err(|errno| Error::os("getrusage", "echoload", errno))?;
+    let time = |time: TimeVal| {
+        Duration::from_secs(time.tv_sec().unsigned_abs())
+            + Duration::from_micros(time.tv_usec().unsigned_abs())
+    };
+    Ok(time(usage.user_time()) + time(usage.system_time()))
 }

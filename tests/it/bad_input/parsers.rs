@@ -13,16 +13,14 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use echod::access;
-use echod::addr::{Addr, ListenSpec};
+use echod::addr::{Addr, ListenSpec, Target};
 use echod::allowed::Allowed;
 use echod::cli::echod::Refused;
 use echod::cli::{echoc, echod as daemon, echoload};
-use echod::client::Server;
 use echod::daemon::shared::scoreboard::{read_note, write_note};
 use echod::daemon::start::activation::{Wanted, wanted};
 use echod::daemon::start::notify::watchdog;
 use echod::error::Error;
-use echod::load::Target;
 use echod::net::connection::{Connection, Meter};
 use echod::service::{Command, Service};
 use echod::values;
@@ -70,7 +68,6 @@ fn address(bytes: &[u8]) {
         assert_eq!(again, addr);
     }
     let _ = parsed(text.parse::<Target>());
-    let _ = parsed(text.parse::<Server>());
 }
 
 fn listener(bytes: &[u8]) {

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use super::typed::{Cli, Tries, Typed, span, threshold};
+use crate::addr::Target;
 use crate::cli::{host_and_port, whole};
-use crate::client::{Retry, Server, Talk, check, ping};
+use crate::client::{Retry, Talk, check, ping};
 use crate::error::{Error, Result};
 
 /// What was asked for.
@@ -177,8 +178,8 @@ fn limits(cli: &Cli) -> Result<Limits> {
     }
 }
 
-fn ping_plan(cli: &Cli, server: Server, retry: Retry) -> Result<ping::Plan> {
-    if cli.connect && server.datagrams() {
+fn ping_plan(cli: &Cli, server: Target, retry: Retry) -> Result<ping::Plan> {
+    if cli.connect && server.is_datagram() {
         let subject = format!("--connect with {server}");
         return Err(Error::usage(subject, "datagrams have no connections"));
     }
@@ -202,7 +203,7 @@ fn ping_plan(cli: &Cli, server: Server, retry: Retry) -> Result<ping::Plan> {
 
 /// None, an address, a host and a port, or the four words of HAProxy's
 /// external check, of which the last two name the server.
-fn server(words: &[String]) -> Result<Server> {
+fn server(words: &[String]) -> Result<Target> {
     match words {
         [] => DEFAULT.parse(),
         [addr] => addr.parse(),

@@ -1,4 +1,4 @@
-//! Where to: an [`Addr`] that names one place.
+//! Whom a client calls: an [`Addr`] that names one server.
 //!
 //! Names are resolved at each attempt, never kept.
 
@@ -8,25 +8,16 @@ use std::str::FromStr;
 
 use nix::sys::socket::UnixAddr;
 
-use crate::addr::{Addr, UnixPath};
+use super::{Addr, UnixPath};
 use crate::error::{Error, Exit, Result};
 
-/// An address as it was asked for.
+/// An address that names one server, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target(Addr);
 
 /// One address that connect(2) takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Endpoint {
-    /// Where.
-    pub place: Place,
-    /// Datagrams, not a stream.
-    pub datagram: bool,
-}
-
-/// Where an endpoint is.
-#[derive(Clone, Copy, Debug)]
-pub enum Place {
+pub enum Endpoint {
     /// IPv4 or IPv6.
     Inet(SocketAddr),
     /// A path or an abstract name.
@@ -34,25 +25,20 @@ pub enum Place {
 }
 
 impl Target {
-    /// Every address the target has now, in the order to try them.
+    /// Every address it has now, in the order to try them.
     ///
     /// # Errors
-    /// A name that does not resolve (69).
+    /// The name is not known (69).
     pub fn resolve(&self) -> Result<Vec<Endpoint>> {
-        let datagram = self.is_datagram();
-        let endpoint = |place| Endpoint { place, datagram };
-        let path = match &self.0 {
-            Addr::Unix(path) | Addr::UnixGram(path) => path,
-            Addr::Tcp { .. } | Addr::Udp { .. } => {
-                let all = self.0.resolve()?.into_iter();
-                return Ok(all.map(|addr| endpoint(Place::Inet(addr))).collect());
-            }
+        let (Addr::Unix(path) | Addr::UnixGram(path)) = &self.0 else {
+            let all = self.0.resolve()?;
+            return Ok(all.into_iter().map(Endpoint::Inet).collect());
         };
         match path {
             UnixPath::Path(path) => UnixAddr::new(path),
-            UnixPath::Abstract(name) => UnixAddr::new_abstract(name.as_ref()),
+            UnixPath::Abstract(name) => UnixAddr::new_abstract(name),
         }
-        .map(|addr| vec![endpoint(Place::Unix(addr))])
+        .map(|addr| vec![Endpoint::Unix(addr)])
         .map_err(|errno| Error::os("connect", self, errno).exit(Exit::Usage))
     }
 
@@ -111,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn what_echoload_cannot_call_is_refused() {
+    fn what_no_client_can_call_is_refused() {
         let long = format!("unix:/{}", "x".repeat(200));
-        for typed in ["udp:*:7", "udp:h:0", "*:7", "h:0", "unix:", "h", &long] {
+        for typed in ["udp:*:7", "udp:h:0", "*:7", "h:0", "unix:", "h", "", &long] {
             assert!(typed.parse::<Target>().is_err(), "{typed}");
         }
     }

@@ -7,21 +7,20 @@
 //! sent goes to the next one.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{read, write};
 
-use super::buffer::Buffer;
-use super::dial::Link;
-use super::ledger::{Difference, Ledger};
-use super::output::Output;
-use super::wait::{Waiter, Woken};
+use crate::client::dial::Link;
+use crate::client::ledger::{Difference, Ledger};
+use crate::client::wait::{Waiter, Woken};
 use crate::error::{Error, Exit, Result};
-
-mod ready;
 
 /// What a terminal shows when it waits for a line.
 const PROMPT: &[u8] = b"> ";
@@ -304,5 +303,236 @@ impl Pipe {
             self.to_output.add(PROMPT);
             self.at_margin = false;
         }
+    }
+}
+
+// What a conversation waits for on its three descriptors, and which are ready.
+
+/// What may be tried now.
+struct Ready {
+    /// Standard input has something, or its end.
+    input: bool,
+    /// Standard output takes something.
+    output: bool,
+    /// The server sent something, or its end.
+    arrived: bool,
+    /// The server takes something.
+    sendable: bool,
+}
+
+impl Pipe {
+    /// Waits until one of them is ready, or a server's patience is over.
+    fn wait(&self, link: &Link, line: &Line, waiter: &Waiter) -> Result<Ready> {
+        let stdin = io::stdin();
+        let mut fds = Vec::with_capacity(3);
+        let input = !self.input_ended && self.to_server.is_empty() && line.deaf.is_none();
+        if input {
+            fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
+        }
+        let output = !self.to_output.is_empty();
+        if output {
+            fds.push(PollFd::new(self.output.as_fd(), PollFlags::POLLOUT));
+        }
+        // Without an event asked for, a broken connection would still wake us,
+        // again and again: poll(2).
+        let mut wanted = PollFlags::empty();
+        wanted.set(PollFlags::POLLIN, !output && line.ended.is_none());
+        let sendable = !self.to_server.is_empty() && line.deaf.is_none() && line.ended.is_none();
+        wanted.set(PollFlags::POLLOUT, sendable);
+        if !wanted.is_empty() {
+            fds.push(PollFd::new(link.as_fd(), wanted));
+        }
+        let all_back = self.manner.verify && self.ledger.missing() == 0;
+        let last = line.half_closed.filter(|_| all_back && !output);
+        let last = last.map(|at| at + self.manner.patience);
+        let until = [last, self.silence_ends(line)].into_iter().flatten().min();
+        waiter.wait(&mut fds, until)?;
+        let mut events = fds
+            .iter()
+            .map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let mut next = |present: bool| {
+            present
+                .then(|| events.next())
+                .flatten()
+                .unwrap_or(PollFlags::empty())
+        };
+        let (input, output, link) = (next(input), next(output), next(!wanted.is_empty()));
+        let broken = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        let arrived = PollFlags::POLLIN | broken;
+        Ok(Ready {
+            input: !input.is_empty(),
+            output: !output.is_empty(),
+            arrived: wanted.contains(PollFlags::POLLIN) && link.intersects(arrived),
+            sendable: sendable && link.intersects(PollFlags::POLLOUT | broken),
+        })
+    }
+
+    /// Is it the server's turn? What it sent and nobody took is not.
+    fn waiting(&self, line: &Line) -> bool {
+        let out = match self.manner.verify {
+            true => self.ledger.missing() > 0,
+            false => line.half_closed.is_some(),
+        };
+        let theirs = out || (!self.to_server.is_empty() && line.deaf.is_none());
+        theirs && self.to_output.is_empty() && line.ended.is_none()
+    }
+
+    fn silence_ends(&self, line: &Line) -> Option<Instant> {
+        let silence = self.manner.silence.filter(|_| self.waiting(line))?;
+        Some(line.moved? + silence)
+    }
+
+    /// Has it done nothing for too long?
+    fn silent(&self, line: &Line) -> bool {
+        let end = self.silence_ends(line);
+        end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    /// A server that never ends its side is waited for no longer than that.
+    fn overdue(&self, line: &Line) -> bool {
+        self.manner.verify
+            && self.ledger.missing() == 0
+            && line
+                .half_closed
+                .is_some_and(|at| at.elapsed() >= self.manner.patience)
+    }
+}
+
+// Bytes on their way to one place, one read at a time. Pure.
+
+/// Bytes moved at once.
+const CHUNK: usize = 128 << 10;
+/// Bytes on their way to one place.
+#[derive(Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    done: usize,
+}
+
+impl Buffer {
+    /// What is still to go.
+    fn left(&self) -> &[u8] {
+        &self.bytes[self.done..]
+    }
+
+    /// Nothing is.
+    fn is_empty(&self) -> bool {
+        self.done == self.bytes.len()
+    }
+
+    /// Makes room for what is read next; only when it is empty.
+    fn refill(&mut self) -> &mut [u8] {
+        self.bytes.resize(CHUNK, 0);
+        self.done = 0;
+        &mut self.bytes
+    }
+
+    /// So much of the room was filled.
+    fn filled(&mut self, len: usize) {
+        self.bytes.truncate(len);
+        self.done = 0;
+    }
+
+    /// So much of what is left has gone.
+    fn took(&mut self, len: usize) {
+        self.done += len;
+    }
+
+    /// Puts a little text behind what is left.
+    fn add(&mut self, text: &[u8]) {
+        if self.is_empty() {
+            self.filled(0);
+        }
+        self.bytes.extend_from_slice(text);
+    }
+}
+
+// Standard output that never blocks the other direction.
+//
+// poll(2) calls a pipe writable when one page fits, and a longer write to it
+// blocks. Its flags belong to everybody who has it open (`open(2)`), so it is
+// opened a second time through /proc, which gives flags of our own. A socket
+// is asked not to wait with each call; a file or a terminal is written as is.
+
+/// What a writable pipe takes without blocking, `PIPE_BUF` of pipe(7).
+const PAGE: usize = 4096;
+
+/// Where the echo goes.
+pub struct Output {
+    stdout: io::Stdout,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A pipe with flags of our own.
+    Pipe(OwnedFd),
+    /// A pipe that could not be opened again.
+    Paged,
+    Socket,
+    Plain,
+}
+
+impl Output {
+    /// Standard output as it is.
+    pub fn stdout() -> Self {
+        let stdout = io::stdout();
+        let mode = fstat(&stdout).map(|stat| SFlag::from_bits_truncate(stat.st_mode));
+        let kind = match mode.unwrap_or(SFlag::empty()) & SFlag::S_IFMT {
+            SFlag::S_IFIFO => {
+                let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                open("/proc/self/fd/1", flags, Mode::empty()).map_or(Kind::Paged, Kind::Pipe)
+            }
+            SFlag::S_IFSOCK => Kind::Socket,
+            _ => Kind::Plain,
+        };
+        Output { stdout, kind }
+    }
+
+    /// Writes as much as fits now; 0 if nothing does.
+    ///
+    /// # Errors
+    /// Nobody reads it, the disk is full (74).
+    pub fn write(&self, bytes: &[u8]) -> Result<usize> {
+        let written = match &self.kind {
+            Kind::Pipe(fd) => write(fd, bytes),
+            Kind::Paged => write(&self.stdout, &bytes[..bytes.len().min(PAGE)]),
+            Kind::Socket => send(self.stdout.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT),
+            Kind::Plain => write(&self.stdout, bytes),
+        };
+        match written {
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(0),
+            written => {
+                written.map_err(|errno| Error::os("write", "standard output", errno).exit(Exit::Io))
+            }
+        }
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.kind {
+            Kind::Pipe(fd) => fd.as_fd(),
+            _ => self.stdout.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_filled_in_goes_out_in_pieces() {
+        let mut buffer = Buffer::default();
+        assert!(buffer.is_empty());
+        buffer.refill()[..5].copy_from_slice(b"hello");
+        buffer.filled(5);
+        buffer.took(2);
+        assert_eq!(buffer.left(), b"llo");
+        buffer.add(b"!");
+        buffer.took(4);
+        assert!(buffer.is_empty());
+        buffer.add(b"> ");
+        assert_eq!(buffer.left(), b"> ");
     }
 }
