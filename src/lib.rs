@@ -76,26 +76,23 @@
 //! - **A bare fork is unknown to the C library.** The child of
 //!   [`sys::process::fork_bare`], one connection's, may take no mutex of pthreads',
 //!   start no thread and not call raise(3).
-//! - **A page is a fault, a fault is two microseconds.** A child for one connection
-//!   touches four pages: a window of the program's text, so all it runs is
-//!   compiled into the function that forks it (`inline(always)`, [`sys::raw`]) and
-//!   uses no table of constants or functions; one page of the stack, where small
-//!   messages are read too; its scoreboard's; and its thread's own. The supervisor
-//!   touches one or two between forks ([`sys::stack`]), and allocates nothing.
-//!   `perf record -e page-faults -c 1 -d` counts them.
+//! - **A page is a fault.** A child for one connection touches about ten, and each
+//!   costs it a microsecond or two: a table of its own that it writes to, or a
+//!   large array on its stack, is one more for every connection. So its buffer is
+//!   mapped before the fork and touched where it is used ([`sys::shm`]), what it
+//!   tells lies in one page ([`daemon::shared::scoreboard`]), and the supervisor
+//!   allocates nothing between forks. Fields 10 and 11 of proc_pid_stat(5) count
+//!   them.
 //! - **The child's arm never returns and never drops.** It holds copies of all
 //!   the supervisor owns, and has closed many of them by number; a destructor
 //!   would close them again, or whatever has the number by then. It leaves by
 //!   [`sys::process::exit`], and so does a panic: [`daemon::worker::child`].
 //! - **In strict mode: no close, no clock, no allocation, no log.** Any call but
-//!   read, write, exit and sigreturn is death by SIGKILL, and an allocation is
-//!   such a call now and then only: [`daemon::worker::child`]'s `serve_only`,
-//!   [`net::connection`], every [`service::Service`]. Timeouts are therefore the
-//!   socket's own, durations the supervisor's.
-//! - **A supervisor of such children has no time-stamp counter and no vdso.** To use
-//!   either is its death. The standard library's clocks are led past them; those
-//!   that a C library reads for itself (its resolver does) are not:
-//!   [`sys::clock`].
+//!   read, write, exit and sigreturn is death, so is a look at the processor's
+//!   time-stamp counter, and an allocation is such a call now and then only:
+//!   [`daemon::worker::child`]'s `serve_only`, [`net::connection`], every
+//!   [`service::Service`]. Timeouts are therefore the socket's own, durations the
+//!   supervisor's.
 //! - **Strict mode permits write(2) to any open descriptor.** Everything but the
 //!   connection is closed first: `let_go` in [`daemon::worker::child`].
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no

@@ -36,23 +36,19 @@ use crate::daemon::supervisor::datagrams::Crew;
 use crate::daemon::worker::context::Estate;
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle, Voice};
-use crate::service::{Plain, Service};
+use crate::service::{Echo, Plain};
 use crate::sys::oom::OomScore;
 use crate::sys::signal::Signals;
-use crate::sys::{fd, process, rlimits};
+use crate::sys::{fd, memory, process, rlimits};
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
-    run(argv, None)
+    main_with(argv, &Echo)
 }
 
 /// The same, with something else in the place of the echo. The tests of the sandbox
 /// have a service that tries to break out of it.
-pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: &'static dyn Service) -> Exit {
-    run(argv, Some(plain))
-}
-
-fn run(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
+pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
     let argv: Vec<OsString> = argv.into_iter().collect();
     if argv.iter().any(|word| word == "--inetd") {
         inetd::spare_the_client();
@@ -246,10 +242,7 @@ fn supervisor(
         Ok(sandbox) => sandbox,
         Err(error) => return Err(Box::new((error, sockets))),
     };
-    let datagrams = !sockets.datagrams.is_empty();
-    if let Err(error) = sandbox::lighten_children(&config, &sandbox, datagrams) {
-        return Err(Box::new((error, sockets)));
-    }
+    memory::give_back();
     let seats = config
         .model
         .is_threaded()
@@ -263,7 +256,7 @@ fn supervisor(
             return Err(Box::new((error, sockets)));
         }
     };
-    let services = match offer::menu(&config, &sockets.listeners, plain) {
+    let services = match offer::services(&config, &sockets.listeners, plain) {
         Ok(services) => services,
         Err(error) => return Err(Box::new((error, sockets))),
     };

@@ -42,17 +42,6 @@ pub enum End {
 impl End {
     /// As a number for the scoreboard; never 0.
     pub fn encode(self) -> u64 {
-        // The usual end apart: the others are told from each other by a table of
-        // addresses, in a page that the child has not touched yet.
-        if let End::Eof = self {
-            return 1;
-        }
-        self.encode_unusual()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn encode_unusual(self) -> u64 {
         match self {
             End::Eof => 1,
             End::Reset => 2,
@@ -116,7 +105,6 @@ impl<'a> Copy<'a> {
     /// Lays `[peer] ` at the start of the buffer that the connection will be
     /// served with. What is received comes to lie behind it, so that prefix and
     /// data are one write(2), and nothing is formatted or copied in the sandbox.
-    #[cold]
     pub fn lay(to: Printer<'a>, peer: Peer, buffer: &mut [u8]) -> Self {
         let room = buffer.len();
         let mut rest = buffer;
@@ -150,9 +138,6 @@ impl<'a> Connection<'a> {
     ///
     /// # Errors
     /// [`End::Eof`] once the client has finished sending, else how it failed.
-    // In place, like the calls it makes: a function of its own may lie where a
-    // child has not been yet, which is a page fault, see `sys::raw`.
-    #[inline(always)]
     pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> Result<&'b [u8], End> {
         let start = self.copy.map_or(0, |copy| copy.prefix);
         loop {
@@ -181,7 +166,6 @@ impl<'a> Connection<'a> {
     /// # Errors
     /// How it failed. A write that got part of the way before its timeout
     /// starts again, so a stuck client is seen within twice the timeout.
-    #[inline(always)]
     pub fn write_all(&mut self, mut bytes: &[u8]) -> Result<(), End> {
         while !bytes.is_empty() {
             match write(self.stream, bytes) {

@@ -21,7 +21,6 @@ pub struct Printer<'a> {
 impl Printer<'_> {
     /// One write(2), more only if that took a part. What cannot be written there is
     /// not worth a client.
-    #[cold]
     pub fn print(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match write(self.to, bytes) {

@@ -10,7 +10,6 @@ use crate::net::connection::{Connection, End};
 pub struct Echo;
 
 impl Service for Echo {
-    #[inline(always)]
     fn serve(
         &self,
         conn: &mut Connection<'_>,

@@ -38,59 +38,22 @@ pub trait Service: Sync {
     ) -> End;
 }
 
-/// One of the services: told apart where it is called and not by a table of
-/// functions, which would cost a child a page for the table and one for the echo.
-pub enum Dish<'a> {
-    /// RFC 862.
-    Echo(Echo),
-    /// A line names a command.
-    Command(&'a Command),
-    /// Something else in the place of the echo, as a test has it.
-    Other(&'a dyn Service),
-}
-
-impl Service for Dish<'_> {
-    #[inline(always)]
-    fn helper(&self, null: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
-        match self {
-            Dish::Echo(echo) => echo.helper(null),
-            Dish::Command(command) => command.helper(null),
-            Dish::Other(other) => other.helper(null),
-        }
-    }
-
-    #[inline(always)]
-    fn serve(
-        &self,
-        conn: &mut Connection<'_>,
-        helper: Option<BorrowedFd<'_>>,
-        buffer: &mut [u8],
-    ) -> End {
-        match self {
-            Dish::Echo(echo) => echo.serve(conn, helper, buffer),
-            Dish::Command(command) => command.serve(conn, helper, buffer),
-            Dish::Other(other) => other.serve(conn, helper, buffer),
-        }
-    }
-}
-
-/// What answers in the place of the echo, if something does: a test's service.
-pub type Plain = Option<&'static dyn Service>;
+/// What answers where no commands are run: the echo, or what a test has in its place.
+pub type Plain = &'static dyn Service;
 
 /// The services there are, and which of them answers at which listener.
-pub struct Menu {
-    /// In the place of the echo.
+pub struct Services {
     plain: Plain,
     command: Command,
     /// By the listener's index: does it run commands?
     commands_at: Vec<bool>,
 }
 
-impl Menu {
+impl Services {
     /// `commands_at` says for each listener whether it runs commands; the others
     /// have the `plain` service, an echo.
     pub fn new(plain: Plain, command: Command, commands_at: Vec<bool>) -> Self {
-        Menu {
+        Services {
             plain,
             command,
             commands_at,
@@ -103,14 +66,10 @@ impl Menu {
     }
 
     /// The service of the listener with this index.
-    #[inline(always)]
-    pub fn at(&self, listener: usize) -> Dish<'_> {
+    pub fn at(&self, listener: usize) -> &dyn Service {
         match self.commands_at.get(listener) {
-            Some(true) => Dish::Command(&self.command),
-            _ => match self.plain {
-                None => Dish::Echo(Echo),
-                Some(other) => Dish::Other(other),
-            },
+            Some(true) => &self.command,
+            _ => self.plain,
         }
     }
 }

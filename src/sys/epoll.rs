@@ -19,7 +19,6 @@ impl Epoll {
     ///
     /// # Errors
     /// epoll_create1(2)'s.
-    #[inline(always)]
     pub fn new() -> Result<Self, Errno> {
         let fd = raw::epoll_create()?;
         // SAFETY: just made, and no owner will close it: see the type.
@@ -31,7 +30,6 @@ impl Epoll {
     ///
     /// # Errors
     /// epoll_ctl(2)'s.
-    #[inline(always)]
     pub fn add(&self, fd: impl AsFd, number: u64, alone: bool) -> Result<(), Errno> {
         let exclusive = if alone { libc::EPOLLEXCLUSIVE } else { 0 };
         let event = libc::epoll_event {
@@ -43,7 +41,6 @@ impl Epoll {
 
     /// Waits, for so many milliseconds at most, and says who woke it, of the first
     /// few that did: number n is bit n. Nobody after a signal.
-    #[inline(always)]
     pub fn wait(&self, limit: Option<u16>) -> u64 {
         let mut events = [NOTHING; 4];
         let came = raw::epoll_wait(self.0, &mut events, limit).unwrap_or(0);

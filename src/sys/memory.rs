@@ -31,36 +31,6 @@ pub fn refuse_huge_pages() {
     let _ = set_thp_disable(true);
 }
 
-/// Takes the code and data that the kernel lends each program (vdso(7)) out of this
-/// one, and so out of children to come: three mappings, and dear ones, that fork(2)
-/// copies and exit(2) takes down (6 us together). For a process that asks the kernel
-/// itself what it asks that for. Without /proc nothing happens; nor in a dynamic
-/// program, whose libraries have more uses for it than can be known here.
-pub fn unmap_vdso() {
-    if !cfg!(target_feature = "crt-static") {
-        return;
-    }
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for (start, end) in maps.lines().filter_map(vdso) {
-        // SAFETY: a whole mapping of the kernel's, to which no reference exists;
-        // who calls what is not there any more dies, which is the caller's to
-        // prevent.
-        unsafe { libc::munmap(start as *mut _, end - start) };
-    }
-}
-
-/// The range of a line of maps (proc_pid_maps(5)), if it is part of the vdso.
-fn vdso(line: &str) -> Option<(usize, usize)> {
-    let (range, rest) = line.split_once(' ')?;
-    let name = rest.rsplit(' ').next()?;
-    if name != "[vdso]" && !name.starts_with("[vvar") {
-        return None;
-    }
-    let (start, end) = range.split_once('-')?;
-    let address = |hex| usize::from_str_radix(hex, 16).ok();
-    Some((address(start)?, address(end)?))
-}
-
 /// Gives what the start has allocated and freed back to the kernel: fork(2) copies
 /// the entry of each page that was ever touched.
 pub fn give_back() {
@@ -78,31 +48,6 @@ mod tests {
 
     use super::*;
     use crate::sys::process;
-
-    #[test]
-    fn the_vdso_and_its_data_are_found_in_maps() {
-        for (line, found) in [
-            (
-                "7ffe61f5b000-7ffe61f5d000 r-xp 00000000 00:00 0                          [vdso]",
-                Some((0x7ffe_61f5_b000, 0x7ffe_61f5_d000)),
-            ),
-            (
-                "1000-5000 r--p 00000000 00:00 0    [vvar]",
-                Some((0x1000, 0x5000)),
-            ),
-            (
-                "5000-7000 r--p 00000000 00:00 0    [vvar_vclock]",
-                Some((0x5000, 0x7000)),
-            ),
-            ("1000-5000 rw-p 00000000 00:00 0    [stack]", None),
-            ("1000-5000 rw-p 00000000 00:00 0 ", None),
-            ("1000-5000 r-xp 00000000 08:01 77   /usr/lib/vdso", None),
-            ("-- [vdso]", None),
-            ("", None),
-        ] {
-            assert_eq!(vdso(line), found, "{line}");
-        }
-    }
 
     /// In a child, since there is no way back.
     #[test]

@@ -5,7 +5,6 @@
 #![allow(unsafe_code)]
 
 pub mod caps;
-pub mod clock;
 pub mod dispositions;
 pub mod env;
 pub mod epoll;
@@ -27,6 +26,5 @@ pub mod sandbox;
 pub mod shm;
 pub mod signal;
 pub mod sockopt;
-pub mod stack;
 pub mod terminal;
 pub mod wait;

@@ -1,137 +1,35 @@
-//! The few system calls of a serving child, made in place.
-//!
-//! After fork(2) each 64 KiB of program text that the child runs through costs
-//! it a page fault, since the kernel does not copy page tables of files, and a
-//! dear one (4 us), since it maps what lies around, too. libc's wrappers lie
-//! scattered over the binary; these are compiled into the code that calls them.
-//!
-//! Errors are the kernel's, as [`Errno`]; libc's errno is not touched.
+//! The system calls of a child that was just forked or is locked in, by their
+//! numbers: what a sandbox allows is a number, and a C library may make another
+//! call than the one it is asked for. nix has the others.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr::null_mut;
 
-use libc::c_long;
+use libc::{c_long, syscall};
 use nix::errno::Errno;
 
-/// A system call of up to six arguments, by number.
-///
-/// # Safety
-/// As the system call: pointers among the arguments must be valid for it.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn call_long(number: c_long, args: [usize; 6]) -> isize {
-    let result: isize;
-    // SAFETY: the x86-64 system call convention (syscall(2), Notes): number and
-    // result in rax; rcx and r11 are lost; the stack is not used.
-    unsafe {
-        std::arch::asm!(
-            "syscall",
-            inlateout("rax") number as isize => result,
-            in("rdi") args[0],
-            in("rsi") args[1],
-            in("rdx") args[2],
-            in("r10") args[3],
-            in("r8") args[4],
-            in("r9") args[5],
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result
-}
-
-/// As above.
-///
-/// # Safety
-/// As above.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-unsafe fn call_long(number: c_long, args: [usize; 6]) -> isize {
-    let result: isize;
-    // SAFETY: the arm64 system call convention (syscall(2), Notes): number in
-    // x8, result in x0; the stack is not used.
-    unsafe {
-        std::arch::asm!(
-            "svc 0",
-            in("x8") number as isize,
-            inlateout("x0") args[0] as isize => result,
-            in("x1") args[1],
-            in("x2") args[2],
-            in("x3") args[3],
-            in("x4") args[4],
-            in("x5") args[5],
-            options(nostack),
-        );
-    }
-    result
-}
-
-/// Elsewhere, by libc: slower, the same.
-///
-/// # Safety
-/// As above.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe fn call_long(number: c_long, args: [usize; 6]) -> isize {
-    // SAFETY: the caller's.
-    let result =
-        unsafe { libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]) };
-    if result == -1 {
-        -(Errno::last_raw() as isize)
-    } else {
-        result as isize
-    }
-}
-
-/// A system call of up to four arguments.
-///
-/// # Safety
-/// As above.
-#[inline(always)]
-unsafe fn call(number: c_long, [a, b, c, d]: [usize; 4]) -> isize {
-    // SAFETY: the caller's.
-    unsafe { call_long(number, [a, b, c, d, 0, 0]) }
-}
-
-#[inline(always)]
-fn checked(result: isize) -> Result<usize, Errno> {
-    // The kernel answers -4095 to -1 for an errno.
-    usize::try_from(result).map_err(|_| match -result as i32 {
-        // The one that is no trouble, spared the walk through the table of all.
-        libc::EAGAIN => Errno::EAGAIN,
-        errno => Errno::from_raw(errno),
-    })
+fn done(result: c_long) -> Result<usize, Errno> {
+    Errno::result(result).map(|result| result as usize)
 }
 
 /// read(2).
 ///
 /// # Errors
 /// read(2)'s.
-#[inline(always)]
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
-    let args = [
-        fd.as_raw_fd() as usize,
-        buffer.as_mut_ptr() as usize,
-        buffer.len(),
-        0,
-    ];
-    // SAFETY: the kernel writes at most `buffer.len()` bytes to a live buffer.
-    checked(unsafe { call(libc::SYS_read, args) })
+    let (start, len) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `len` bytes to a live buffer.
+    done(unsafe { syscall(libc::SYS_read, fd.as_raw_fd(), start, len) })
 }
 
 /// write(2).
 ///
 /// # Errors
 /// write(2)'s.
-#[inline(always)]
 pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-    let args = [
-        fd.as_raw_fd() as usize,
-        bytes.as_ptr() as usize,
-        bytes.len(),
-        0,
-    ];
-    // SAFETY: the kernel reads `bytes.len()` bytes of a live slice.
-    checked(unsafe { call(libc::SYS_write, args) })
+    let (start, len) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: the kernel reads `len` bytes of a live slice.
+    done(unsafe { syscall(libc::SYS_write, fd.as_raw_fd(), start, len) })
 }
 
 /// accept4(2).
@@ -141,84 +39,71 @@ pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 ///
 /// # Errors
 /// accept4(2)'s.
-#[inline(always)]
 pub unsafe fn accept4(
     listener: BorrowedFd<'_>,
     address: *mut libc::sockaddr,
     length: *mut libc::socklen_t,
     flags: i32,
 ) -> Result<RawFd, Errno> {
-    let args = [
-        listener.as_raw_fd() as usize,
-        address as usize,
-        length as usize,
-        flags as usize,
-    ];
+    let fd = listener.as_raw_fd();
     // SAFETY: the caller's promise.
-    checked(unsafe { call(libc::SYS_accept4, args) }).map(|fd| fd as RawFd)
+    done(unsafe { syscall(libc::SYS_accept4, fd, address, length, flags) }).map(|fd| fd as RawFd)
 }
 
 /// epoll_create1(2), closed on exec.
 ///
 /// # Errors
 /// epoll_create1(2)'s.
-#[inline(always)]
 pub fn epoll_create() -> Result<RawFd, Errno> {
-    let args = [libc::EPOLL_CLOEXEC as usize, 0, 0, 0];
     // SAFETY: an integer.
-    checked(unsafe { call(libc::SYS_epoll_create1, args) }).map(|fd| fd as RawFd)
+    done(unsafe { syscall(libc::SYS_epoll_create1, libc::EPOLL_CLOEXEC) }).map(|fd| fd as RawFd)
 }
 
 /// epoll_ctl(2) with EPOLL_CTL_ADD.
 ///
 /// # Errors
 /// epoll_ctl(2)'s.
-#[inline(always)]
 pub fn epoll_add(
     epoll: BorrowedFd<'_>,
     fd: BorrowedFd<'_>,
     mut event: libc::epoll_event,
 ) -> Result<(), Errno> {
-    let args = [
-        epoll.as_raw_fd() as usize,
-        libc::EPOLL_CTL_ADD as usize,
-        fd.as_raw_fd() as usize,
-        (&raw mut event) as usize,
-    ];
+    let (epoll, fd, event) = (epoll.as_raw_fd(), fd.as_raw_fd(), &raw mut event);
     // SAFETY: the kernel reads one event of a live local.
-    checked(unsafe { call(libc::SYS_epoll_ctl, args) }).map(drop)
+    done(unsafe { syscall(libc::SYS_epoll_ctl, epoll, libc::EPOLL_CTL_ADD, fd, event) }).map(drop)
 }
 
-/// epoll_pwait(2) without a limit and without a mask: how many came.
+/// epoll_pwait(2) without a mask: how many came.
 ///
 /// # Errors
 /// epoll_pwait(2)'s.
-#[inline(always)]
 pub fn epoll_wait(
     epoll: BorrowedFd<'_>,
     events: &mut [libc::epoll_event],
     limit: Option<u16>,
 ) -> Result<usize, Errno> {
-    let forever = -1isize as usize;
-    let args = [
-        epoll.as_raw_fd() as usize,
-        events.as_mut_ptr() as usize,
-        events.len(),
-        limit.map_or(forever, usize::from),
-        0,
-        SIGSET,
-    ];
-    // SAFETY: the kernel writes at most `events.len()` events to a live slice.
-    checked(unsafe { call_long(libc::SYS_epoll_pwait, args) })
+    let (epoll, start, most) = (epoll.as_raw_fd(), events.as_mut_ptr(), events.len());
+    let (limit, mask) = (limit.map_or(-1, i32::from), null_mut::<u64>());
+    // SAFETY: the kernel writes at most `most` events to a live slice.
+    done(unsafe {
+        syscall(
+            libc::SYS_epoll_pwait,
+            epoll,
+            start,
+            most,
+            limit,
+            mask,
+            SIGSET,
+        )
+    })
 }
 
 /// _exit(2), of this thread alone: seccomp's strict mode allows it and not
 /// exit_group(2), and in a process of one thread the two are the same.
-#[inline(always)]
 pub fn exit(status: i32) -> ! {
     loop {
         // SAFETY: exit(2) takes an integer and does not return.
-        unsafe { call(libc::SYS_exit, [status as usize, 0, 0, 0]) };
+        unsafe { syscall(libc::SYS_exit, status) };
     }
 }
 
@@ -230,13 +115,12 @@ pub fn exit(status: i32) -> ! {
 ///
 /// # Errors
 /// fork(2)'s.
-#[inline(always)]
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub unsafe fn fork() -> Result<i32, Errno> {
-    // Flags and stack; the order of the others, all zero, differs by machine.
-    let args = [libc::SIGCHLD as usize, 0, 0, 0];
+    // Flags and stack; the order of the others, all null, differs by machine.
+    let (flags, none) = (libc::SIGCHLD as usize, null_mut::<u8>());
     // SAFETY: a null stack means a copy of ours; the rest is the caller's.
-    checked(unsafe { call(libc::SYS_clone, args) }).map(|pid| pid as i32)
+    done(unsafe { syscall(libc::SYS_clone, flags, none, none, none, none) }).map(|pid| pid as i32)
 }
 
 /// Elsewhere, where clone(2) has its arguments in another order, by libc.
@@ -256,10 +140,9 @@ pub unsafe fn fork() -> Result<i32, Errno> {
 ///
 /// # Safety
 /// Nothing in this process may use or own that descriptor afterwards.
-#[inline(always)]
 pub unsafe fn close(fd: RawFd) {
     // SAFETY: an integer; the rest is the caller's.
-    unsafe { call(libc::SYS_close, [fd as usize, 0, 0, 0]) };
+    unsafe { syscall(libc::SYS_close, fd) };
 }
 
 /// close_range(2), all of them, no flags. Nothing in this process may use or own
@@ -267,61 +150,47 @@ pub unsafe fn close(fd: RawFd) {
 ///
 /// # Errors
 /// ENOSYS or EPERM where kernel or container lack it.
-#[inline(always)]
 pub fn close_range(first: u32, last: u32) -> Result<(), Errno> {
     // SAFETY: integers only; what is closed is the caller's promise.
-    checked(unsafe { call(libc::SYS_close_range, [first as usize, last as usize, 0, 0]) }).map(drop)
-}
-
-/// prctl(PR_SET_NAME): at most 15 bytes and a NUL.
-#[inline(always)]
-pub fn set_name(name: &[u8; 16]) {
-    let args = [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0];
-    // SAFETY: the kernel reads up to 16 bytes of a live array.
-    unsafe { call(libc::SYS_prctl, args) };
+    done(unsafe { syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
 }
 
 /// prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT).
 ///
 /// # Errors
 /// EINVAL where a filter is installed already, or there is no seccomp.
-#[inline(always)]
 pub fn enter_strict_mode() -> Result<(), Errno> {
-    let args = [
-        libc::PR_SET_SECCOMP as usize,
-        libc::SECCOMP_MODE_STRICT as usize,
-        0,
-        0,
-    ];
+    let (option, mode) = (libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_STRICT as usize);
     // SAFETY: integers only.
-    checked(unsafe { call(libc::SYS_prctl, args) }).map(drop)
+    done(unsafe { syscall(libc::SYS_prctl, option, mode, 0usize) }).map(drop)
 }
 
 /// Bytes of the kernel's signal set, which is smaller than libc's.
 const SIGSET: usize = 8;
 
 /// sigaction(2) with SIG_DFL.
-#[inline(always)]
 pub fn default_signal(signal: i32) {
     // handler (SIG_DFL is 0), flags, restorer, mask: all zero on every Linux.
     let action = [0usize; 4];
-    let args = [signal as usize, action.as_ptr() as usize, 0, SIGSET];
+    let (new, old) = (action.as_ptr(), null_mut::<usize>());
     // SAFETY: the kernel reads one struct of at most four words; a default
     // action runs no code.
-    unsafe { call(libc::SYS_rt_sigaction, args) };
+    unsafe { syscall(libc::SYS_rt_sigaction, signal, new, old, SIGSET) };
 }
 
 /// sigprocmask(SIG_SETMASK): signal n is bit n - 1.
-#[inline(always)]
 pub fn set_mask(mask: u64) {
-    let args = [
-        libc::SIG_SETMASK as usize,
-        (&raw const mask) as usize,
-        0,
-        SIGSET,
-    ];
+    let (new, old) = (&raw const mask, null_mut::<u64>());
     // SAFETY: the kernel reads eight bytes of a live local.
-    unsafe { call(libc::SYS_rt_sigprocmask, args) };
+    unsafe {
+        syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            new,
+            old,
+            SIGSET,
+        )
+    };
 }
 
 #[cfg(test)]

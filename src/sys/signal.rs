@@ -163,7 +163,6 @@ pub fn let_kernel_discard_children() -> Result<(), Errno> {
 
 /// The child arm's first act: a worker hears no order. What it does hear is at
 /// its default, since the supervisor has no handlers.
-#[inline(always)]
 pub fn become_worker() {
     raw::set_mask(DEAF);
 }

@@ -45,7 +45,6 @@ impl fmt::Display for Peer {
 ///
 /// # Errors
 /// accept(2)'s; `net::classify` says what each asks for.
-#[inline(always)]
 pub fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Peer), Errno> {
     // Room for the longest Internet address. A Unix peer's name is cut off,
     // which accept(2) allows: only its family is looked at.

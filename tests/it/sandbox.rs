@@ -129,58 +129,6 @@ fn the_kernel_reports_strict_mode_for_one_connection_and_a_filter_for_many() {
     }
 }
 
-/// Where all workers are in strict mode nobody reads the time-stamp counter, and
-/// none has the vdso. The rest is as a C library expects it.
-#[cfg(target_arch = "x86_64")]
-#[test]
-fn workers_with_one_connection_are_born_without_vdso_and_counter() {
-    const SAID: &str = "no process of ours reads the time-stamp counter";
-    if !unfiltered() {
-        return;
-    }
-    let has_vdso = |pid: i32| {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
-        assert!(maps.contains("[stack]"), "{maps}");
-        maps.contains("[vdso]") || maps.contains("[vvar")
-    };
-    let command = [
-        "-l",
-        "tcp:127.0.0.1:0,service=command",
-        "--allow-command",
-        "yes=/bin/true",
-    ];
-    for (designs, how, more, light) in [
-        (&ONE_CONNECTION[..], "strict", &[][..], true),
-        (&ONE_CONNECTION[..], "off", &[], false),
-        (
-            &ONE_CONNECTION[..1],
-            "strict",
-            &["-l", "udp:127.0.0.1:0"],
-            false,
-        ),
-        (&ONE_CONNECTION[..1], "strict", &command[..], false),
-        (&MANY[..], "strict", &[], false),
-        (&THREADED[..1], "strict", &[], false),
-    ] {
-        for design in designs {
-            let daemon = with_sandbox(design, how)
-                .args(["-l", "tcp:127.0.0.1:0"])
-                .args(more)
-                .env("RUST_LOG", "debug")
-                .start();
-            let (_client, serving) = daemon.connect_served();
-            let about = format!("{} {how} {more:?}", design.name);
-            assert_eq!(daemon.log_count(SAID), usize::from(light), "{about}");
-            if !is_root() {
-                skipped("whose mappings are whose needs root here");
-                continue;
-            }
-            assert_eq!(has_vdso(serving), !light, "{about}");
-            assert_eq!(has_vdso(daemon.pid()), !light, "{about}");
-        }
-    }
-}
-
 /// Strict mode lets a process write to any descriptor that is open.
 #[test]
 fn a_serving_child_holds_its_connection_alone() {

@@ -70,7 +70,6 @@ impl Admission {
     }
 
     /// Is everybody let in?
-    #[inline(always)]
     pub fn is_off(&self) -> bool {
         self.refusals.is_none()
     }
@@ -87,7 +86,6 @@ impl Admission {
 
     /// Do `--allow` and `--deny` let the client in that has just been accepted?
     /// If they do not, it is gone when this returns.
-    #[inline(always)]
     pub fn screen(
         &self,
         conn: OwnedFd,
@@ -122,7 +120,6 @@ impl Admission {
     }
 
     /// Ends a connection before it is one, and counts it.
-    #[cold]
     pub fn refuse(&self, conn: OwnedFd, peer: Peer, why: Why, listener: usize, board: &Scoreboard) {
         let counts = self.refusals.as_ref();
         if counts.is_some_and(|counts| counts.count(peer, why, listener)) {
@@ -132,13 +129,11 @@ impl Admission {
     }
 
     /// How long until the rate lets another connection in; `None` is now.
-    #[inline(always)]
     pub fn wait(&self) -> Option<Duration> {
         self.rate.as_ref()?.wait()
     }
 
     /// A client is let in: the next one may have to wait.
-    #[inline(always)]
     pub fn spend(&self, peer: Peer) {
         if let Some(bucket) = &self.rate
             && self.policy.is_counted(peer)

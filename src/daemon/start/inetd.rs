@@ -22,7 +22,7 @@ use crate::daemon::supervisor::BUFFER;
 use crate::error::{Error, Exit, Result};
 use crate::net;
 use crate::net::connection::{Connection, End, Meter};
-use crate::service::{Plain, Service};
+use crate::service::Plain;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::shm::Buffer;
 use crate::sys::{fd, process, signal};
@@ -116,7 +116,7 @@ fn locked_in(
     process::guard_children_against_panic();
     process::become_child();
     process::set_name(process::SERVING);
-    let services = offer::menu(config, &[], plain)?;
+    let services = offer::services(config, &[], plain)?;
     // The one listener, which is somebody else's.
     let service = services.at(0);
     let null = fd::dev_null()?;

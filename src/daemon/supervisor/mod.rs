@@ -64,7 +64,6 @@ use crate::error::{Error, Exit, Result};
 use crate::sys::oom::OomScore;
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals};
-use crate::sys::stack;
 use crate::sys::terminal::Terminal;
 use crate::sys::wait::Wait;
 
@@ -92,8 +91,7 @@ pub(crate) struct Troubles {
 
 /// See the module.
 pub struct Supervisor {
-    /// Apart: it is not written to, see [`Supervisor::run`].
-    pub(crate) estate: Box<Estate>,
+    pub(crate) estate: Estate,
     pub(crate) names: Vec<String>,
     pub(crate) buffer: Buffer,
     pub(crate) signals: Signals,
@@ -213,7 +211,7 @@ impl Supervisor {
             pool: pool.filter(|_| !estate.listeners.is_empty()).map(Pool::new),
             crew,
             overflows,
-            estate: Box::new(estate),
+            estate,
             signals,
             last_term: None,
             held: None,
@@ -243,19 +241,10 @@ impl Supervisor {
 
     /// Serves until told to stop. `ready` is called once, when clients can
     /// connect; before the first fork, so that no child keeps what it closes.
-    ///
-    /// After a fork each page that the loop writes to costs a fault and a copy:
-    /// so all of it that changes lies in one page of the stack, with the calls it
-    /// makes.
     pub fn run(mut self, ready: impl FnOnce(&[String])) -> Exit {
         // First: a manager must know a daemon's pid before its starter ends.
         self.say(Word::Ready);
         ready(&self.estate.addresses);
-        stack::high_in_a_page(|| std::hint::black_box(self).supervise())
-    }
-
-    #[inline(never)]
-    fn supervise(&mut self) -> Exit {
         loop {
             let now = Instant::now();
             if self.step(now) {

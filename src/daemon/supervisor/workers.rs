@@ -160,7 +160,6 @@ impl Supervisor {
         !self.serves_many() || self.passing.is_some()
     }
 
-    #[inline(never)]
     fn fork_worker(&mut self, now: Instant) -> bool {
         if !self.has_memory(now) {
             return false;
@@ -221,7 +220,6 @@ impl Supervisor {
     }
 
     /// Forks a process for an accepted client; keeps the client if that fails.
-    #[inline(never)]
     pub(crate) fn serve(&mut self, held: Held, now: Instant) {
         if !self.has_memory(now) {
             self.held = Some(held);
@@ -384,7 +382,6 @@ fn lend(estate: &Estate, generation: &Generation, whether: bool) -> Result<(), E
 
 /// In a worker for one client, which closes all the rest when it has it: lets go
 /// of what would keep others from hearing that the supervisor is gone.
-#[inline(always)]
 fn close_supervisors(crew: &Crew, generation: &Generation) {
     crew.close_inherited();
     if let Some(order_end) = generation.order_end() {

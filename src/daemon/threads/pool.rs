@@ -23,7 +23,6 @@ use crate::daemon::shared::ending::{self, Ended};
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::worker::child::{self, Terms};
 use crate::net::connection::{Connection, Copy, End};
-use crate::service::Service;
 use crate::sys::process;
 
 /// An accepted client on its way to a thread.

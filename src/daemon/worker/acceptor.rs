@@ -88,7 +88,6 @@ pub(crate) enum Tried {
 impl<'a> Gate<'a> {
     /// `first` says which listener is looked at first, so that over all workers
     /// none is preferred.
-    #[inline(always)]
     pub fn new(
         listeners: &'a [Option<Listener>],
         lifeline: BorrowedFd<'a>,
@@ -121,7 +120,6 @@ impl<'a> Gate<'a> {
     ///
     /// # Errors
     /// epoll_create1(2)'s or epoll_ctl(2)'s.
-    #[inline(always)]
     pub fn open(&mut self) -> Result<(), Errno> {
         if self.epoll.is_some() {
             return Ok(());
@@ -140,7 +138,6 @@ impl<'a> Gate<'a> {
 
     /// The next connection, or word to go. Looks at the queues before it waits,
     /// at the rate before that: `idle` is called once if it has to.
-    #[inline(always)]
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         let mut told = false;
         let mut said = false;
@@ -174,14 +171,12 @@ impl<'a> Gate<'a> {
         }
     }
 
-    #[inline(always)]
     fn has_several(&self) -> bool {
         self.listeners.len() > 1
     }
 
     /// Sees to it that somebody looks at the other listeners, if one of them has a
     /// client: see the module.
-    #[inline(always)]
     fn hand_on(&self, next: &Next) {
         if let Next::Connection(_, _, taken) = next
             && self.has_several()
@@ -192,7 +187,6 @@ impl<'a> Gate<'a> {
     }
 
     /// Does a client wait at another listener than this?
-    #[cold]
     fn others_have(&self, taken: usize) -> bool {
         let nothing = |_| PollFd::new(self.lifeline, PollFlags::empty());
         let others =
@@ -230,7 +224,6 @@ impl<'a> Gate<'a> {
     }
 
     /// Looks at each queue once, without waiting.
-    #[inline(always)]
     pub(crate) fn try_accept(&mut self) -> Tried {
         let mut tried = Tried::Nothing;
         for k in 0..self.listeners.len() {
@@ -265,7 +258,6 @@ impl<'a> Gate<'a> {
     }
 
     /// True if the lifeline has something to say.
-    #[inline(always)]
     fn wait(&mut self) -> bool {
         let unnoticed = self.rate == Rate::Unnoticed;
         if self.pause > 0 && !unnoticed {

@@ -18,7 +18,7 @@ use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::connection::{Connection, Copy, End};
 use crate::net::printer::Printer;
-use crate::service::{Menu, Service};
+use crate::service::Services;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{lifeline, process, signal};
 
@@ -52,7 +52,7 @@ pub struct Terms<'a> {
     /// that no flood of one keeps the others waiting.
     pub first: usize,
     /// What it serves, at which listener.
-    pub services: &'a Menu,
+    pub services: &'a Services,
     /// How it locks itself in.
     pub sandbox: &'a Sandbox,
     /// What to do when that fails.
@@ -79,7 +79,6 @@ pub struct Terms<'a> {
 
 /// First thing in every child: signals as a worker hears them, and a panic that
 /// ends it.
-#[inline(always)]
 pub fn begin() {
     signal::become_worker();
     process::become_child();
@@ -94,7 +93,6 @@ pub fn begin_with_threads() {
 }
 
 /// With `--orphans terminate`, the child dies when the supervisor does.
-#[inline(always)]
 pub fn follow(terms: &Terms<'_>) {
     if terms.orphans == Orphans::Terminate {
         lifeline::die_with_parent(terms.supervisor);
@@ -109,7 +107,6 @@ pub fn leave(how: Leave) -> ! {
 /// Serves `conn` and leaves: the whole rest of a single-connection child. The
 /// scoreboard already says whom it serves. `channel` stays open beside the
 /// connection, for the double-forked.
-#[inline(always)]
 pub fn serve_only(
     terms: &Terms<'_>,
     buffer: &mut [u8],
@@ -162,7 +159,6 @@ pub fn serve_only(
 }
 
 /// What an accepted connection does not inherit from its listener.
-#[inline(always)]
 pub fn prepare(terms: &Terms<'_>, conn: BorrowedFd<'_>, listener: usize) -> Result<(), Errno> {
     terms.listeners[listener]
         .as_ref()
@@ -177,7 +173,6 @@ pub fn lay_copy<'a>(terms: &Terms<'a>, buffer: &mut [u8]) -> Option<Copy<'a>> {
 
 /// Closes everything but what the connection needs: strict mode permits write(2)
 /// to any descriptor that is open, the log's and the listener's too.
-#[inline(always)]
 fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
     let mut keep = needed;
     keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
@@ -187,7 +182,6 @@ fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
 /// In a worker that waits to be passed its one connection: closes everything else.
 /// Of the supervisor's there are a channel for each sibling and perhaps clients on
 /// their way, which it must not keep, and too many to close one by one.
-#[inline(always)]
 pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &OwnedFd) {
     let print = terms.print.map_or(terms.null, |print| print.to);
     let [lifeline, channel] = [generation.lifeline(), channel.as_fd()];

@@ -13,7 +13,7 @@ use crate::daemon::worker::child::Terms;
 use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::printer::Printer;
-use crate::service::Menu;
+use crate::service::Services;
 use crate::sys::oom::{Goes, OomScore};
 use crate::sys::sandbox::Sandbox;
 
@@ -33,7 +33,7 @@ pub struct Estate {
     /// Who is let in.
     pub admission: Admission,
     /// What they serve, at which listener.
-    pub services: Menu,
+    pub services: Services,
     /// How they are locked in.
     pub sandbox: Sandbox,
     /// Open on /dev/null.
@@ -42,8 +42,7 @@ pub struct Estate {
     pub oom: Option<OomScore>,
     /// The log, for what its descriptors are.
     pub log: LogHandle,
-    /// Standard output, made before the first fork: its lazy buffer would cost
-    /// each child a page.
+    /// Standard output, made before the first fork.
     pub stdout: std::io::Stdout,
     /// Our own pid.
     pub pid: Pid,

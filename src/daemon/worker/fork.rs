@@ -10,7 +10,6 @@ use crate::daemon::worker::child::{self, Leave, Terms, leave};
 use crate::sys::{lifeline, process};
 
 /// The child serves, and is reaped by the supervisor or by the kernel.
-#[inline(always)]
 pub fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) -> ! {
     child::begin();
     child::follow(terms);

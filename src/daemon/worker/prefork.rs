@@ -18,12 +18,10 @@ use crate::daemon::worker::inbox::Inbox;
 use crate::daemon::worker::sandbox;
 use crate::daemon::worker::strategy::Door;
 use crate::net::connection::{Connection, End};
-use crate::service::Service;
 use crate::sys::lock::ProcessLock;
 use crate::sys::{lifeline, process, signal};
 
 /// The worker's door; with a `channel`, which makes it one without listeners.
-#[inline(always)]
 pub fn door<'a>(
     terms: &Terms<'a>,
     generation: &'a Generation,
@@ -47,7 +45,6 @@ pub fn door<'a>(
 }
 
 /// A worker for one connection.
-#[inline(always)]
 pub fn serve_one(terms: &Terms<'_>, mut door: Door<'_>, buffer: &mut [u8]) -> ! {
     child::begin();
     child::follow(terms);
@@ -164,7 +161,6 @@ fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) {
     }
 }
 
-#[cold]
 fn unusable(terms: &Terms<'_>, listener: usize, errno: Errno) -> ! {
     terms
         .board

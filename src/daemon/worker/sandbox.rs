@@ -7,15 +7,13 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use log::debug;
-
 use crate::config::{Config, Model, Orphans, SandboxPolicy};
 use crate::daemon::shared::ending;
 use crate::daemon::worker::child::Terms;
 use crate::error::{Error, Exit, Result};
+use crate::sys::process;
 use crate::sys::rlimits::Worker;
 use crate::sys::sandbox::{Descriptors, Need, Sandbox};
-use crate::sys::{clock, memory, process};
 
 /// Address space of a worker, beside what it shares with the supervisor: a debug
 /// build has 16 MiB at the start.
@@ -69,25 +67,6 @@ pub(crate) fn sandbox(config: &Config) -> Result<Sandbox> {
         );
     }
     Ok(sandbox)
-}
-
-/// Spares the children what they have no use for, where each serves one connection
-/// in strict mode: the time-stamp counter, which they may not read, and the vdso
-/// that reads it. A command would inherit the one, and a datagram worker would miss
-/// the other.
-///
-/// # Errors
-/// fork(2)'s.
-pub(crate) fn lighten_children(config: &Config, sandbox: &Sandbox, datagrams: bool) -> Result<()> {
-    memory::give_back();
-    let all_strict = sandbox.is_strict() && !config.model.reuses() && !datagrams;
-    if !all_strict || config.runs_commands() {
-        return Ok(());
-    }
-    if clock::forgo_counter().map_err(|e| Error::os("fork", "", e))? {
-        debug!("no process of ours reads the time-stamp counter");
-    }
-    Ok(())
 }
 
 /// Closes everything but the listeners, the `needed`, and what every such worker

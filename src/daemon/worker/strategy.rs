@@ -41,7 +41,6 @@ impl Door<'_> {
     }
 
     /// It has had its last turn: what it waited for that by is out of its reach.
-    #[inline(always)]
     pub fn shut(&self) {
         if let Door::Locked(_, lock, _) = self {
             lock.shut();
@@ -66,7 +65,6 @@ impl Door<'_> {
 
     /// The next connection, or word to go; `idle` is called once if it has to
     /// wait.
-    #[inline(always)]
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         match self {
             Door::Open(gate) => gate.next(idle),

@@ -230,7 +230,6 @@ impl Listener {
     ///
     /// # Errors
     /// accept(2)'s; [`super::classify`] says what each asks for.
-    #[inline(always)]
     pub fn accept(&self) -> Result<(OwnedFd, Peer), Errno> {
         sys::accept(self.fd.as_fd())
     }

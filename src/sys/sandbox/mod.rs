@@ -90,7 +90,6 @@ impl Sandbox {
     ///
     /// # Errors
     /// prctl(2)'s or seccomp(2)'s; the caller decides whether to serve.
-    #[inline(always)]
     pub fn enter_for_one(&self) -> Result<(), Errno> {
         match &self.one {
             One::Strict => raw::enter_strict_mode(),
@@ -168,11 +167,6 @@ impl Sandbox {
             Some(filter) => apply(&filter?),
             None => Ok(()),
         }
-    }
-
-    /// Is the form strict mode?
-    pub fn is_strict(&self) -> bool {
-        matches!(self.one, One::Strict)
     }
 
     /// How the start line names it.

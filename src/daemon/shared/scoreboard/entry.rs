@@ -40,7 +40,6 @@ pub struct Report {
 
 /// A connection of `peer` by this listener begins. The state is the caller's to
 /// store, after this and with release ordering.
-#[inline(always)]
 pub(crate) fn begin(line: &Words, peer: Peer, listener: usize) {
     let (high, low, port) = pack(peer);
     line[RECEIVED].store(0, Ordering::Relaxed);
@@ -52,13 +51,11 @@ pub(crate) fn begin(line: &Words, peer: Peer, listener: usize) {
 }
 
 /// How the connection ended.
-#[inline(always)]
 pub(crate) fn end(line: &Words, end: End) {
     line[END].store(end.encode(), Ordering::Relaxed);
 }
 
 /// The counters, for the one writer.
-#[inline(always)]
 pub(crate) fn meter(line: &Words) -> Meter<'_> {
     Meter {
         received: &line[RECEIVED],
@@ -81,7 +78,6 @@ pub(crate) fn report(line: &Words) -> Report {
 
 /// Address as an IPv6 number, port and family: bit 16 of the last for IPv4,
 /// bit 17 for IPv6, neither for Unix.
-#[inline(always)]
 pub(crate) fn pack(peer: Peer) -> (u64, u64, u64) {
     let Peer::Inet(addr) = peer else {
         return (0, 0, 0);

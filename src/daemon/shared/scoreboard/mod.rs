@@ -134,13 +134,11 @@ impl Scoreboard {
     }
 
     /// Child: waits for its only connection.
-    #[inline(always)]
     pub fn idle(&self, slot: Slot) {
         self.line(slot).0[STATE].store(1, Ordering::Relaxed);
     }
 
     /// Child, or the supervisor before it forks one: `slot` serves `peer`.
-    #[inline(always)]
     pub fn serving(&self, slot: Slot, peer: Peer, listener: usize) {
         let line = &self.line(slot).0;
         entry::begin(line, peer, listener);
@@ -149,7 +147,6 @@ impl Scoreboard {
 
     /// Child: the waiting worker of `slot` is a serving one now; the supervisor
     /// may want another.
-    #[inline(always)]
     pub fn taken(&self, slot: Slot, peer: Peer, listener: usize) {
         self.serving(slot, peer, listener);
         let (word, bit) = self.bit(TAKEN, slot);
@@ -203,13 +200,11 @@ impl Scoreboard {
     }
 
     /// Child: the connection of `slot` is over. The process may live on.
-    #[inline(always)]
     pub fn end(&self, slot: Slot, end: End) {
         entry::end(&self.line(slot).0, end);
     }
 
     /// Child: its last store.
-    #[inline(always)]
     pub fn announce_ended(&self, slot: Slot) {
         let (word, bit) = self.bit(ENDED, slot);
         word.fetch_or(bit, Ordering::Release);
@@ -217,13 +212,11 @@ impl Scoreboard {
 
     /// Child: wakes the supervisor. Never blocks; a bell that rings cannot ring
     /// more.
-    #[inline(always)]
     pub fn ring(&self) {
         let _ = raw::write(self.rope.as_fd(), &[0]);
     }
 
     /// The counters of `slot`, for its child to write.
-    #[inline(always)]
     pub fn meter(&self, slot: Slot) -> Meter<'_> {
         entry::meter(&self.line(slot).0)
     }
@@ -292,7 +285,6 @@ impl Scoreboard {
         }
     }
 
-    #[inline(always)]
     fn line(&self, slot: Slot) -> &Line {
         &self.lines[slot / BLOCK * (BLOCK + 1) + 1 + slot % BLOCK]
     }
@@ -308,7 +300,6 @@ impl Scoreboard {
             .map(move |line| &line.0[map])
     }
 
-    #[inline(always)]
     fn bit(&self, map: usize, slot: Slot) -> (&AtomicU64, u64) {
         let header = &self.lines[slot / BLOCK * (BLOCK + 1)];
         (&header.0[map], 1 << (slot % BLOCK))

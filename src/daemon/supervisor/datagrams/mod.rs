@@ -147,7 +147,6 @@ impl Crew {
 
     /// In a child of another kind: lets go of the sockets, or a worker that lives
     /// long would keep their ports.
-    #[inline(always)]
     pub fn close_inherited(&self) {
         for socket in self.posts.iter().filter_map(|post| post.socket.as_ref()) {
             process::close_inherited(socket.as_fd());
