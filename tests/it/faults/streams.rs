@@ -225,6 +225,8 @@ fn row_121_what_arrived_whole_is_one_read() {
             let (mut client, serving) = daemon.connect_served();
             let sent = vec![b'x'; 65_536];
             signal(serving, Signal::SIGSTOP);
+            // In each thread: until then a read may take what is there.
+            poll_until(DEADLINE, "it stops", || all_stopped(serving));
             client.write_all(&sent).expect("send");
             // Acknowledged, all of it: it lies in the queue of the other end.
             poll_until(DEADLINE, "all has arrived", || client.unsent() == 0);
@@ -238,4 +240,12 @@ fn row_121_what_arrived_whole_is_one_read() {
             assert_eq!(copies, expected, "{}", design.name);
         });
     }
+}
+
+fn all_stopped(pid: i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its tasks");
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat"));
+        stat.is_ok_and(|stat| stat.contains(") T "))
+    })
 }
