@@ -25,7 +25,7 @@
 //!
 //! Then, by need: [`daemon::shared::scoreboard`] (what children tell),
 //! [`daemon::supervisor::reap`] and [`daemon::supervisor::pool`] (what scale asks for),
-//! [`access`] and [`daemon::shared::admission`] (who is let in),
+//! [`access`] and [`daemon::shared::access_control`] (who is let in),
 //! [`daemon::datagram::worker`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::start::activation` and `daemon::start::notify` (what a service
 //! manager hands over and is told), [`daemon::datagram::commands`],
@@ -71,7 +71,7 @@
 //!   would run in children too.
 //! - **A worker is deaf.** What can be sent to a whole process group is meant for the
 //!   supervisor, whose one order to a worker is KILL. A handler in a worker obeys
-//!   who sent the signal, and not that it came: [`sys::lifeline`],
+//!   who sent the signal, and not that it came: [`sys::parent_death`],
 //!   `leave_at_alarm` in [`sys::signal`].
 //! - **A bare fork is unknown to the C library.** The child of
 //!   [`sys::process::fork_bare`], one connection's, may take no mutex of pthreads',

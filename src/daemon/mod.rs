@@ -26,14 +26,14 @@ use nix::unistd::Pid;
 
 use crate::cli::{self, echod::Refused};
 use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
-use crate::daemon::shared::admission::Admission;
+use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::start::detach::Ready;
 use crate::daemon::start::inherited::Inherited;
 use crate::daemon::start::pidfile::PidFile;
 use crate::daemon::start::sockets::Sockets;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::datagrams::Crew;
-use crate::daemon::worker::context::Estate;
+use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle, Voice};
 use crate::service::{Echo, Plain};
@@ -247,9 +247,14 @@ fn supervisor(
         .model
         .is_threaded()
         .then(|| seats::Seats::new(config.max_clients));
-    let boards = scoreboard::Scoreboard::new(config.child_slots())
-        .and_then(|board| Ok((board, seats.transpose()?, Admission::new(&config.access)?)));
-    let (board, seats, admission) = match boards {
+    let boards = scoreboard::Scoreboard::new(config.child_slots()).and_then(|board| {
+        Ok((
+            board,
+            seats.transpose()?,
+            AccessControl::new(&config.access)?,
+        ))
+    });
+    let (board, seats, access) = match boards {
         Ok(boards) => boards,
         Err(errno) => {
             let error = Error::os("map", "the scoreboard", errno);
@@ -272,12 +277,12 @@ fn supervisor(
     let runs = |attribute: Option<&str>| config.served(attribute) == ServiceKind::Command;
     let crew = Crew::new(sockets.datagrams, &config.udp, runs)
         .map_err(|e| alone(Error::os("mmap", "", e)))?;
-    let estate = Estate {
+    let context = WorkerContext {
         listeners: sockets.listeners.into_iter().map(Some).collect(),
         addresses: sockets.names,
         board,
         seats,
-        admission,
+        access,
         services,
         sandbox,
         null: kept.null,
@@ -287,5 +292,5 @@ fn supervisor(
         pid: Pid::this(),
         config,
     };
-    Supervisor::new(estate, crew, sockets.overflows, signals).map_err(alone)
+    Supervisor::new(context, crew, sockets.overflows, signals).map_err(alone)
 }

@@ -1,11 +1,37 @@
-//! What a failed accept(2) asks of its caller: a decision, nothing else.
+//! What accept(2) brings: a connection, or an errno that asks for a decision.
 //!
 //! accept(2) reports the listener's troubles, the process's, the machine's and
 //! those of the connection it was about to hand out, all through one errno.
 //! Sorted wrongly, a client that hung up early stops a server, or a server
 //! without descriptors spins.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
+
+use crate::addr::Peer;
+use crate::sys::process;
+
+/// An accepted connection.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its descriptor.
+    pub conn: OwnedFd,
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// The listener it came by, as an index.
+    pub listener: usize,
+}
+
+impl Accepted {
+    /// In a child that was just forked: the same, which it inherited.
+    pub fn inherited(&self) -> Self {
+        Accepted {
+            conn: process::inherited(&self.conn),
+            ..*self
+        }
+    }
+}
 
 /// What to do after accept(2) has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

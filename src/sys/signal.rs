@@ -82,7 +82,7 @@ impl Signals {
     }
 
     /// Readable when a signal has come.
-    pub fn bell(&self) -> BorrowedFd<'_> {
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
@@ -295,7 +295,7 @@ mod tests {
             let _ = nix::unistd::write(&write, b"x");
             let _ = nix::sys::signal::raise(Signal::SIGTERM);
             wait.add(Some(read.as_fd()));
-            wait.add(Some(signals.bell()));
+            wait.add(Some(signals.wakeup()));
             if !wait.sleep(None) || !wait.came(0) || !wait.came(1) {
                 return 6;
             }

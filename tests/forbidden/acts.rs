@@ -22,7 +22,7 @@ enum Arg {
     Target,
     /// Zeroed memory.
     Zeroes,
-    /// Each descriptor that may be there, one after the other: listener, log, bell.
+    /// Each descriptor that may be there, one after the other: listener, log, wakeup.
     Each,
     /// One part of one byte, for pwritev2(2).
     Part,

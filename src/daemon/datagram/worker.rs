@@ -38,7 +38,7 @@ use crate::net::datagram::Guard;
 use crate::net::drops::Reason;
 use crate::net::unix_guard;
 use crate::sys::mmsg::{Arrived, Batch, Sender, Wait};
-use crate::sys::{lifeline, process, sockopt};
+use crate::sys::{parent_death, process, sockopt};
 
 /// Batches answered after word to go, at most: more than the queue can hold, but
 /// where nothing makes the socket deaf an end must come.
@@ -121,7 +121,7 @@ fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Answerer<'a>
     };
     let own = post.socket.try_clone_to_owned().ok()?;
     let copy = terms.print.map(Print::new).transpose().ok()?;
-    lifeline::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
+    parent_death::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
     let answerer = Answerer {
         terms,
         post,
@@ -183,7 +183,7 @@ impl Answerer<'_> {
         let mut keep = [self.post.socket; 6 + AT_ONCE];
         keep[1] = self.own.as_fd();
         keep[2] = self.terms.null;
-        keep[3] = self.terms.board.rope();
+        keep[3] = self.terms.board.waker();
         keep[4] = self.terms.print.map_or(self.post.socket, |print| print.to);
         if let Some(aside) = &self.aside {
             keep[5] = aside.nameless.as_fd();
@@ -221,7 +221,7 @@ impl Answerer<'_> {
     /// Is this one answered, and how? Copies it out if so, counts it as dropped if
     /// not.
     pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> Option<Way> {
-        let policy = self.terms.admission.policy();
+        let policy = self.terms.access.policy();
         match judge(datagram, policy, self.post.guard, self.post.address, now) {
             Err(reason) => {
                 self.drop(reason);
@@ -300,7 +300,7 @@ impl Answerer<'_> {
 
     fn drop(&self, reason: Reason) {
         if self.post.tally.drop(reason) {
-            self.terms.board.ring();
+            self.terms.board.wake();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A generation of workers and its lifeline.
+//! A generation of workers and its pipe of death.
 //!
 //! One pipe a generation, its write end in the supervisor alone: a byte retires
 //! one idle worker, end of file (HUP, a stop, or the supervisor's death) all of
@@ -24,7 +24,7 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Opens the lifeline of generation `number` and, where its workers wait one
+    /// Opens the pipe of death of generation `number` and, where its workers wait one
     /// at a time, their lock. A lock is not shared with the next generation: the
     /// old workers would stand behind the new one that holds it, and learn only
     /// after it that they are to go.
@@ -63,7 +63,7 @@ impl Generation {
     }
 
     /// What its workers watch.
-    pub fn lifeline(&self) -> BorrowedFd<'_> {
+    pub fn pipe_of_death(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }
 

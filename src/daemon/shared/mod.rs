@@ -1,8 +1,8 @@
 //! What the supervisor and its children share: memory, pipes, and words about a
 //! connection.
 
-pub mod admission;
-pub mod ending;
+pub mod access_control;
+pub mod connection_log;
 pub mod generation;
 pub mod refusals;
 pub mod scoreboard;

@@ -14,7 +14,7 @@ use nix::unistd::dup2_stderr;
 use crate::access::Refusal;
 use crate::addr::Peer;
 use crate::config::{Config, SandboxPolicy};
-use crate::daemon::shared::admission;
+use crate::daemon::shared::access_control;
 use crate::daemon::start::account;
 use crate::daemon::start::offer;
 use crate::daemon::start::privileges;
@@ -86,7 +86,7 @@ fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
     let v4 = address.as_sockaddr_in().map(|&a| SocketAddr::V4(a.into()));
     let v6 = address.as_sockaddr_in6().map(|&a| SocketAddr::V6(a.into()));
     let peer = v4.or(v6).map_or(Peer::Unix, Peer::Inet);
-    let refused = match admission::client(conn.as_fd(), peer, policy) {
+    let refused = match access_control::client(conn.as_fd(), peer, policy) {
         Some(client) => policy.rules.judge(client).err(),
         None => None,
     };

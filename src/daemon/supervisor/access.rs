@@ -8,38 +8,39 @@ use log::error;
 
 use crate::access::Source;
 use crate::addr::Peer;
-use crate::daemon::shared::ending::Gone;
+use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::refusals::Why;
 use crate::daemon::shared::scoreboard::Slot;
+use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::crashes::{COUNTS_FOR, is_crash};
-use crate::daemon::supervisor::{Held, Supervisor};
+use crate::net::Accepted;
 
 impl Supervisor {
     /// A client was accepted: is it let in? If not, it is gone.
-    pub(crate) fn screen(&mut self, held: Held, now: Instant) -> Option<Held> {
-        if self.estate.admission.is_off() {
-            return Some(held);
+    pub(crate) fn screen(&mut self, accepted: Accepted, now: Instant) -> Option<Accepted> {
+        if self.context.access.is_off() {
+            return Some(accepted);
         }
-        let Held {
+        let Accepted {
             conn,
             peer,
             listener,
-        } = held;
+        } = accepted;
         let conn = self
-            .estate
-            .admission
-            .screen(conn, peer, listener, &self.estate.board)?;
+            .context
+            .access
+            .screen(conn, peer, listener, &self.context.board)?;
         if let Some(source) = self.source(peer)
             && self.has_its_share(source, now)
         {
-            let Supervisor { estate, .. } = self;
+            let Supervisor { context, .. } = self;
             let why = Why::Full(source);
-            let board = &estate.board;
-            estate.admission.refuse(conn, peer, why, listener, board);
+            let board = &context.board;
+            context.access.refuse(conn, peer, why, listener, board);
             return None;
         }
-        self.estate.admission.spend(peer);
-        Some(Held {
+        self.context.access.spend(peer);
+        Some(Accepted {
             conn,
             peer,
             listener,
@@ -49,7 +50,7 @@ impl Supervisor {
     /// How long no client may be accepted, for `--connection-rate`. A stop does
     /// not wait for it.
     pub(crate) fn pause(&self) -> Option<Duration> {
-        let wait = self.estate.admission.wait();
+        let wait = self.context.access.wait();
         wait.filter(|_| self.phase.serves())
     }
 
@@ -69,7 +70,7 @@ impl Supervisor {
     /// A child that served a client from there is gone: a crash keeps its place.
     pub(crate) fn note_crash(&mut self, source: Option<Source>, gone: Gone, now: Instant) {
         let Gone::Killed(signal) = gone else { return };
-        let limit = self.estate.admission.policy().per_source;
+        let limit = self.context.access.policy().per_source;
         let (Some(sources), Some(source), Some(limit)) = (&mut self.sources, source, limit) else {
             return;
         };
@@ -86,23 +87,23 @@ impl Supervisor {
         }
     }
 
-    /// The bell rang, or it is time: what was refused, as log lines.
+    /// A child woke us, or it is time: what was refused, as log lines.
     pub(crate) fn look_at_refusals(&mut self, now: Instant, last: bool) {
-        let admission = &self.estate.admission;
-        if let (Some(log), Some(refusals)) = (&mut self.refusal_log, admission.refusals()) {
-            log.look(refusals, admission.policy(), &self.names, now, last);
+        let access = &self.context.access;
+        if let (Some(log), Some(refusals)) = (&mut self.refusal_log, access.refusals()) {
+            log.look(refusals, access.policy(), &self.names, now, last);
         }
     }
 
     fn source(&self, peer: Peer) -> Option<Source> {
-        self.estate.admission.policy().source(peer)
+        self.context.access.policy().source(peer)
     }
 
     /// Does this source have all the connections it may? Before that is believed,
     /// the dead are looked for: who is refused shall not have been so for one
     /// that is gone.
     fn has_its_share(&mut self, source: Source, now: Instant) -> bool {
-        let limit = self.estate.admission.policy().per_source;
+        let limit = self.context.access.policy().per_source;
         let Some(most) = limit.map(|limit| limit.most as usize) else {
             return false;
         };
@@ -121,8 +122,10 @@ impl Supervisor {
         let is = |peer: Peer| self.source(peer) == Some(source);
         let served = self.sources.as_ref().map_or(0, |s| s.count(source, now));
         let passed = self.passing.iter().flat_map(|p| p.waiting());
-        let waiting = passed.chain(&self.held).filter(|held| is(held.peer));
-        let seats = self.estate.seats.as_ref();
+        let waiting = passed
+            .chain(&self.pending)
+            .filter(|accepted| is(accepted.peer));
+        let seats = self.context.seats.as_ref();
         served + waiting.count() + seats.map_or(0, |seats| seats.count_of(is))
     }
 }

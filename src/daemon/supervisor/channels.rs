@@ -33,7 +33,7 @@ impl Channels {
     }
 
     /// Readable when a child is gone.
-    pub fn bell(&self) -> BorrowedFd<'_> {
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 

@@ -33,7 +33,7 @@ impl DropLog {
         }
     }
 
-    /// When [`DropLog::look`] may have something to say, unless the bell rings.
+    /// When [`DropLog::look`] may have something to say, unless a worker wakes us.
     pub fn wakes_at(&self) -> Option<Instant> {
         let ends = self.0.iter().filter_map(|drops| drops.episode.wakes_at());
         ends.min()

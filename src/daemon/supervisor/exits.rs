@@ -9,7 +9,7 @@ use log::error;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::daemon::shared::ending::{self, Ended, Gone};
+use crate::daemon::shared::connection_log::{self, Ended, Gone};
 use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::channels::Channels;
@@ -20,19 +20,19 @@ use crate::error::errno_text;
 use crate::net::connection::End;
 
 impl Supervisor {
-    /// The bell rang: who has taken a connection, and who could not accept.
+    /// A child woke us: who has taken a connection, and who could not accept.
     pub(crate) fn note_taken(&mut self, now: Instant) {
-        self.estate.board.silence();
+        self.context.board.clear_wakeup();
         self.births.well();
         if self.passing.is_some() {
             self.note_passed();
         } else {
             let children = &mut self.children;
-            self.estate.board.drain_taken(|slot| {
+            self.context.board.drain_taken(|slot| {
                 children.taken(slot, now);
             });
         }
-        if let Some(errno) = self.estate.board.take_trouble() {
+        if let Some(errno) = self.context.board.take_trouble() {
             self.accept_trouble(errno, now);
         }
         self.note_seats(now);
@@ -61,21 +61,21 @@ impl Supervisor {
         if self.serves_many() && !leave(Leave::Served) && !leave(Leave::Retired) {
             self.set_listeners_again();
         }
-        let end = self.estate.board.report(slot).end;
+        let end = self.context.board.report(slot).end;
         self.note_kill(gone, child.told, end, now);
-        let said = self.estate.board.said(slot);
+        let said = self.context.board.said(slot);
         let serving = said == Said::Serving;
         if !self.tells_roles() && !serving {
-            self.estate.board.count_waiting(-1);
+            self.context.board.count_waiting(-1);
         }
-        if self.estate.seats.is_some() {
+        if self.context.seats.is_some() {
             return self.bury_threaded(slot, &child, gone, now);
         }
         let untaken = self.passing.as_mut().and_then(|p| p.close(slot));
-        if let Some(held) = untaken
+        if let Some(accepted) = untaken
             && !serving
         {
-            self.take_back(held);
+            self.take_back(accepted);
             return self.bury_idle(slot, &child, gone, said, now);
         }
         if serving || child.role == Role::Busy {
@@ -88,17 +88,17 @@ impl Supervisor {
 
     pub(crate) fn bury_busy(&mut self, slot: Slot, child: &Child, gone: Gone, now: Instant) {
         self.births.well();
-        let report = self.estate.board.report(slot);
+        let report = self.context.board.report(slot);
         let lasted = now.saturating_duration_since(child.since);
-        let lifetime = self.estate.config.timeouts.lifetime;
-        let end = ending::verdict(gone, report.end, child.told, lifetime, lasted);
+        let lifetime = self.context.config.timeouts.lifetime;
+        let end = connection_log::verdict(gone, report.end, child.told, lifetime, lasted);
         if end == End::Stop {
             self.cut += 1;
         }
         let pid = child.pid.map_or(0, Pid::as_raw);
         match (gone, end) {
             (_, End::Killed(signal)) => {
-                let hint = ending::hint(signal);
+                let hint = connection_log::hint(signal);
                 error!(
                     "process {pid} died of {signal} while serving {}{hint}",
                     report.peer
@@ -116,7 +116,7 @@ impl Supervisor {
             return; // it has written its last connection's line like the others
         }
         let listener = self.names.get(report.listener).map_or("?", String::as_str);
-        ending::log_conn(&Ended {
+        connection_log::log_conn(&Ended {
             pid: child.pid,
             report,
             listener,
@@ -154,7 +154,7 @@ impl Supervisor {
         }
         match gone {
             Gone::Killed(signal) => {
-                let hint = ending::hint(signal);
+                let hint = connection_log::hint(signal);
                 error!("idle process {pid} died of {signal}{hint}");
             }
             Gone::Exited(status) => error!("idle process {pid} left with status {status}"),
@@ -166,28 +166,28 @@ impl Supervisor {
     /// over could say so to end the service, so we try ourselves; false if it
     /// was not true.
     fn lost_listener(&mut self, slot: Slot, now: Instant) -> bool {
-        if self.held.is_some() {
+        if self.pending.is_some() {
             return false;
         }
-        let listener = self.estate.board.report(slot).listener;
+        let listener = self.context.board.report(slot).listener;
         match self.try_accept(listener, now) {
             Tried::Unusable(errno) => {
                 self.give_up_listener(listener, errno);
                 true
             }
-            Tried::Got(held) => {
-                self.serve(held, now);
+            Tried::Got(accepted) => {
+                self.serve(accepted, now);
                 false
             }
             // Given up already, on another's word.
-            Tried::Empty => matches!(self.estate.listeners.get(listener), Some(None)),
+            Tried::Empty => matches!(self.context.listeners.get(listener), Some(None)),
             Tried::Refused | Tried::NotNow => false,
         }
     }
 
     /// accept(2) cannot work on that listener: no process will change it.
     pub(crate) fn give_up_listener(&mut self, listener: usize, errno: Errno) {
-        let Some(open) = self.estate.listeners.get_mut(listener) else {
+        let Some(open) = self.context.listeners.get_mut(listener) else {
             return;
         };
         if open.take().is_some() {

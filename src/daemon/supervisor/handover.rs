@@ -6,9 +6,10 @@
 
 use std::time::Instant;
 
+use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::passing::{Passed, Passing};
-use crate::daemon::supervisor::{Held, Supervisor};
 use crate::net;
+use crate::net::Accepted;
 
 impl Supervisor {
     /// Does an accepted client wait to be passed?
@@ -21,28 +22,28 @@ impl Supervisor {
     pub(crate) fn pass_waiting(&mut self, now: Instant) {
         while let Some(passing) = &mut self.passing
             && !self.accept_wait.waits(now)
-            && self.held.is_none()
+            && self.pending.is_none()
             && (if self.phase.serves() {
                 passing.has_free()
             } else {
                 !self.children.full()
             })
-            && let Some(held) = passing.next_waiting()
+            && let Some(accepted) = passing.next_waiting()
         {
             if self.phase.serves() {
-                self.pass(held, now);
+                self.pass(accepted, now);
             } else {
-                self.serve(held, now);
+                self.serve(accepted, now);
             }
         }
     }
 
-    pub(crate) fn pass(&mut self, held: Held, now: Instant) {
+    pub(crate) fn pass(&mut self, accepted: Accepted, now: Instant) {
         let Some(passing) = &mut self.passing else {
             return;
         };
-        let peer = held.peer;
-        match passing.pass(held, &self.estate.board) {
+        let peer = accepted.peer;
+        match passing.pass(accepted, &self.context.board) {
             Passed::To(slot) => {
                 self.children.taken(slot, now);
                 self.occupy(slot, peer);
@@ -59,7 +60,7 @@ impl Supervisor {
     /// What workers say: who took its client, and who waits for another.
     pub(crate) fn note_passed(&mut self) {
         if let Some(passing) = &mut self.passing {
-            self.estate.board.drain_taken(|slot| passing.taken(slot));
+            self.context.board.drain_taken(|slot| passing.taken(slot));
         }
         while let Some(slot) = self.passing.as_mut().and_then(Passing::next_asking) {
             self.vacate(slot);
@@ -73,11 +74,11 @@ impl Supervisor {
 
     /// A worker died before it took this client. Nobody has spoken with it: it is
     /// passed to another, or, once clients are being cut, reset.
-    pub(crate) fn take_back(&mut self, held: Held) {
+    pub(crate) fn take_back(&mut self, accepted: Accepted) {
         match &mut self.passing {
-            Some(passing) if !self.phase.cuts() => passing.wait(held),
+            Some(passing) if !self.phase.cuts() => passing.wait(accepted),
             _ => {
-                net::overflow_reset(held.conn);
+                net::overflow_reset(accepted.conn);
                 self.cut += 1;
             }
         }
@@ -86,8 +87,8 @@ impl Supervisor {
     /// The deadline: resets the clients that wait to be passed. Returns how many.
     pub(crate) fn cut_waiting(&mut self) -> usize {
         let mut cut = 0;
-        while let Some(held) = self.passing.as_mut().and_then(|p| p.next_waiting()) {
-            net::overflow_reset(held.conn);
+        while let Some(accepted) = self.passing.as_mut().and_then(|p| p.next_waiting()) {
+            net::overflow_reset(accepted.conn);
             cut += 1;
         }
         cut

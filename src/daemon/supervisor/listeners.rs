@@ -8,18 +8,18 @@ use log::{error, info, warn};
 use nix::errno::Errno;
 
 use crate::config::Overflow;
+use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::sleep::LISTENERS;
-use crate::daemon::supervisor::{Held, Supervisor};
 use crate::error::errno_text;
 use crate::net;
-use crate::net::{AcceptError, Listener, classify};
+use crate::net::{AcceptError, Accepted, Listener, classify};
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
 
 /// What trying to accept has brought.
 pub(crate) enum Tried {
-    Got(Held),
+    Got(Accepted),
     /// Somebody was there, and was not let in.
     Refused,
     Empty,
@@ -57,7 +57,7 @@ impl Intake {
 impl Supervisor {
     /// What the supervisor would do now about a client.
     pub(crate) fn intake(&self) -> Intake {
-        if self.held.is_some() || self.has_waiting() {
+        if self.pending.is_some() || self.has_waiting() {
             return Intake::Leave;
         }
         let full = self.children.full();
@@ -66,7 +66,7 @@ impl Supervisor {
             (Some(_), Some(passing)) => (passing.has_free(), full),
             (Some(_), None) => (false, full && self.idle() == 0),
         };
-        Intake::decide(takes, full, self.estate.config.overflow)
+        Intake::decide(takes, full, self.context.config.overflow)
     }
 
     /// Listeners may be readable: one client from each that is, in turn, so that
@@ -77,7 +77,7 @@ impl Supervisor {
             self.catch_up(now);
         }
         let (mut left, mut nobody) = (BATCH, 0);
-        while left > 0 && nobody < self.estate.listeners.len() {
+        while left > 0 && nobody < self.context.listeners.len() {
             let intake = self.intake();
             if intake == Intake::Leave || self.pause().is_some() {
                 // Nobody's turn is used up.
@@ -89,8 +89,8 @@ impl Supervisor {
                 continue;
             }
             match self.try_accept(listener, now) {
-                Tried::Got(held) if intake == Intake::TurnAway => self.turn_away(held, now),
-                Tried::Got(held) => self.take(held, now),
+                Tried::Got(accepted) if intake == Intake::TurnAway => self.turn_away(accepted, now),
+                Tried::Got(accepted) => self.take(accepted, now),
                 Tried::Refused => {}
                 Tried::Empty => {
                     nobody += 1;
@@ -103,22 +103,22 @@ impl Supervisor {
         }
     }
 
-    fn take(&mut self, held: Held, now: Instant) {
+    fn take(&mut self, accepted: Accepted, now: Instant) {
         match self.passing {
-            Some(_) => self.pass(held, now),
-            None => self.serve(held, now),
+            Some(_) => self.pass(accepted, now),
+            None => self.serve(accepted, now),
         }
     }
 
     /// Whose turn it is.
     fn next_listener(&mut self) -> usize {
-        let listener = self.turn % self.estate.listeners.len();
+        let listener = self.turn % self.context.listeners.len();
         self.turn = listener + 1;
         listener
     }
 
     pub(crate) fn try_accept(&mut self, listener: usize, now: Instant) -> Tried {
-        let Some(Some(open)) = self.estate.listeners.get(listener) else {
+        let Some(Some(open)) = self.context.listeners.get(listener) else {
             return Tried::Empty;
         };
         if self.pause().is_some() {
@@ -128,12 +128,14 @@ impl Supervisor {
             let errno = match open.accept() {
                 Ok((conn, peer)) => {
                     self.accept_wait.reset();
-                    let held = Held {
+                    let accepted = Accepted {
                         conn,
                         peer,
                         listener,
                     };
-                    return self.screen(held, now).map_or(Tried::Refused, Tried::Got);
+                    return self
+                        .screen(accepted, now)
+                        .map_or(Tried::Refused, Tried::Got);
                 }
                 Err(errno) => errno,
             };
@@ -159,10 +161,10 @@ impl Supervisor {
         }
     }
 
-    pub(crate) fn turn_away(&mut self, held: Held, now: Instant) {
+    pub(crate) fn turn_away(&mut self, accepted: Accepted, now: Instant) {
         self.count_turned_away(1, now);
-        if self.estate.config.overflow == Overflow::Reset {
-            net::overflow_reset(held.conn);
+        if self.context.config.overflow == Overflow::Reset {
+            net::overflow_reset(accepted.conn);
         }
     }
 
@@ -173,18 +175,18 @@ impl Supervisor {
             return;
         }
         let mut nobody = 0;
-        while nobody < self.estate.listeners.len()
-            && self.held.is_none()
+        while nobody < self.context.listeners.len()
+            && self.pending.is_none()
             && self.has_room()
             && !self.accept_wait.waits(now)
         {
             let listener = self.next_listener();
             nobody += 1;
-            if self.estate.listeners[listener].is_none() {
+            if self.context.listeners[listener].is_none() {
                 continue;
             }
             match self.try_accept(listener, now) {
-                Tried::Got(held) => self.serve(held, now),
+                Tried::Got(accepted) => self.serve(accepted, now),
                 Tried::Refused => {}
                 Tried::Empty | Tried::Unusable(_) => {
                     self.close_listener(listener);
@@ -199,8 +201,8 @@ impl Supervisor {
     /// Sets the listeners' options once more: at a reload, and when a worker that kept
     /// them has died as none should.
     pub(crate) fn set_listeners_again(&self) {
-        for listener in self.estate.listeners.iter().flatten() {
-            if let Err(errno) = listener.set_again(&self.estate.config.timeouts) {
+        for listener in self.context.listeners.iter().flatten() {
+            if let Err(errno) = listener.set_again(&self.context.config.timeouts) {
                 let name = listener.name();
                 warn!("setsockopt {name}: {}: left as it is", errno_text(errno));
             }
@@ -210,7 +212,7 @@ impl Supervisor {
     /// In a stop: the listener with this index if it is open and ours. One that was
     /// handed over is closed.
     pub(crate) fn keep_ours(&mut self, listener: usize) -> Option<&Listener> {
-        let open = self.estate.listeners[listener].as_ref()?;
+        let open = self.context.listeners[listener].as_ref()?;
         if open.is_handed() {
             info!(
                 "{}: left, with its queue, to whoever opened it",
@@ -218,12 +220,12 @@ impl Supervisor {
             );
             self.close_listener(listener);
         }
-        self.estate.listeners[listener].as_ref()
+        self.context.listeners[listener].as_ref()
     }
 
     /// Closes a listener, and unlinks its path if that is still ours.
     pub(crate) fn close_listener(&mut self, listener: usize) {
-        let Some(open) = self.estate.listeners[listener].take() else {
+        let Some(open) = self.context.listeners[listener].take() else {
             return;
         };
         if let Err(errno) = open.unlink() {
@@ -235,15 +237,15 @@ impl Supervisor {
     /// many were reset.
     pub(crate) fn cut_queue(&mut self, now: Instant) -> usize {
         let mut cut = self.cut_waiting();
-        if let Some(held) = self.held.take() {
-            net::overflow_reset(held.conn);
+        if let Some(accepted) = self.pending.take() {
+            net::overflow_reset(accepted.conn);
             cut += 1;
         }
-        for listener in 0..self.estate.listeners.len() {
+        for listener in 0..self.context.listeners.len() {
             self.keep_ours(listener);
             loop {
                 match self.try_accept(listener, now) {
-                    Tried::Got(held) => net::overflow_reset(held.conn),
+                    Tried::Got(accepted) => net::overflow_reset(accepted.conn),
                     Tried::Refused => continue,
                     _ => break,
                 }

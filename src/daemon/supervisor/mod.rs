@@ -3,7 +3,7 @@
 //! It owns the sockets, the pool, the limits and the log, and never reads a
 //! client's byte. Each turn of the loop: do what is due, wait, note what came.
 //! Signals are read from a descriptor like the rest (`sys::signal`). What it waits
-//! for is in `sleep`, what children are born with in `estate`. Forking is in
+//! for is in `sleep`, what children are born with in `context`. Forking is in
 //! `workforce`, the dead are in `burial`, clients it accepts itself in `intake`,
 //! orders in `orders`, the stop in `stop`.
 
@@ -33,15 +33,13 @@ pub(crate) mod threaded;
 pub(crate) mod waiters;
 pub(crate) mod workers;
 
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use log::debug;
 use nix::sys::signal::Signal;
 
-use crate::addr::Peer;
 use crate::config::{Accept, Model, PoolLimits, Reap};
-use crate::daemon::shared::ending::Gone;
+use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::refusals::RefusalLog;
 use crate::daemon::start::notify::{Notify, Word};
@@ -59,8 +57,9 @@ use crate::daemon::supervisor::sources::Sources;
 use crate::daemon::supervisor::state::Phase;
 use crate::daemon::supervisor::waiters::{UNHEARD, Waiters};
 use crate::daemon::supervisor::workers::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
-use crate::daemon::worker::context::Estate;
+use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
+use crate::net::Accepted;
 use crate::sys::oom::OomScore;
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals};
@@ -71,13 +70,6 @@ use crate::sys::wait::Wait;
 /// write, and there are clients that count on it up to 64 KiB. Measured: 256 KiB streams 1.2 to 1.4 times as fast as
 /// 64 KiB, and a child pays only for the pages it touches.
 pub const BUFFER: usize = 256 * 1024;
-
-/// A client that was accepted and waits for a process.
-pub(crate) struct Held {
-    pub conn: OwnedFd,
-    pub peer: Peer,
-    pub listener: usize,
-}
 
 /// Stretches of trouble, each logged when it begins and when it is over.
 #[derive(Default)]
@@ -91,7 +83,7 @@ pub(crate) struct Troubles {
 
 /// See the module.
 pub struct Supervisor {
-    pub(crate) estate: Estate,
+    pub(crate) context: WorkerContext,
     pub(crate) names: Vec<String>,
     pub(crate) buffer: Buffer,
     pub(crate) signals: Signals,
@@ -106,7 +98,8 @@ pub struct Supervisor {
     pub(crate) pool: Option<Pool>,
     pub(crate) generation: Generation,
     pub(crate) crew: Crew,
-    pub(crate) held: Option<Held>,
+    /// Accepted, and waits for a process.
+    pub(crate) pending: Option<Accepted>,
     pub(crate) phase: Phase,
     pub(crate) fork_wait: Backoff,
     pub(crate) accept_wait: Backoff,
@@ -145,7 +138,7 @@ impl Supervisor {
     /// # Errors
     /// When memory or descriptors are short.
     pub(crate) fn new(
-        estate: Estate,
+        context: WorkerContext,
         crew: Crew,
         overflows: Overflows,
         signals: Signals,
@@ -154,9 +147,9 @@ impl Supervisor {
             let op = op.to_owned();
             move |errno| Error::os(&op, "", errno)
         };
-        let slots = estate.config.child_slots();
-        let accept = estate.config.model.accept();
-        let (reap, pool) = match estate.config.model {
+        let slots = context.config.child_slots();
+        let accept = context.config.model.accept();
+        let (reap, pool) = match context.config.model {
             Model::Fork(reap) => (reap, None),
             Model::Prefork { pool, .. } => (Reap::Wait, Some(pool)),
             Model::Iterative | Model::Thread | Model::Prethread { .. } => (
@@ -178,7 +171,7 @@ impl Supervisor {
             .map_err(os("epoll_create1"))?;
         let passing = (accept == Accept::Pass).then(|| {
             let one_each = matches!(
-                estate.config.model,
+                context.config.model,
                 Model::Prefork {
                     per_child: Some(1),
                     ..
@@ -186,15 +179,15 @@ impl Supervisor {
             );
             Passing::new(slots, one_each)
         });
-        let admission = &estate.admission;
-        let counts_sources = admission.policy().per_source.is_some();
+        let access = &context.access;
+        let counts_sources = access.policy().per_source.is_some();
         let sources = counts_sources.then(|| Sources::new(slots));
-        let refusal_log = admission.refusals().map(RefusalLog::new);
-        let kills = estate.oom.as_ref().map_or(0, OomScore::kills);
+        let refusal_log = access.refusals().map(RefusalLog::new);
+        let kills = context.oom.as_ref().map_or(0, OomScore::kills);
         Ok(Supervisor {
             sources: sources.transpose().map_err(os("mmap"))?,
             refusal_log: refusal_log.transpose().map_err(os("mmap"))?,
-            names: estate
+            names: context
                 .listeners
                 .iter()
                 .flatten()
@@ -204,17 +197,19 @@ impl Supervisor {
             children: Children::new(slots).map_err(os("mmap"))?,
             generation: Generation::new(1, accept)?,
             reaper: Reaper::new(reap),
-            wait: Wait::new(LISTENERS + estate.listeners.len()).map_err(os("mmap"))?,
+            wait: Wait::new(LISTENERS + context.listeners.len()).map_err(os("mmap"))?,
             channels,
             passing: passing.transpose().map_err(os("epoll_create1"))?,
             // Without a listener there is nobody to wait for.
-            pool: pool.filter(|_| !estate.listeners.is_empty()).map(Pool::new),
+            pool: pool
+                .filter(|_| !context.listeners.is_empty())
+                .map(Pool::new),
             crew,
             overflows,
-            estate,
+            context,
             signals,
             last_term: None,
-            held: None,
+            pending: None,
             phase: Phase::Running,
             fork_wait: Backoff::new(FIRST_WAIT, LONGEST_FORK_WAIT),
             accept_wait: Backoff::new(FIRST_WAIT, LONGEST_ACCEPT_WAIT),
@@ -244,7 +239,7 @@ impl Supervisor {
     pub fn run(mut self, ready: impl FnOnce(&[String])) -> Exit {
         // First: a manager must know a daemon's pid before its starter ends.
         self.say(Word::Ready);
-        ready(&self.estate.addresses);
+        ready(&self.context.addresses);
         loop {
             let now = Instant::now();
             if self.step(now) {
@@ -256,7 +251,7 @@ impl Supervisor {
             let now = Instant::now();
             // Before anybody is accepted, which makes room in the queue.
             self.look_at_queues(now);
-            // Taken before the bells and the dead: what comes later is seen at
+            // Taken before the wakeups and the dead: what comes later is seen at
             // the next wait, which it ends at once.
             if woken && self.wait.came(SIGNALS) {
                 self.signals.hear();
@@ -309,7 +304,7 @@ impl Supervisor {
     }
 
     fn bury_dead(&mut self, child_died: bool, now: Instant) {
-        let (children, board) = (&self.children, &self.estate.board);
+        let (children, board) = (&self.children, &self.context.board);
         self.reaper
             .reap(child_died, now, children, board, &mut self.dead);
         if !self.dead.is_empty() {

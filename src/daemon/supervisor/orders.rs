@@ -6,7 +6,7 @@ use log::{error, info, warn};
 use nix::sys::signal::Signal;
 
 use crate::config::Model;
-use crate::daemon::shared::ending;
+use crate::daemon::shared::connection_log;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::start::notify::Word;
 use crate::daemon::supervisor::Supervisor;
@@ -58,7 +58,7 @@ impl Supervisor {
         }
         if self.signals.take(Signal::SIGTTIN) {
             // One more, even where as many wait as the limits ask for.
-            let max = self.estate.config.max_clients;
+            let max = self.context.config.max_clients;
             let end = "as many workers wait as --max-clients allows";
             let more = self.resize(|pool| pool.grow(max), end);
             self.idle_lost += usize::from(more.is_some());
@@ -93,7 +93,7 @@ impl Supervisor {
 
     /// Whether that went well; `None` where there is nothing to reopen.
     fn reopen_log(&mut self) -> Option<bool> {
-        match self.estate.log.reopen() {
+        match self.context.log.reopen() {
             Ok(false) => return None,
             Ok(true) => info!("log reopened"),
             Err(e) => {
@@ -106,8 +106,8 @@ impl Supervisor {
 
     /// Do workers write lines of their own?
     fn workers_log(&self) -> bool {
-        let model = &self.estate.config.model;
-        (model.reuses() || model.is_threaded()) && ending::start_of_conn().is_some()
+        let model = &self.context.config.model;
+        (model.reuses() || model.is_threaded()) && connection_log::start_of_conn().is_some()
     }
 
     /// Is there nobody to replace, since workers are forked for their client?
@@ -122,7 +122,7 @@ impl Supervisor {
             return;
         }
         let number = self.generation.number.wrapping_add(1);
-        match Generation::new(number, self.estate.config.model.accept()) {
+        match Generation::new(number, self.context.config.model.accept()) {
             Ok(next) => {
                 self.children.leave_idle();
                 if let Some(passing) = &mut self.passing {
@@ -142,13 +142,13 @@ impl Supervisor {
     /// Moves the pool's limits; the new least number of idle workers, if there is
     /// a pool to move and it could be.
     fn resize(&mut self, change: impl Fn(&mut Pool) -> Shift, end: &str) -> Option<usize> {
-        let pooled = matches!(self.estate.config.model, Model::Prefork { .. });
+        let pooled = matches!(self.context.config.model, Model::Prefork { .. });
         let Some(pool) = self.pool.as_mut().filter(|_| pooled) else {
             info!("TTIN and TTOU: this design has no pool of workers");
             return None;
         };
         let shift = change(pool);
-        let (limits, max) = (pool.limits(), self.estate.config.max_clients);
+        let (limits, max) = (pool.limits(), self.context.config.max_clients);
         let least = limits.min_spare;
         match shift {
             Shift::Moved => {

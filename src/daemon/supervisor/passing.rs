@@ -17,15 +17,15 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, recv};
 
 use crate::daemon::shared::scoreboard::{Said, Scoreboard, Slot, write_note};
-use crate::daemon::supervisor::Held;
+use crate::net::Accepted;
 use crate::sys::pass;
 
 /// The channels and what is on its way.
 pub struct Passing {
     ends: Vec<Option<OwnedFd>>,
     free: Vec<Slot>,
-    copies: BTreeMap<Slot, Held>,
-    waiting: VecDeque<Held>,
+    copies: BTreeMap<Slot, Accepted>,
+    waiting: VecDeque<Accepted>,
     /// Of the ends, where workers ask for another client; `None` where each gets one
     /// in its life.
     asks: Option<Epoll>,
@@ -90,7 +90,7 @@ impl Passing {
     }
 
     /// The channel of `slot` is closed; a client that was on its way is returned.
-    pub fn close(&mut self, slot: Slot) -> Option<Held> {
+    pub fn close(&mut self, slot: Slot) -> Option<Accepted> {
         self.hear_no_more(slot);
         self.ends[slot] = None;
         self.free.retain(|&free| free != slot);
@@ -106,7 +106,7 @@ impl Passing {
     }
 
     /// Readable when a worker asks for another client.
-    pub fn bell(&self) -> Option<BorrowedFd<'_>> {
+    pub fn wakeup(&self) -> Option<BorrowedFd<'_>> {
         self.asks.as_ref().map(|asks| asks.0.as_fd())
     }
 
@@ -140,8 +140,8 @@ impl Passing {
     }
 
     /// A client that waits to be passed.
-    pub fn wait(&mut self, held: Held) {
-        self.waiting.push_back(held);
+    pub fn wait(&mut self, accepted: Accepted) {
+        self.waiting.push_back(accepted);
     }
 
     /// Does any?
@@ -150,24 +150,24 @@ impl Passing {
     }
 
     /// Those that do.
-    pub fn waiting(&self) -> impl Iterator<Item = &Held> {
+    pub fn waiting(&self) -> impl Iterator<Item = &Accepted> {
         self.waiting.iter()
     }
 
     /// The one that has waited longest.
-    pub fn next_waiting(&mut self) -> Option<Held> {
+    pub fn next_waiting(&mut self) -> Option<Accepted> {
         self.waiting.pop_front()
     }
 
     /// Passes a client to a worker; one that is known to wait, if there is one,
     /// for a worker that is being born would let it wait too. One that is dead
     /// already is passed over: its burial is on its way.
-    pub fn pass(&mut self, held: Held, board: &Scoreboard) -> Passed {
+    pub fn pass(&mut self, accepted: Accepted, board: &Scoreboard) -> Passed {
         loop {
             let waits = |&slot: &Slot| board.said(slot) == Said::Idle;
             let choice = self.free.iter().rposition(waits);
             let Some(choice) = choice.or(self.free.len().checked_sub(1)) else {
-                self.waiting.push_front(held);
+                self.waiting.push_front(accepted);
                 return Passed::NotYet;
             };
             let slot = self.free[choice];
@@ -175,18 +175,18 @@ impl Passing {
                 self.free.remove(choice);
                 continue;
             };
-            let note = write_note(held.peer, held.listener);
-            match pass::send(end.as_fd(), &note, held.conn.as_fd()) {
+            let note = write_note(accepted.peer, accepted.listener);
+            match pass::send(end.as_fd(), &note, accepted.conn.as_fd()) {
                 Ok(()) => {
                     self.free.remove(choice);
-                    self.copies.insert(slot, held);
+                    self.copies.insert(slot, accepted);
                     return Passed::To(slot);
                 }
                 Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {
                     self.free.remove(choice);
                 }
                 Err(errno) => {
-                    self.waiting.push_front(held);
+                    self.waiting.push_front(accepted);
                     return Passed::Short(errno);
                 }
             }
@@ -203,14 +203,14 @@ mod tests {
     use crate::addr::Peer;
     use crate::daemon::shared::scoreboard::read_note;
 
-    fn client() -> (UnixStream, Held) {
+    fn client() -> (UnixStream, Accepted) {
         let (theirs, ours) = UnixStream::pair().unwrap();
-        let held = Held {
+        let accepted = Accepted {
             conn: ours.into(),
             peer: Peer::Unix,
             listener: 3,
         };
-        (theirs, held)
+        (theirs, accepted)
     }
 
     fn got(worker: &OwnedFd) -> Option<UnixStream> {
@@ -233,15 +233,15 @@ mod tests {
         let mut one_each = Passing::new(1, true).unwrap();
         let worker = one_each.open(0).unwrap();
         assert_eq!(nix::unistd::write(&worker, &[0]), Ok(1));
-        assert!(one_each.bell().is_none() && one_each.next_asking().is_none());
+        assert!(one_each.wakeup().is_none() && one_each.next_asking().is_none());
     }
 
     #[test]
     fn a_client_is_kept_until_it_is_taken_and_comes_back_before() {
         let board = Scoreboard::new(4).unwrap();
         let mut passing = Passing::new(4, true).unwrap();
-        let (mut theirs, held) = client();
-        assert!(matches!(passing.pass(held, &board), Passed::NotYet));
+        let (mut theirs, accepted) = client();
+        assert!(matches!(passing.pass(accepted, &board), Passed::NotYet));
         assert!(passing.has_waiting());
         let workers = [0, 1, 2].map(|slot| {
             let worker = passing.open(slot).unwrap();
@@ -249,14 +249,14 @@ mod tests {
             worker
         });
         board.idle(1);
-        let held = passing.next_waiting().unwrap();
+        let accepted = passing.next_waiting().unwrap();
         assert!(
-            matches!(passing.pass(held, &board), Passed::To(1)),
+            matches!(passing.pass(accepted, &board), Passed::To(1)),
             "the one that is known to wait"
         );
         // Worker 1 has read its channel and dies.
         drop(got(&workers[1]).unwrap());
-        let held = passing.close(1).expect("not taken");
+        let accepted = passing.close(1).expect("not taken");
         // Worker 2 is dead too, and not buried yet.
         board.idle(2);
         let [first, _, second] = workers;
@@ -265,7 +265,7 @@ mod tests {
             nix::sys::socket::Shutdown::Both,
         )
         .unwrap();
-        assert!(matches!(passing.pass(held, &board), Passed::To(0)));
+        assert!(matches!(passing.pass(accepted, &board), Passed::To(0)));
         assert!(!passing.has_free());
         let mut conn = got(&first).unwrap();
         passing.taken(0);

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::config::{Model, Reap};
 use crate::daemon::datagram::worker;
-use crate::daemon::shared::ending::Gone;
+use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::state::{Input, Phase};
 use crate::error::{Exit, errno_text};
@@ -29,7 +29,7 @@ impl Supervisor {
         {
             let generation = &self.generation;
             // It has no slot: it is nobody's client.
-            let terms = self.estate.terms(0, 0);
+            let terms = self.context.terms(0, 0);
             let forked = self.crew.inherited(index, true).and_then(|()| {
                 let serve = || {
                     if let Some(order_end) = generation.order_end() {
@@ -37,7 +37,7 @@ impl Supervisor {
                     }
                     worker::serve(&terms, &post)
                 };
-                self.estate.fork(None, || process::fork(serve))
+                self.context.fork(None, || process::fork(serve))
             });
             let _ = self.crew.inherited(index, false);
             match forked {
@@ -63,7 +63,7 @@ impl Supervisor {
     /// With `--reap ignore` a new child may have the pid of one that the kernel
     /// has reaped and we have not missed yet.
     pub(crate) fn outlive(&mut self, pid: Pid, now: Instant) {
-        if self.estate.config.model != Model::Fork(Reap::Ignore) {
+        if self.context.config.model != Model::Fork(Reap::Ignore) {
             return;
         }
         if let Some(slot) = self.children.find(pid) {
@@ -75,7 +75,7 @@ impl Supervisor {
 
     /// Stops if nothing is left to serve at; says whether it did.
     pub(crate) fn left_alone(&mut self) -> bool {
-        let listeners = self.estate.listeners.iter().flatten().count();
+        let listeners = self.context.listeners.iter().flatten().count();
         let alone = listeners == 0 && self.crew.is_gone() && self.phase.welcomes();
         if alone {
             error!("no listener is left");

@@ -17,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::Reap;
-use crate::daemon::shared::ending::Gone;
+use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::supervisor::children::Children;
 use crate::sys::shm::Pile;

@@ -22,7 +22,7 @@ impl Supervisor {
         let status = Status {
             serves: self.phase.serves(),
             clients: self.busy(),
-            idle: match self.estate.seats {
+            idle: match self.context.seats {
                 Some(_) => None,
                 None => self.pool.map(|_| self.idle()),
             },
@@ -34,7 +34,7 @@ impl Supervisor {
 
     /// Clients being served.
     pub(crate) fn busy(&self) -> usize {
-        match &self.estate.seats {
+        match &self.context.seats {
             Some(seats) => seats.occupied(),
             None => self.children.alive().saturating_sub(self.idle()),
         }

@@ -29,12 +29,12 @@ impl Supervisor {
         let watches = self.watches(now);
         let listening = (pause.is_none() && self.listens(now)) || watches.contains(&Watch::Queues);
         self.wait.clear();
-        self.wait.add(Some(self.signals.bell()));
-        self.wait.add(Some(self.estate.board.bell()));
-        let channels = self.channels.as_ref().map(Channels::bell);
-        let passing = || self.passing.as_ref().and_then(Passing::bell);
+        self.wait.add(Some(self.signals.wakeup()));
+        self.wait.add(Some(self.context.board.wakeup()));
+        let channels = self.channels.as_ref().map(Channels::wakeup);
+        let passing = || self.passing.as_ref().and_then(Passing::wakeup);
         self.wait.add(channels.or_else(passing));
-        for listener in &self.estate.listeners {
+        for listener in &self.context.listeners {
             self.wait
                 .add(listener.as_ref().filter(|_| listening).map(AsFd::as_fd));
         }
@@ -51,9 +51,9 @@ impl Supervisor {
     fn wakes_at(&self, now: Instant) -> Option<Instant> {
         [
             self.phase.wakes_at(),
-            // A copy that failed is told by a bell that another process may have
-            // silenced; looked for all the same.
-            (self.estate.config.print && !self.troubles.print).then(|| now + PRINT_LOOK),
+            // A copy that failed is told by a wakeup that another process may have
+            // taken; looked for all the same.
+            (self.context.config.print && !self.troubles.print).then(|| now + PRINT_LOOK),
             self.fork_wait.wakes_at(now),
             self.births.wakes_at(now),
             self.accept_wait.wakes_at(now),

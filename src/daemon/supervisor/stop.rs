@@ -29,16 +29,16 @@ impl Supervisor {
             self.crew.close(matches!(self.phase, Phase::Ending { .. }));
         }
         let empty = self.children.alive() == 0
-            && self.held.is_none()
+            && self.pending.is_none()
             && self.crew.is_gone()
             && !self.has_waiting()
-            && self.estate.listeners.iter().all(Option::is_none);
+            && self.context.listeners.iter().all(Option::is_none);
         empty && self.advance(Input::Empty, now)
     }
 
     /// The one place where the phase changes; true when it is over.
     pub(crate) fn advance(&mut self, input: Input, now: Instant) -> bool {
-        let (phase, action) = advance(self.phase, input, now, &self.estate.config.stop);
+        let (phase, action) = advance(self.phase, input, now, &self.context.config.stop);
         if phase != self.phase {
             log::debug!("{} on {input:?}: {}", self.phase.name(), phase.name());
             if self.phase == Phase::Running {
@@ -49,7 +49,7 @@ impl Supervisor {
         match action {
             Action::None => {}
             Action::Announce => {
-                let delay = crate::values::show(self.estate.config.stop.delay);
+                let delay = crate::values::show(self.context.config.stop.delay);
                 info!("stopping: still accepting for {delay}");
             }
             Action::RefuseNew => self.refuse_new(),
@@ -67,8 +67,8 @@ impl Supervisor {
         let busy = self.busy() as u64;
         let are = if busy == 1 { "is" } else { "are" };
         info!("stopping: {} {are} left to finish", plural(busy, "client"));
-        for listener in 0..self.estate.listeners.len() {
-            let Some(open) = &self.estate.listeners[listener] else {
+        for listener in 0..self.context.listeners.len() {
+            let Some(open) = &self.context.listeners[listener] else {
                 continue;
             };
             if let Err(errno) = open.refuse_new() {
@@ -89,7 +89,7 @@ impl Supervisor {
     /// keep its queue; it would wake waiting workers for ever, so not before. One
     /// that was handed over is left with its queue to whoever has it next.
     fn retire_all(&mut self) {
-        for listener in 0..self.estate.listeners.len() {
+        for listener in 0..self.context.listeners.len() {
             let Some(listener) = self.keep_ours(listener) else {
                 continue;
             };
@@ -139,7 +139,7 @@ impl Supervisor {
                 pid.map_or(0, nix::unistd::Pid::as_raw)
             );
         }
-        for listener in 0..self.estate.listeners.len() {
+        for listener in 0..self.context.listeners.len() {
             self.close_listener(listener);
         }
         self.look_at_refusals(Instant::now(), true);

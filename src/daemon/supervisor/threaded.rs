@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use log::error;
 
-use crate::daemon::shared::ending::{self, Ended, Gone};
+use crate::daemon::shared::connection_log::{self, Ended, Gone};
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::shared::seats::{Seat, Waiter};
 use crate::daemon::supervisor::Supervisor;
@@ -19,14 +19,14 @@ use crate::values::plural;
 pub(crate) struct NoSeat;
 
 impl Supervisor {
-    /// Is there room for a process that serves one more client? If not, the bell
-    /// rings or SIGCHLD comes when there may be.
+    /// Is there room for a process that serves one more client? If not, a wakeup
+    /// or SIGCHLD comes when there may be.
     pub(crate) fn has_room(&self) -> bool {
         if self.children.full() {
             return false;
         }
         // No child is the owner of this one: it goes back at once.
-        match self.take_seat(self.estate.config.child_slots()) {
+        match self.take_seat(self.context.config.child_slots()) {
             Ok(seat) => {
                 self.give_back(seat);
                 true
@@ -37,7 +37,7 @@ impl Supervisor {
 
     /// A seat for the child of `slot`, in the designs that have them.
     pub(crate) fn take_seat(&self, slot: Slot) -> Result<Option<Seat>, NoSeat> {
-        let Some(seats) = &self.estate.seats else {
+        let Some(seats) = &self.context.seats else {
             return Ok(None);
         };
         let seat = seats.claim_or_wait(slot, &mut 0, Waiter::Supervisor);
@@ -47,15 +47,15 @@ impl Supervisor {
     /// The child that it was for was not forked. One that was keeps it until
     /// [`Supervisor::bury_threaded`].
     pub(crate) fn give_back(&self, seat: Option<Seat>) {
-        if let (Some(seats), Some(seat)) = (&self.estate.seats, seat) {
+        if let (Some(seats), Some(seat)) = (&self.context.seats, seat) {
             // Nobody else but us would have to be told.
             let _ = seats.release(seat);
         }
     }
 
-    /// The bell rang: was anybody turned away, and can threads be started?
+    /// A worker woke us: was anybody turned away, and can threads be started?
     pub(crate) fn note_seats(&mut self, now: Instant) {
-        let Some(seats) = &self.estate.seats else {
+        let Some(seats) = &self.context.seats else {
             return;
         };
         let turned_away = seats.take_turned_away();
@@ -77,7 +77,7 @@ impl Supervisor {
     /// that served one.
     pub(crate) fn bury_threaded(&mut self, slot: Slot, child: &Child, gone: Gone, now: Instant) {
         let mut left = Vec::new();
-        if let Some(seats) = &self.estate.seats {
+        if let Some(seats) = &self.context.seats {
             let lives = |slot| self.children.get(slot).is_some();
             seats.vacate(slot, lives, |one| left.push(one));
         }
@@ -86,10 +86,10 @@ impl Supervisor {
         }
         for one in &left {
             // Its seat said nothing of an end, so the kernel's word is all.
-            let end = ending::verdict(gone, None, child.told, None, one.lasted);
+            let end = connection_log::verdict(gone, None, child.told, None, one.lasted);
             self.cut += usize::from(end == End::Stop);
             let listener = self.names.get(one.report.listener);
-            ending::log_conn(&Ended {
+            connection_log::log_conn(&Ended {
                 pid: child.pid,
                 report: one.report,
                 listener: listener.map_or("?", String::as_str),
@@ -98,7 +98,7 @@ impl Supervisor {
             });
         }
         if left.is_empty() {
-            let said = self.estate.board.said(slot);
+            let said = self.context.board.said(slot);
             return self.bury_idle(slot, child, gone, said, now);
         }
         self.births.well();
@@ -107,7 +107,7 @@ impl Supervisor {
         match gone {
             _ if child.told => {}
             Gone::Killed(signal) => {
-                let hint = ending::hint(signal);
+                let hint = connection_log::hint(signal);
                 error!("process {pid} died of {signal} while serving {clients}{hint}");
             }
             Gone::Exited(status) => {

@@ -148,8 +148,8 @@ impl Supervisor {
         if self.places.is_due(self.may_lack_places(), now) {
             let found = self.look_for_places(now);
             // One at a time is what `iterative` is; it is no news.
-            if self.places.look(found, now) && self.estate.config.model != Model::Iterative {
-                let max = self.estate.config.max_clients;
+            if self.places.look(found, now) && self.context.config.model != Model::Iterative {
+                let max = self.context.config.max_clients;
                 warn!(
                     reason = "--max-clients", limit = max;
                     "--max-clients {max} reached: further clients wait in the queue"
@@ -157,7 +157,7 @@ impl Supervisor {
             }
         }
         if self.paces.is_due(self.may_be_early(), now) {
-            let told = self.estate.board.take_early();
+            let told = self.context.board.take_early();
             let found = match told || (self.is_paced() && self.queued() > 0) {
                 true if self.phase.serves() => Found::Waiting,
                 _ => Found::Nobody,
@@ -209,9 +209,9 @@ impl Supervisor {
     }
 
     fn end_waiters(&mut self, now: Instant) {
-        let max = self.estate.config.max_clients;
+        let max = self.context.config.max_clients;
         if let Some(lasted) = self.places.end(now)
-            && self.estate.config.model != Model::Iterative
+            && self.context.config.model != Model::Iterative
         {
             info!(
                 reason = "--max-clients", limit = max, dur_s = lasted.as_secs_f64();
@@ -233,7 +233,7 @@ impl Supervisor {
     pub(crate) fn look_at_queues(&mut self, now: Instant) {
         if self.phase.welcomes() {
             let no_places = self.may_lack_places();
-            self.overflows.look(&self.estate.listeners, no_places, now);
+            self.overflows.look(&self.context.listeners, no_places, now);
         }
     }
 
@@ -241,7 +241,7 @@ impl Supervisor {
     pub(crate) fn count_turned_away(&mut self, n: u64, now: Instant) {
         if self.turned_away.add(n, now) {
             let fate = self.fate();
-            let max = self.estate.config.max_clients;
+            let max = self.context.config.max_clients;
             warn!(
                 reason = "--max-clients", limit = max, overflow = fate;
                 "--max-clients {max} reached: further clients are {fate}"
@@ -252,7 +252,7 @@ impl Supervisor {
     /// One line when no client has been turned away for a while.
     pub(crate) fn end_turned_away(&mut self, now: Instant) {
         if let Some((n, lasted)) = self.turned_away.end(now) {
-            let max = self.estate.config.max_clients;
+            let max = self.context.config.max_clients;
             let time = match n {
                 1 => String::new(),
                 _ => format!(" in {}", values::show(lasted)),
@@ -266,14 +266,14 @@ impl Supervisor {
     }
 
     fn fate(&self) -> &'static str {
-        match self.estate.config.overflow {
+        match self.context.config.overflow {
             Overflow::Reset => "reset",
             Overflow::Close | Overflow::Queue => "closed",
         }
     }
 
     fn rate(&self) -> String {
-        let rate = self.estate.admission.policy().rate;
+        let rate = self.context.access.policy().rate;
         let rate = rate.map_or("off".to_owned(), |rate| rate.to_string());
         format!("--connection-rate {rate}")
     }
@@ -281,22 +281,22 @@ impl Supervisor {
     /// Might a client that comes now have to wait for a place? Threads do not say
     /// how many they are, so there it always might.
     pub(super) fn may_lack_places(&self) -> bool {
-        self.estate.config.overflow == Overflow::Queue
+        self.context.config.overflow == Overflow::Queue
             && self.phase.serves()
-            && (self.estate.seats.is_some() || self.children.full())
+            && (self.context.seats.is_some() || self.children.full())
     }
 
     /// Do workers accept, several of them, so that one may be woken and not come?
     fn may_be_unheard(&self) -> bool {
         self.phase.serves()
             && self.passing.is_none()
-            && matches!(self.estate.config.model, Model::Prefork { .. })
+            && matches!(self.context.config.model, Model::Prefork { .. })
     }
 
     /// Might a client that comes now be too early for the rate, or has a worker that
     /// keeps to it itself seen one?
     fn may_be_early(&self) -> bool {
-        self.is_paced() || self.estate.board.is_early()
+        self.is_paced() || self.context.board.is_early()
     }
 
     /// Would we take a client, but for the rate?
@@ -312,7 +312,7 @@ impl Supervisor {
             return Found::Nobody;
         }
         self.catch_up(now);
-        let places = self.estate.config.max_clients;
+        let places = self.context.config.max_clients;
         match self.queued() > places.saturating_sub(self.serving()) {
             true => Found::Waiting,
             false => Found::Passing,
@@ -322,7 +322,7 @@ impl Supervisor {
     /// Clients that wait to be accepted, or to be passed to a worker; of a Unix
     /// socket's the kernel says no more than whether there are any.
     fn queued(&self) -> usize {
-        let open = self.estate.listeners.iter().flatten();
+        let open = self.context.listeners.iter().flatten();
         let queued: usize = open.map(|listener| listener.queue().waiting as usize).sum();
         let passed = self.passing.iter().flat_map(|passing| passing.waiting());
         queued + passed.count()
@@ -330,7 +330,7 @@ impl Supervisor {
 
     /// Clients that are being served, as far as their children say.
     fn serving(&self) -> usize {
-        if let Some(seats) = &self.estate.seats {
+        if let Some(seats) = &self.context.seats {
             return seats.occupied();
         }
         let tells = self.tells_roles();
@@ -339,11 +339,11 @@ impl Supervisor {
                 .children
                 .get(slot)
                 .is_some_and(|c| c.role == Role::Busy),
-            false => self.estate.board.said(slot) == Said::Serving,
+            false => self.context.board.said(slot) == Said::Serving,
         };
         let serving = self.children.slots().filter(|&slot| serves(slot)).count();
         let mut ended = 0;
-        self.estate
+        self.context
             .board
             .ended(|slot| ended += usize::from(serves(slot)));
         serving.saturating_sub(ended)

@@ -10,19 +10,20 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::config::{Model, Overflow};
-use crate::daemon::shared::ending::Gone;
+use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::scoreboard::{Said, Slot};
+use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::children::{Child, Reserved, Role};
 use crate::daemon::supervisor::datagrams::Crew;
 use crate::daemon::supervisor::pool::{Census, Move};
-use crate::daemon::supervisor::{Held, Supervisor};
 use crate::daemon::threads::worker;
 use crate::daemon::worker::child;
-use crate::daemon::worker::context::Estate;
+use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::fork;
 use crate::daemon::worker::prefork;
 use crate::error::errno_text;
+use crate::net::Accepted;
 use crate::net::connection::End;
 use crate::sys::process;
 use crate::values;
@@ -53,9 +54,9 @@ impl Supervisor {
             self.births.well();
         }
         if !self.fork_wait.waits(now)
-            && let Some(held) = self.held.take()
+            && let Some(accepted) = self.pending.take()
         {
-            self.serve(held, now);
+            self.serve(accepted, now);
         }
         if self.phase.serves() && !self.fork_wait.waits(now) {
             self.size_pool(now);
@@ -76,7 +77,7 @@ impl Supervisor {
         let census = Census {
             idle: self.waiting(),
             alive: self.children.alive(),
-            max: self.estate.config.child_slots(),
+            max: self.context.config.child_slots(),
             lost: std::mem::take(&mut self.idle_lost),
         };
         let starting = !std::mem::replace(&mut self.started, true);
@@ -97,13 +98,13 @@ impl Supervisor {
             }
         }
         self.pool = Some(pool);
-        if self.estate.seats.is_none() && !self.tells_roles() {
-            self.set_bells();
+        if self.context.seats.is_none() && !self.tells_roles() {
+            self.set_wakeups();
         }
     }
 
-    /// Workers that serve many ring only when the pool could do something.
-    fn set_bells(&self) {
+    /// Workers that serve many wake us only when the pool could do something.
+    fn set_wakeups(&self) {
         let Some(limits) = self
             .pool
             .as_ref()
@@ -112,13 +113,13 @@ impl Supervisor {
             return;
         };
         let full = self.children.full();
-        let (below, above) = match (full, self.estate.config.overflow) {
+        let (below, above) = match (full, self.context.config.overflow) {
             (false, _) => (limits.min_spare, limits.max_spare),
             // That clients wait then is seen in the queue.
             (true, Overflow::Queue) => (0, limits.max_spare),
             (true, _) => (1, 0),
         };
-        self.estate.board.ring_outside(below, above);
+        self.context.board.wake_outside(below, above);
     }
 
     /// Workers of this generation that wait, and were not asked to go.
@@ -132,7 +133,7 @@ impl Supervisor {
             return self.children.idle();
         }
         let waits = |slot: &Slot| {
-            self.estate.board.said(*slot) != Said::Serving
+            self.context.board.said(*slot) != Said::Serving
                 && self
                     .children
                     .get(*slot)
@@ -142,7 +143,7 @@ impl Supervisor {
     }
 
     fn per_child(&self) -> Option<u64> {
-        match self.estate.config.model {
+        match self.context.config.model {
             Model::Prefork { per_child, .. } => per_child,
             Model::Iterative | Model::Thread | Model::Prethread { .. } => None,
             Model::Fork(_) => Some(1),
@@ -169,12 +170,12 @@ impl Supervisor {
         };
         let slot = reserved.slot();
         let limit = self.per_child();
-        let model = self.estate.config.model;
-        self.estate.board.clear(slot);
-        self.estate.board.count_waiting(1);
+        let model = self.context.config.model;
+        self.context.board.clear(slot);
+        self.context.board.count_waiting(1);
         let channel = self.passing.as_mut().map(|passing| passing.open(slot));
         let forked = channel.transpose().and_then(|channel| {
-            let terms = self.estate.terms(slot, self.born);
+            let terms = self.context.terms(slot, self.born);
             let (generation, buffer) = (&self.generation, &mut self.buffer);
             let crew = &self.crew;
             if limit == Some(1) && generation.lock().is_none() {
@@ -186,13 +187,13 @@ impl Supervisor {
                     let door = prefork::door(&terms, generation, channel.as_ref());
                     prefork::serve_one(&terms, door, buffer.bytes())
                 };
-                return self.estate.fork(Some(slot), || process::fork_bare(serve));
+                return self.context.fork(Some(slot), || process::fork_bare(serve));
             }
-            lend(&self.estate, generation, true)?;
+            lend(&self.context, generation, true)?;
             let lasting = || {
                 // Those that serve several keep by number what they need.
                 if terms.seats.is_some() {
-                    worker::serve(&terms, generation.lifeline(), model)
+                    worker::serve(&terms, generation.pipe_of_death(), model)
                 }
                 if limit == Some(1) {
                     close_supervisors(crew, generation);
@@ -201,12 +202,12 @@ impl Supervisor {
                 }
                 prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
             };
-            self.estate.fork(Some(slot), || process::fork(lasting))
+            self.context.fork(Some(slot), || process::fork(lasting))
         });
-        let _ = lend(&self.estate, &self.generation, false);
+        let _ = lend(&self.context, &self.generation, false);
         match forked {
             Ok(_) => self.born = self.born.wrapping_add(1),
-            Err(_) => self.estate.board.count_waiting(-1),
+            Err(_) => self.context.board.count_waiting(-1),
         }
         let forked = self.settle_fork(reserved, forked, Role::Idle, now);
         if let Some(passing) = &mut self.passing {
@@ -220,19 +221,19 @@ impl Supervisor {
     }
 
     /// Forks a process for an accepted client; keeps the client if that fails.
-    pub(crate) fn serve(&mut self, held: Held, now: Instant) {
+    pub(crate) fn serve(&mut self, accepted: Accepted, now: Instant) {
         if !self.has_memory(now) {
-            self.held = Some(held);
+            self.pending = Some(accepted);
             return;
         }
         let Some(reserved) = self.children.reserve() else {
-            self.held = Some(held);
+            self.pending = Some(accepted);
             return;
         };
         let slot = reserved.slot();
         let Ok(seat) = self.take_seat(slot) else {
             self.children.cancel(reserved);
-            self.held = Some(held);
+            self.pending = Some(accepted);
             return;
         };
         let channel = self
@@ -241,22 +242,16 @@ impl Supervisor {
             .map(|channels| channels.open(slot))
             .transpose();
         let forked = channel.and_then(|channel| {
-            let Held {
-                conn,
-                peer,
-                listener,
-            } = &held;
-            self.estate.board.clear(slot);
-            self.estate.board.serving(slot, *peer, *listener);
-            let terms = self.estate.terms(slot, 0);
+            let Accepted { peer, listener, .. } = accepted;
+            self.context.board.clear(slot);
+            self.context.board.serving(slot, peer, listener);
+            let terms = self.context.terms(slot, 0);
             let buffer = &mut self.buffer;
-            let conn = || process::inherited(conn);
-            self.estate.fork(Some(slot), || match &channel {
-                None => {
-                    process::fork_bare(|| fork::serve(&terms, buffer.bytes(), conn(), *listener))
-                }
+            let accepted = || accepted.inherited();
+            self.context.fork(Some(slot), || match &channel {
+                None => process::fork_bare(|| fork::serve(&terms, buffer.bytes(), accepted())),
                 Some(end) => process::fork(|| {
-                    fork::serve_as_grandchild(&terms, buffer.bytes(), conn(), *listener, end)
+                    fork::serve_as_grandchild(&terms, buffer.bytes(), accepted(), end)
                 }),
             })
         });
@@ -266,9 +261,9 @@ impl Supervisor {
             channels.close(slot);
         }
         if self.settle_fork(reserved, forked, Role::Busy, now) {
-            self.occupy(slot, held.peer);
+            self.occupy(slot, accepted.peer);
         } else {
-            self.held = Some(held);
+            self.pending = Some(accepted);
             self.give_back(seat);
         }
     }
@@ -276,7 +271,7 @@ impl Supervisor {
     /// Is there memory for a fork? Asked where it may be short: for a while after the
     /// kernel has killed for it, and now and then as children become more.
     fn has_memory(&mut self, now: Instant) -> bool {
-        let Some(oom) = &self.estate.oom else {
+        let Some(oom) = &self.context.oom else {
             return true;
         };
         let since = self.last_kill.map(|at| now.saturating_duration_since(at));
@@ -303,7 +298,7 @@ impl Supervisor {
             Gone::Untold => end.is_none(),
             Gone::Exited(_) => false,
         };
-        if let Some(oom) = self.estate.oom.as_ref().filter(|_| killed && !told) {
+        if let Some(oom) = self.context.oom.as_ref().filter(|_| killed && !told) {
             let kills = oom.kills();
             if kills != std::mem::replace(&mut self.kills, kills) {
                 self.last_kill = Some(now);
@@ -345,10 +340,10 @@ impl Supervisor {
 
     /// Said once, whatever it is: who looks at standard output sees the rest.
     fn look_at_print(&mut self) {
-        if !self.estate.config.print || self.troubles.print {
+        if !self.context.config.print || self.troubles.print {
             return;
         }
-        if let Some(errno) = self.estate.board.print_failure() {
+        if let Some(errno) = self.context.board.print_failure() {
             self.troubles.print = true;
             error!(
                 "--print: write to standard output: {}: clients are served, and not all is copied",
@@ -374,8 +369,8 @@ impl Supervisor {
 
 /// Whether a child that is forked from now on shares what workers take turns and
 /// seats by.
-fn lend(estate: &Estate, generation: &Generation, whether: bool) -> Result<(), Errno> {
-    estate.inherited(whether)?;
+fn lend(context: &WorkerContext, generation: &Generation, whether: bool) -> Result<(), Errno> {
+    context.inherited(whether)?;
     let lock = generation.lock();
     lock.map_or(Ok(()), |lock| lock.inherited(whether))
 }

@@ -18,19 +18,12 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::addr::Peer;
-use crate::daemon::shared::ending::{self, Ended};
+use crate::daemon::shared::connection_log::{self, Ended};
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::worker::child::{self, Terms};
+use crate::net::Accepted;
 use crate::net::connection::{Connection, Copy, End};
 use crate::sys::process;
-
-/// An accepted client on its way to a thread.
-pub struct Client {
-    pub conn: OwnedFd,
-    pub peer: Peer,
-    pub listener: usize,
-}
 
 /// The threads, by number.
 #[derive(Debug, Default)]
@@ -61,7 +54,7 @@ pub struct Crew<'a> {
     terms: &'a Terms<'a>,
     seats: &'a Seats,
     roster: Mutex<Roster>,
-    bell: EventFd,
+    wakeup: EventFd,
     lives: Lives,
 }
 
@@ -76,7 +69,7 @@ impl<'a> Crew<'a> {
             terms,
             seats,
             roster: Mutex::default(),
-            bell: EventFd::from_value_and_flags(0, flags)?,
+            wakeup: EventFd::from_value_and_flags(0, flags)?,
             lives: Lives::new(terms.timeouts.lifetime),
         })
     }
@@ -87,18 +80,18 @@ impl<'a> Crew<'a> {
     }
 
     /// Readable when the main thread should look at the roster.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
     }
 
-    /// Main thread: stops the bell, before it looks.
-    pub fn silence(&self) {
-        let _ = self.bell.read();
+    /// Main thread: clears the wakeup, before it looks.
+    pub fn clear_wakeup(&self) {
+        let _ = self.wakeup.read();
     }
 
     /// Wakes the main thread.
-    pub fn ring(&self) {
-        let _ = self.bell.write(1);
+    pub fn wake(&self) {
+        let _ = self.wakeup.write(1);
     }
 
     /// Ends connections whose lifetime is over; when the next one's will be.
@@ -119,33 +112,33 @@ impl<'a> Crew<'a> {
         roster.alive -= 1;
         roster.idle -= usize::from(was_idle);
         if roster.sealed {
-            self.ring();
+            self.wake();
         }
     }
 
     /// Gives a seat back, and tells the supervisor if it waits for one.
     pub fn release(&self, seat: Seat) {
         if self.seats.release(seat) {
-            self.terms.board.ring();
+            self.terms.board.wake();
         }
     }
 
     /// Whoever takes a client says so at once, before the limit is looked at.
-    pub fn seat(&self, seat: &Seat, client: &Client) {
+    pub fn seat(&self, seat: &Seat, client: &Accepted) {
         self.seats.serving(seat, client.peer, client.listener);
     }
 
     /// Serves a client that has its seat, to the end, and writes its line.
-    pub fn serve(&self, client: Client, seat: &Seat, buffer: Result<&mut [u8], Errno>) {
+    pub fn serve(&self, client: Accepted, seat: &Seat, buffer: Result<&mut [u8], Errno>) {
         process::set_name(process::SERVING);
-        let started = ending::start_of_conn();
-        let Client {
+        let started = connection_log::start_of_conn();
+        let Accepted {
             conn,
             listener,
             peer,
         } = client;
         let conn = Arc::new(conn);
-        let life = self.lives.begin(&conn, || self.ring());
+        let life = self.lives.begin(&conn, || self.wake());
         let served = child::prepare(self.terms, conn.as_fd(), listener)
             .and(buffer)
             .map(|buffer| {
@@ -171,7 +164,7 @@ impl<'a> Crew<'a> {
     fn log(&self, seat: &Seat, end: End, started: Instant) {
         let report = self.seats.report(seat);
         let listener = self.terms.listeners.get(report.listener);
-        ending::log_conn(&Ended {
+        connection_log::log_conn(&Ended {
             pid: Some(nix::unistd::Pid::this()),
             listener: listener
                 .and_then(Option::as_ref)

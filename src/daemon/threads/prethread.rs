@@ -17,8 +17,9 @@ use crate::addr::Peer;
 use crate::config::PoolLimits;
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::supervisor::BUFFER;
-use crate::daemon::threads::pool::{Client, Crew};
+use crate::daemon::threads::pool::Crew;
 use crate::daemon::worker::acceptor::{Gate, Next};
+use crate::net::Accepted;
 use crate::sys::process;
 use crate::sys::shm::Buffer;
 
@@ -35,13 +36,13 @@ pub enum Place<'a> {
 /// Clients that the main thread has accepted, each for a thread that was idle.
 #[derive(Default)]
 pub struct Hand {
-    clients: Mutex<VecDeque<Client>>,
+    clients: Mutex<VecDeque<Accepted>>,
     given: Condvar,
 }
 
 /// What a thread's wait has brought it.
 enum Got {
-    Client(Client),
+    Accepted(Accepted),
     Leave,
     Unusable(usize, Errno),
 }
@@ -49,7 +50,7 @@ enum Got {
 impl Hand {
     /// Main thread: `client` is for one of the idle threads, which is idle no
     /// more.
-    pub fn give(&self, crew: &Crew<'_>, client: Client) {
+    pub fn give(&self, crew: &Crew<'_>, client: Accepted) {
         crew.roster().idle -= 1;
         self.clients().push_back(client);
         self.given.notify_one();
@@ -75,7 +76,7 @@ impl Hand {
         loop {
             if let Some(client) = clients.pop_front() {
                 crew.seat(seat, &client);
-                return Got::Client(client);
+                return Got::Accepted(client);
             }
             if crew.roster().sealed {
                 return Got::Leave;
@@ -85,7 +86,7 @@ impl Hand {
         }
     }
 
-    fn clients(&self) -> std::sync::MutexGuard<'_, VecDeque<Client>> {
+    fn clients(&self) -> std::sync::MutexGuard<'_, VecDeque<Accepted>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -102,14 +103,9 @@ impl Place<'_> {
             Place::Pass(hand) => return hand.take(crew, seat),
         };
         match next {
-            Next::Connection(conn, peer, listener) => {
-                let client = Client {
-                    conn,
-                    peer,
-                    listener,
-                };
+            Next::Accepted(client) => {
                 crew.seat(seat, &client);
-                Got::Client(client)
+                Got::Accepted(client)
             }
             Next::Retire => Got::Leave,
             Next::Unusable(listener, errno) => Got::Unusable(listener, errno),
@@ -128,11 +124,11 @@ pub fn work(crew: &Crew<'_>, mut place: Place<'_>, seat: Seat, limits: PoolLimit
     let was_idle = loop {
         process::set_name(process::IDLE);
         let client = match place.next(crew, &seat) {
-            Got::Client(client) => client,
+            Got::Accepted(client) => client,
             Got::Leave => break true,
             Got::Unusable(listener, errno) => {
                 crew.roster().unusable = Some((listener, errno));
-                crew.ring();
+                crew.wake();
                 break true;
             }
         };
@@ -142,7 +138,7 @@ pub fn work(crew: &Crew<'_>, mut place: Place<'_>, seat: Seat, limits: PoolLimit
         match crew.back(limits.max_spare) {
             None => break false,
             // The main thread had nobody to accept for.
-            Some(1) if !place.takes() => crew.ring(),
+            Some(1) if !place.takes() => crew.wake(),
             Some(_) => {}
         }
     };
@@ -157,6 +153,6 @@ fn note_taken(crew: &Crew<'_>, place: &Place<'_>, limits: PoolLimits, most: usiz
     let wanted = roster.idle < limits.min_spare && (roster.alive < most || roster.idle == 0);
     drop(roster);
     if wanted {
-        crew.ring();
+        crew.wake();
     }
 }

@@ -1,7 +1,7 @@
 //! Where an idle worker waits: for a connection, or for word to go.
 //!
 //! It waits in an epoll of the listeners, each EPOLLEXCLUSIVE so that the kernel
-//! wakes one worker and not all, and of the lifeline: a byte there retires one
+//! wakes one worker and not all, and of the pipe of death: a byte there retires one
 //! worker, end-of-file all of them. A woken worker accepts before it obeys, for
 //! the wake-up it was given has been given to nobody else (`epoll_ctl(2)`).
 //!
@@ -9,32 +9,30 @@
 //! client at another, and take it; whoever was woken for that client finds nothing,
 //! goes back to sleep inside the kernel, and the first client waits for ever
 //! beside idle workers. So who takes a client looks whether there is one at another
-//! listener, and if so nudges one of those that sleep.
+//! listener, and if so wakes one of those that sleep.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::addr::Peer;
-use crate::daemon::shared::admission::Admission;
+use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::scoreboard::Scoreboard;
-use crate::net::Listener;
-use crate::net::{AcceptError, classify};
+use crate::net::{AcceptError, Accepted, Listener, classify};
 use crate::sys::epoll::Epoll;
 
 // Who woke it.
 const LISTENER: u64 = 0;
-const LIFELINE: u64 = 1;
-const NUDGE: u64 = 2;
+const DEATH: u64 = 1;
+const REBALANCE: u64 = 2;
 
 /// Listeners looked at in one call.
 const AT_ONCE: usize = 16;
 
 /// What the wait brought.
 pub enum Next {
-    /// A connection, by the listener with this index.
-    Connection(OwnedFd, Peer, usize),
+    /// A connection.
+    Accepted(Accepted),
     /// Word to go.
     Retire,
     /// The listener with this index cannot be accepted on.
@@ -49,9 +47,9 @@ const LONGEST_PAUSE: u16 = 1000;
 /// The worker's place at its listeners.
 pub struct Gate<'a> {
     listeners: &'a [Option<Listener>],
-    lifeline: BorrowedFd<'a>,
+    pipe_of_death: BorrowedFd<'a>,
     board: &'a Scoreboard,
-    admission: &'a Admission,
+    access: &'a AccessControl,
     epoll: Option<Epoll>,
     first: usize,
     pause: u16,
@@ -90,16 +88,16 @@ impl<'a> Gate<'a> {
     /// none is preferred.
     pub fn new(
         listeners: &'a [Option<Listener>],
-        lifeline: BorrowedFd<'a>,
+        pipe_of_death: BorrowedFd<'a>,
         board: &'a Scoreboard,
-        admission: &'a Admission,
+        access: &'a AccessControl,
         first: usize,
     ) -> Self {
         Gate {
             listeners,
-            lifeline,
+            pipe_of_death,
             board,
-            admission,
+            access,
             epoll: None,
             first,
             pause: 0,
@@ -128,9 +126,9 @@ impl<'a> Gate<'a> {
         for listener in self.listeners.iter().flatten() {
             epoll.add(listener, LISTENER, true)?;
         }
-        epoll.add(self.lifeline, LIFELINE, false)?;
+        epoll.add(self.pipe_of_death, DEATH, false)?;
         if self.has_several() {
-            epoll.add(self.board.nudge(), NUDGE, true)?;
+            epoll.add(self.board.rebalance(), REBALANCE, true)?;
         }
         self.epoll = Some(epoll);
         Ok(())
@@ -161,7 +159,7 @@ impl<'a> Gate<'a> {
                     }
                 }
             }
-            if told && is_retired(self.lifeline) {
+            if told && is_retired(self.pipe_of_death) {
                 return Next::Retire;
             }
             if !std::mem::replace(&mut said, true) {
@@ -178,17 +176,17 @@ impl<'a> Gate<'a> {
     /// Sees to it that somebody looks at the other listeners, if one of them has a
     /// client: see the module.
     fn hand_on(&self, next: &Next) {
-        if let Next::Connection(_, _, taken) = next
+        if let Next::Accepted(accepted) = next
             && self.has_several()
-            && self.others_have(*taken)
+            && self.others_have(accepted.listener)
         {
-            self.board.nudge_another();
+            self.board.ask_rebalance();
         }
     }
 
     /// Does a client wait at another listener than this?
     fn others_have(&self, taken: usize) -> bool {
-        let nothing = |_| PollFd::new(self.lifeline, PollFlags::empty());
+        let nothing = |_| PollFd::new(self.pipe_of_death, PollFlags::empty());
         let others =
             |(k, listener): (usize, &'a Option<Listener>)| listener.as_ref().filter(|_| k != taken);
         let mut others = self.listeners.iter().enumerate().filter_map(others);
@@ -212,13 +210,13 @@ impl<'a> Gate<'a> {
     /// [`Gate::try_accept`], where the rate allows: it is one worker alone that
     /// keeps to it here.
     fn try_in_time(&mut self) -> Tried {
-        if let Some(wait) = self.admission.wait() {
+        if let Some(wait) = self.access.wait() {
             let ms = u16::try_from(wait.as_millis() + 1).unwrap_or(LONGEST_PAUSE);
             return Tried::NotYet(ms.min(LONGEST_PAUSE));
         }
         let tried = self.try_accept();
-        if let Tried::Got(Next::Connection(_, peer, _)) = &tried {
-            self.admission.spend(*peer);
+        if let Tried::Got(Next::Accepted(accepted)) = &tried {
+            self.access.spend(accepted.peer);
         }
         tried
     }
@@ -235,9 +233,13 @@ impl<'a> Gate<'a> {
                 let errno = match listener.accept() {
                     Ok((conn, peer)) => {
                         self.first = i + 1;
-                        let conn = self.admission.screen(conn, peer, i, self.board);
+                        let conn = self.access.screen(conn, peer, i, self.board);
                         return conn.map_or(Tried::Refused, |conn| {
-                            Tried::Got(Next::Connection(conn, peer, i))
+                            Tried::Got(Next::Accepted(Accepted {
+                                conn,
+                                peer,
+                                listener: i,
+                            }))
                         });
                     }
                     Err(errno) => errno,
@@ -257,15 +259,15 @@ impl<'a> Gate<'a> {
         tried
     }
 
-    /// True if the lifeline has something to say.
+    /// True if the pipe of death has something to say.
     fn wait(&mut self) -> bool {
         let unnoticed = self.rate == Rate::Unnoticed;
         if self.pause > 0 && !unnoticed {
             // A listener in the wait would wake us at once.
-            return watch(self.lifeline, self.pause);
+            return watch(self.pipe_of_death, self.pause);
         }
         if self.open().is_err() {
-            return watch(self.lifeline, PAUSE);
+            return watch(self.pipe_of_death, PAUSE);
         }
         let limit = (self.pause > 0).then_some(self.pause);
         let woken = self.epoll.map_or(0, |epoll| epoll.wait(limit));
@@ -273,25 +275,25 @@ impl<'a> Gate<'a> {
             self.rate = Rate::Noticed;
             self.board.early();
         }
-        if woken & 1 << NUDGE != 0 {
-            self.board.take_nudge();
+        if woken & 1 << REBALANCE != 0 {
+            self.board.take_rebalance();
         }
-        woken & 1 << LIFELINE != 0
+        woken & 1 << DEATH != 0
     }
 
     /// Keeps away for a while; true on word to go.
     pub(crate) fn rest(&self) -> bool {
-        watch(self.lifeline, PAUSE) && is_retired(self.lifeline)
+        watch(self.pipe_of_death, PAUSE) && is_retired(self.pipe_of_death)
     }
 }
 
-/// For so many milliseconds at most: has the lifeline something to say?
-fn watch(lifeline: BorrowedFd<'_>, pause: u16) -> bool {
-    let mut fds = [PollFd::new(lifeline, PollFlags::POLLIN)];
+/// For so many milliseconds at most: has the pipe of death something to say?
+fn watch(pipe_of_death: BorrowedFd<'_>, pause: u16) -> bool {
+    let mut fds = [PollFd::new(pipe_of_death, PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::from(pause)).is_ok_and(|ready| ready > 0)
 }
 
 /// Another worker may have got the byte that woke us.
-pub(crate) fn is_retired(lifeline: BorrowedFd<'_>) -> bool {
-    matches!(nix::unistd::read(lifeline, &mut [0]), Ok(0 | 1))
+pub(crate) fn is_retired(pipe_of_death: BorrowedFd<'_>) -> bool {
+    matches!(nix::unistd::read(pipe_of_death, &mut [0]), Ok(0 | 1))
 }

@@ -10,17 +10,17 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
-use crate::daemon::shared::admission::Admission;
+use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::shared::seats::Seats;
 use crate::logging::LogHandle;
-use crate::net::Listener;
 use crate::net::connection::{Connection, Copy, End};
 use crate::net::printer::Printer;
+use crate::net::{Accepted, Listener};
 use crate::service::Services;
 use crate::sys::sandbox::Sandbox;
-use crate::sys::{lifeline, process, signal};
+use crate::sys::{parent_death, process, signal};
 
 /// How a child leaves; the supervisor decides by it what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ use crate::sys::{lifeline, process, signal};
 pub enum Leave {
     /// It has served, as much as it was meant to.
     Served = 0,
-    /// It waited and was told, by its lifeline, to go.
+    /// It waited and was told, by the pipe of death, to go.
     Retired = 10,
     /// Its listener cannot be accepted on: forking another would not help.
     Unusable = 11,
@@ -64,7 +64,7 @@ pub struct Terms<'a> {
     /// The seats, where one process serves many clients at once.
     pub seats: Option<&'a Seats>,
     /// Who is let in, where it accepts.
-    pub admission: &'a Admission,
+    pub access: &'a AccessControl,
     /// What becomes of a client beyond the limit.
     pub overflow: Overflow,
     /// With `--print`, standard output: what is received is copied there.
@@ -95,7 +95,7 @@ pub fn begin_with_threads() {
 /// With `--orphans terminate`, the child dies when the supervisor does.
 pub fn follow(terms: &Terms<'_>) {
     if terms.orphans == Orphans::Terminate {
-        lifeline::die_with_parent(terms.supervisor);
+        parent_death::die_with_parent(terms.supervisor);
     }
 }
 
@@ -104,19 +104,19 @@ pub fn leave(how: Leave) -> ! {
     process::exit(how as i32)
 }
 
-/// Serves `conn` and leaves: the whole rest of a single-connection child. The
+/// Serves a client and leaves: the whole rest of a single-connection child. The
 /// scoreboard already says whom it serves. `channel` stays open beside the
 /// connection, for the double-forked.
 pub fn serve_only(
     terms: &Terms<'_>,
     buffer: &mut [u8],
-    conn: OwnedFd,
-    listener: usize,
+    accepted: Accepted,
     channel: Option<&OwnedFd>,
 ) -> ! {
     process::set_name(process::SERVING);
     // The connection outlives this frame on purpose: dropping it would be a
     // close(2), which strict mode answers with SIGKILL.
+    let Accepted { conn, listener, .. } = accepted;
     let conn = std::mem::ManuallyDrop::new(conn);
     #[cfg(debug_assertions)]
     lie(terms);
@@ -184,9 +184,9 @@ fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
 /// their way, which it must not keep, and too many to close one by one.
 pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &OwnedFd) {
     let print = terms.print.map_or(terms.null, |print| print.to);
-    let [lifeline, channel] = [generation.lifeline(), channel.as_fd()];
+    let [death, channel] = [generation.pipe_of_death(), channel.as_fd()];
     let [a, b, c, d, e] =
-        [lifeline, channel, terms.board.rope(), terms.null, print].map(|fd| fd.as_raw_fd());
+        [death, channel, terms.board.waker(), terms.null, print].map(|fd| fd.as_raw_fd());
     let mut keep = [0, 1, 2, a, b, c, d, e];
     keep.sort_unstable();
     process::keep_numbers(&keep);

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::config::Config;
-use crate::daemon::shared::admission::Admission;
+use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::shared::seats::Seats;
 use crate::daemon::worker::child::Terms;
@@ -19,7 +19,7 @@ use crate::sys::sandbox::Sandbox;
 
 /// What children are born with, unchanged while the supervisor lives (but for
 /// listeners that close).
-pub struct Estate {
+pub struct WorkerContext {
     /// What was asked for.
     pub config: Config,
     /// Everything that is served at, in the order asked for: for `--ready-fd`.
@@ -31,7 +31,7 @@ pub struct Estate {
     /// Clients that may be served at once, where a process serves many.
     pub seats: Option<Seats>,
     /// Who is let in.
-    pub admission: Admission,
+    pub access: AccessControl,
     /// What they serve, at which listener.
     pub services: Services,
     /// How they are locked in.
@@ -51,7 +51,7 @@ pub struct Estate {
 /// Children that go before the others when memory is short.
 const FIRST_TO_GO: Slot = 8;
 
-impl Estate {
+impl WorkerContext {
     /// Does a child that is forked from now on share what only workers that live on
     /// have business with? A process for one client, taken over, reaches the
     /// scoreboard and no more.
@@ -59,7 +59,7 @@ impl Estate {
     /// # Errors
     /// madvise(2)'s.
     pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
-        self.admission.inherited(whether)?;
+        self.access.inherited(whether)?;
         let seats = self.seats.as_ref();
         seats.map_or(Ok(()), |seats| seats.inherited(whether))
     }
@@ -99,12 +99,12 @@ impl Estate {
             timeouts: self.config.timeouts,
             orphans: self.config.orphans,
             seats: self.seats.as_ref(),
-            admission: &self.admission,
+            access: &self.access,
             overflow: self.config.overflow,
             print: self.config.print.then(|| Printer {
                 to: self.stdout.as_fd(),
                 failed: self.board.print_failed(),
-                bell: self.board.bell(),
+                bell: self.board.wakeup(),
             }),
             supervisor: self.pid,
             null: self.null.as_fd(),

@@ -7,13 +7,14 @@ use nix::unistd::Pid;
 
 use crate::config::Orphans;
 use crate::daemon::worker::child::{self, Leave, Terms, leave};
-use crate::sys::{lifeline, process};
+use crate::net::Accepted;
+use crate::sys::{parent_death, process};
 
 /// The child serves, and is reaped by the supervisor or by the kernel.
-pub fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) -> ! {
+pub fn serve(terms: &Terms<'_>, buffer: &mut [u8], accepted: Accepted) -> ! {
     child::begin();
     child::follow(terms);
-    child::serve_only(terms, buffer, conn, listener, None)
+    child::serve_only(terms, buffer, accepted, None)
 }
 
 /// The child forks again and leaves; the grandchild, which init will reap,
@@ -23,37 +24,30 @@ pub fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usiz
 pub fn serve_as_grandchild(
     terms: &Terms<'_>,
     buffer: &mut [u8],
-    conn: OwnedFd,
-    listener: usize,
+    accepted: Accepted,
     channel: &OwnedFd,
 ) -> ! {
     child::begin();
     // If the second fork fails, the client is served all the same, by this
     // process: its channel is as good, and it is reaped like any child.
-    let mut serve = Some((buffer, conn));
+    let mut serve = Some((buffer, accepted));
     let grandchild = process::fork(|| match serve.take() {
-        Some((buffer, conn)) => serve_tied(terms, buffer, conn, listener, channel),
+        Some((buffer, accepted)) => serve_tied(terms, buffer, accepted, channel),
         None => leave(Leave::Served),
     });
     match serve {
-        Some((buffer, conn)) if grandchild.is_err() => {
-            serve_tied(terms, buffer, conn, listener, channel)
+        Some((buffer, accepted)) if grandchild.is_err() => {
+            serve_tied(terms, buffer, accepted, channel)
         }
         _ => leave(Leave::Served),
     }
 }
 
-fn serve_tied(
-    terms: &Terms<'_>,
-    buffer: &mut [u8],
-    conn: OwnedFd,
-    listener: usize,
-    channel: &OwnedFd,
-) -> ! {
+fn serve_tied(terms: &Terms<'_>, buffer: &mut [u8], accepted: Accepted, channel: &OwnedFd) -> ! {
     terms.board.sign(terms.slot, Pid::this());
-    let _ = lifeline::obey_channel(
+    let _ = parent_death::obey_channel(
         std::os::fd::AsFd::as_fd(channel),
         terms.orphans == Orphans::Terminate,
     );
-    child::serve_only(terms, buffer, conn, listener, Some(channel))
+    child::serve_only(terms, buffer, accepted, Some(channel))
 }

@@ -1,5 +1,5 @@
 //! Where a worker waits that is passed its connections: at its own channel,
-//! and at the lifeline.
+//! and at the pipe of death.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -9,21 +9,26 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::daemon::shared::scoreboard::{Scoreboard, read_note};
 use crate::daemon::worker::acceptor::{Next, PAUSE, is_retired};
 use crate::daemon::worker::child::{Leave, leave};
+use crate::net::Accepted;
 use crate::sys::{pass, raw};
 
 /// The worker's end of its channel.
 pub struct Inbox<'a> {
     channel: BorrowedFd<'a>,
-    lifeline: BorrowedFd<'a>,
+    pipe_of_death: BorrowedFd<'a>,
     board: &'a Scoreboard,
 }
 
 impl<'a> Inbox<'a> {
     /// Waits at `channel`.
-    pub fn new(channel: BorrowedFd<'a>, lifeline: BorrowedFd<'a>, board: &'a Scoreboard) -> Self {
+    pub fn new(
+        channel: BorrowedFd<'a>,
+        pipe_of_death: BorrowedFd<'a>,
+        board: &'a Scoreboard,
+    ) -> Self {
         Inbox {
             channel,
-            lifeline,
+            pipe_of_death,
             board,
         }
     }
@@ -44,11 +49,15 @@ impl<'a> Inbox<'a> {
             match pass::receive(self.channel, &mut note) {
                 Ok(Some(conn)) => {
                     let (peer, listener) = read_note(note);
-                    return Next::Connection(conn, peer, listener);
+                    return Next::Accepted(Accepted {
+                        conn,
+                        peer,
+                        listener,
+                    });
                 }
                 Ok(None) => return Next::Retire,
                 Err(Errno::EAGAIN | Errno::EINTR) => {
-                    if told && is_retired(self.lifeline) {
+                    if told && is_retired(self.pipe_of_death) {
                         return Next::Retire;
                     }
                 }
@@ -56,7 +65,7 @@ impl<'a> Inbox<'a> {
                     // The connection is lost to us and kept by the supervisor,
                     // which passes it to another once we are gone.
                     self.board.trouble(errno);
-                    let mut gone = [PollFd::new(self.lifeline, PollFlags::empty())];
+                    let mut gone = [PollFd::new(self.pipe_of_death, PollFlags::empty())];
                     let _ = poll(&mut gone, PollTimeout::from(PAUSE));
                     leave(Leave::Retired);
                 }
@@ -64,11 +73,11 @@ impl<'a> Inbox<'a> {
         }
     }
 
-    /// True if the lifeline has something to say.
+    /// True if the pipe of death has something to say.
     fn wait(&self) -> bool {
         let mut fds = [
             PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.lifeline.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.pipe_of_death.as_fd(), PollFlags::POLLIN),
         ];
         let ready = poll(&mut fds, PollTimeout::NONE).is_ok_and(|ready| ready > 0);
         ready && fds[1].revents().is_some_and(|events| !events.is_empty())

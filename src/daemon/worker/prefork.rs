@@ -10,16 +10,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 
 use crate::config::Orphans;
-use crate::daemon::shared::ending::{self, Ended};
+use crate::daemon::shared::connection_log::{self, Ended};
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::worker::acceptor::{Gate, Next};
 use crate::daemon::worker::child::{self, Leave, Terms, leave};
 use crate::daemon::worker::inbox::Inbox;
 use crate::daemon::worker::sandbox;
 use crate::daemon::worker::strategy::Door;
+use crate::net::Accepted;
 use crate::net::connection::{Connection, End};
 use crate::sys::lock::ProcessLock;
-use crate::sys::{lifeline, process, signal};
+use crate::sys::{parent_death, process, signal};
 
 /// The worker's door; with a `channel`, which makes it one without listeners.
 pub fn door<'a>(
@@ -27,15 +28,15 @@ pub fn door<'a>(
     generation: &'a Generation,
     channel: Option<&'a OwnedFd>,
 ) -> Door<'a> {
-    let lifeline = generation.lifeline();
+    let pipe_of_death = generation.pipe_of_death();
     if let Some(channel) = channel {
-        return Door::Passed(Inbox::new(channel.as_fd(), lifeline, terms.board));
+        return Door::Passed(Inbox::new(channel.as_fd(), pipe_of_death, terms.board));
     }
     let gate = Gate::new(
         terms.listeners,
-        lifeline,
+        pipe_of_death,
         terms.board,
-        terms.admission,
+        terms.access,
         terms.first,
     );
     match generation.lock() {
@@ -53,10 +54,12 @@ pub fn serve_one(terms: &Terms<'_>, mut door: Door<'_>, buffer: &mut [u8]) -> ! 
         terms.board.idle(terms.slot);
     };
     match door.next(waits) {
-        Next::Connection(conn, peer, listener) => {
-            terms.board.taken(terms.slot, peer, listener);
+        Next::Accepted(accepted) => {
+            terms
+                .board
+                .taken(terms.slot, accepted.peer, accepted.listener);
             door.shut();
-            child::serve_only(terms, buffer, conn, listener, None)
+            child::serve_only(terms, buffer, accepted, None)
         }
         Next::Retire => leave(Leave::Retired),
         Next::Unusable(listener, errno) => unusable(terms, listener, errno),
@@ -81,13 +84,14 @@ pub fn serve_many(
     terms.board.idle(terms.slot);
     loop {
         match door.next(|| process::set_name(process::IDLE)) {
-            Next::Connection(conn, peer, listener) => {
+            Next::Accepted(accepted) => {
+                let Accepted { peer, listener, .. } = accepted;
                 if door.is_passed() {
                     terms.board.taken(terms.slot, peer, listener);
                 } else {
                     terms.board.taken_by_many(terms.slot, peer, listener);
                 }
-                serve(terms, buffer, conn, listener);
+                serve(terms, buffer, accepted);
             }
             Next::Retire => leave(Leave::Retired),
             Next::Unusable(listener, errno) => unusable(terms, listener, errno),
@@ -112,11 +116,15 @@ fn lock_in(
         listeners.clear();
     }
     let lock = generation.lock().and_then(ProcessLock::file);
-    let tie = [Some(generation.lifeline()), channel.map(AsFd::as_fd), lock];
+    let tie = [
+        Some(generation.pipe_of_death()),
+        channel.map(AsFd::as_fd),
+        lock,
+    ];
     let (limits, descriptors) =
         sandbox::let_go(terms, listeners.iter().copied(), tie.into_iter().flatten());
     if terms.orphans == Orphans::Finish && !door.is_passed() {
-        lifeline::release_on_parent_death(&listeners, terms.null, terms.supervisor).ok()?;
+        parent_death::release_on_parent_death(&listeners, terms.null, terms.supervisor).ok()?;
     }
     if terms.timeouts.lifetime.is_some() {
         signal::leave_at_alarm::<{ process::EXPIRED }>().ok()?;
@@ -126,9 +134,10 @@ fn lock_in(
     (entered || terms.policy != crate::config::SandboxPolicy::Strict).then_some(())
 }
 
-fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) {
+fn serve(terms: &Terms<'_>, buffer: &mut [u8], accepted: Accepted) {
+    let Accepted { conn, listener, .. } = accepted;
     process::set_name(process::SERVING);
-    let started = ending::start_of_conn();
+    let started = connection_log::start_of_conn();
     #[cfg(debug_assertions)]
     child::lie(terms);
     let end = match child::prepare(terms, conn.as_fd(), listener) {
@@ -151,7 +160,7 @@ fn serve(terms: &Terms<'_>, buffer: &mut [u8], conn: OwnedFd, listener: usize) {
     terms.board.end(terms.slot, end);
     drop(conn);
     if let Some(started) = started {
-        ending::log_conn(&Ended {
+        connection_log::log_conn(&Ended {
             pid: Some(nix::unistd::Pid::this()),
             report: terms.board.report(terms.slot),
             listener: terms.listeners[listener].as_ref().map_or("?", |l| l.name()),

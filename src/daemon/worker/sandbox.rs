@@ -8,7 +8,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crate::config::{Config, Model, Orphans, SandboxPolicy};
-use crate::daemon::shared::ending;
+use crate::daemon::shared::connection_log;
 use crate::daemon::worker::child::Terms;
 use crate::error::{Error, Exit, Result};
 use crate::sys::process;
@@ -43,7 +43,9 @@ pub(crate) fn needs(config: &Config) -> Vec<Need> {
         by_accept,
         releases.then_some(Need::Release),
         (processes && config.timeouts.lifetime.is_some()).then_some(Need::Alarm),
-        ending::start_of_conn().is_some().then_some(Need::Log),
+        connection_log::start_of_conn()
+            .is_some()
+            .then_some(Need::Log),
         (config.access.rules.ask_identity() && !passed).then_some(Need::PeerIdentity),
         (config.access.rate.is_some() && config.model == Model::Iterative).then_some(Need::Clock),
     ]
@@ -80,11 +82,11 @@ pub fn let_go<'a>(
     listeners: impl IntoIterator<Item = BorrowedFd<'a>>,
     needed: impl IntoIterator<Item = BorrowedFd<'a>>,
 ) -> (Worker, Descriptors) {
-    let logs = ending::start_of_conn().is_some();
+    let logs = connection_log::start_of_conn().is_some();
     let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
     let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
     keep.extend(needed.into_iter().map(number));
-    keep.extend([terms.board.rope(), terms.board.nudge(), terms.null].map(number));
+    keep.extend([terms.board.waker(), terms.board.rebalance(), terms.null].map(number));
     keep.extend(terms.print.map(|print| number(print.to)));
     if logs {
         keep.extend(terms.log.keep());

@@ -43,8 +43,8 @@ impl RefusalLog {
         })
     }
 
-    /// When [`RefusalLog::look`] may have something to say, unless the bell
-    /// rings.
+    /// When [`RefusalLog::look`] may have something to say, unless a
+    /// child wakes us.
     pub fn wakes_at(&self) -> Option<Instant> {
         self.looks
     }

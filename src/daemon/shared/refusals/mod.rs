@@ -3,7 +3,7 @@
 //!
 //! A line of counts for each rule, one for those that no `--allow` holds, and a
 //! fixed number for sources at their limit, with one for all further sources:
-//! whatever comes, it takes no more. Who refuses only counts, and rings for the
+//! whatever comes, it takes no more. Who refuses only counts, and wakes the supervisor for the
 //! first; from then on the supervisor looks by itself, so a flood wakes nobody.
 //! To the supervisor it is gossip, as the scoreboard is: numbers for the log.
 

@@ -58,15 +58,15 @@ pub enum Said {
     Serving,
 }
 
-/// The shared memory and the bell beside it: a pipe, of which workers have the end
-/// to write to. An eventfd could be read by whoever rings it, and one that was taken
-/// over would take the rings of all the others.
+/// The shared memory and the wakeup beside it: a pipe, of which workers have the end
+/// to write to. An eventfd could be read by whoever writes to it, and one that was
+/// taken over would take the wakeups of all the others.
 pub struct Scoreboard {
     lines: Shared,
     slots: usize,
-    bell: OwnedFd,
-    rope: OwnedFd,
-    nudge: EventFd,
+    wakeup: OwnedFd,
+    waker: OwnedFd,
+    rebalance: EventFd,
 }
 
 impl Scoreboard {
@@ -76,14 +76,14 @@ impl Scoreboard {
     /// mmap(2)'s, pipe2(2)'s or eventfd(2)'s.
     pub fn new(slots: usize) -> Result<Self, Errno> {
         let lines = Shared::new(slots.div_ceil(BLOCK).max(1) * (BLOCK + 1))?;
-        let (bell, rope) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let (wakeup, waker) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Scoreboard {
             lines,
             slots,
-            bell,
-            rope,
-            nudge: EventFd::from_value_and_flags(0, flags)?,
+            wakeup,
+            waker,
+            rebalance: EventFd::from_value_and_flags(0, flags)?,
         })
     }
 
@@ -92,34 +92,34 @@ impl Scoreboard {
         self.lines.len() * size_of::<Line>()
     }
 
-    /// Supervisor: readable when a child has rung.
-    pub fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    /// Supervisor: readable when a child wants it to look.
+    pub fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
     }
 
-    /// What a child needs to ring.
-    pub fn rope(&self) -> BorrowedFd<'_> {
-        self.rope.as_fd()
+    /// What a child needs to wake the supervisor.
+    pub fn waker(&self) -> BorrowedFd<'_> {
+        self.waker.as_fd()
     }
 
     /// Readable when a worker that sleeps should look at every listener.
-    pub fn nudge(&self) -> BorrowedFd<'_> {
-        self.nudge.as_fd()
+    pub fn rebalance(&self) -> BorrowedFd<'_> {
+        self.rebalance.as_fd()
     }
 
-    /// Child: wakes one worker that sleeps, or the next that would.
-    pub fn nudge_another(&self) {
-        let _ = raw::write(self.nudge.as_fd(), &1u64.to_ne_bytes());
+    /// Child: wakes one worker that sleeps, or the next that would, to look at every listener.
+    pub fn ask_rebalance(&self) {
+        let _ = raw::write(self.rebalance.as_fd(), &1u64.to_ne_bytes());
     }
 
-    /// Child: takes the nudge, before it looks.
-    pub fn take_nudge(&self) {
-        let _ = raw::read(self.nudge.as_fd(), &mut [0; 8]);
+    /// Child: takes the word that woke it, before it looks.
+    pub fn take_rebalance(&self) {
+        let _ = raw::read(self.rebalance.as_fd(), &mut [0; 8]);
     }
 
-    /// Supervisor: stops the bell, before it looks at the board.
-    pub fn silence(&self) {
-        let _ = raw::read(self.bell.as_fd(), &mut [0; 512]);
+    /// Supervisor: clears the wakeup, before it looks at the board.
+    pub fn clear_wakeup(&self) {
+        let _ = raw::read(self.wakeup.as_fd(), &mut [0; 512]);
     }
 
     /// Supervisor: empties a slot for the child about to be forked.
@@ -151,13 +151,13 @@ impl Scoreboard {
         self.serving(slot, peer, listener);
         let (word, bit) = self.bit(TAKEN, slot);
         word.fetch_or(bit, Ordering::Release);
-        self.ring();
+        self.wake();
     }
 
     /// Child: accept(2) fails for want of something; said once per try.
     pub fn trouble(&self, errno: Errno) {
         self.shared(TROUBLE).store(errno as u64, Ordering::Relaxed);
-        self.ring();
+        self.wake();
     }
 
     /// Supervisor: what accept(2) failed with in some child since last asked.
@@ -169,7 +169,7 @@ impl Scoreboard {
     /// Child that keeps to `--connection-rate` itself: a client waits for it.
     pub fn early(&self) {
         if self.shared(EARLY).swap(1, Ordering::Relaxed) == 0 {
-            self.ring();
+            self.wake();
         }
     }
 
@@ -178,7 +178,7 @@ impl Scoreboard {
         self.shared(EARLY).load(Ordering::Relaxed) != 0
     }
 
-    /// Supervisor: the same, and from now on a child that says so rings.
+    /// Supervisor: the same, and from now on a child that says so wakes us.
     pub fn take_early(&self) -> bool {
         self.shared(EARLY).swap(0, Ordering::Relaxed) != 0
     }
@@ -210,10 +210,9 @@ impl Scoreboard {
         word.fetch_or(bit, Ordering::Release);
     }
 
-    /// Child: wakes the supervisor. Never blocks; a bell that rings cannot ring
-    /// more.
-    pub fn ring(&self) {
-        let _ = raw::write(self.rope.as_fd(), &[0]);
+    /// Child: wakes the supervisor. Never blocks: a full pipe is as good.
+    pub fn wake(&self) {
+        let _ = raw::write(self.waker.as_fd(), &[0]);
     }
 
     /// The counters of `slot`, for its child to write.
@@ -245,7 +244,7 @@ impl Scoreboard {
     }
 
     /// What a child that was taken over may do: other numbers in every word, and
-    /// a ring. For the test hook of debug builds.
+    /// a wakeup. For the test hook of debug builds.
     #[cfg(debug_assertions)]
     pub fn scribble(&self, seed: u64) {
         let mut number = seed | 1;
@@ -256,7 +255,7 @@ impl Scoreboard {
                 .wrapping_add(1_442_695_040_888_963_407);
             word.store(number, Ordering::Relaxed);
         }
-        self.ring();
+        self.wake();
     }
 
     fn drain(&self, map: usize, each: &mut impl FnMut(Slot)) {

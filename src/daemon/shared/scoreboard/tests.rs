@@ -50,14 +50,14 @@ fn bitmaps_name_slots_and_forget_them() {
 fn row_113_who_rings_cannot_take_the_rings_of_others() {
     let board = Scoreboard::new(1).unwrap();
     for _ in 0..100_000 {
-        board.ring();
+        board.wake();
     }
-    let taken = raw::read(board.rope(), &mut [0; 8]);
+    let taken = raw::read(board.waker(), &mut [0; 8]);
     assert_eq!(taken, Err(Errno::EBADF));
-    assert!(raw::read(board.bell(), &mut [0; 8]).is_ok());
+    assert!(raw::read(board.wakeup(), &mut [0; 8]).is_ok());
     let silent = || {
-        board.silence();
-        raw::read(board.bell(), &mut [0]) == Err(Errno::EAGAIN)
+        board.clear_wakeup();
+        raw::read(board.wakeup(), &mut [0]) == Err(Errno::EAGAIN)
     };
-    assert!((0..1000).any(|_| silent()), "as soon as nobody rings");
+    assert!((0..1000).any(|_| silent()), "as soon as nobody wakes us");
 }

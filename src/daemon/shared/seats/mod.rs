@@ -39,7 +39,7 @@ const SINCE: usize = entry::OWN;
 pub enum Waiter {
     /// The present worker, at [`Seats::room`].
     Worker = 1,
-    /// The supervisor, at the scoreboard's bell.
+    /// The supervisor, at the scoreboard's wakeup.
     Supervisor = 2,
 }
 
@@ -56,7 +56,7 @@ pub struct Left {
     pub lasted: Duration,
 }
 
-/// The shared memory, and the bell of the worker that waits for a seat.
+/// The shared memory, and what wakes the worker that waits for a seat.
 pub struct Seats {
     lines: Shared,
     seats: usize,
@@ -115,9 +115,9 @@ impl Seats {
         })
     }
 
-    /// Gives a seat back; true if the scoreboard's bell is to be rung for the
-    /// supervisor.
-    #[must_use = "ring the bell"]
+    /// Gives a seat back; true if the supervisor is to be woken for it, by the
+    /// scoreboard.
+    #[must_use = "wake the supervisor"]
     pub fn release(&self, seat: Seat) -> bool {
         self.owner(seat.0).store(0, Ordering::SeqCst);
         self.tell_waiters()
@@ -129,7 +129,7 @@ impl Seats {
         }
         let waiters = self.shared(WANTED).swap(0, Ordering::SeqCst);
         if waiters & Waiter::Worker as u64 != 0 {
-            self.nudge();
+            self.wake_worker();
         }
         waiters & Waiter::Supervisor as u64 != 0
     }
@@ -140,7 +140,7 @@ impl Seats {
     }
 
     /// Lets whichever worker waits for a seat look again.
-    pub fn nudge(&self) {
+    pub fn wake_worker(&self) {
         let _ = self.room.write(1);
     }
 
@@ -149,8 +149,8 @@ impl Seats {
         self.room.as_fd()
     }
 
-    /// Worker: stops the bell, before it looks.
-    pub fn silence(&self) {
+    /// Worker: takes the word of room, before it looks.
+    pub fn clear_room(&self) {
         let _ = self.room.read();
     }
 
@@ -225,12 +225,12 @@ impl Seats {
             self.owner(seat).store(0, Ordering::SeqCst);
         }
         // It may have died with word of room that was meant for another.
-        self.nudge();
+        self.wake_worker();
     }
 
-    /// Worker: a client was turned away for want of a seat. True if the bell is to
-    /// be rung for that.
-    #[must_use = "ring the bell"]
+    /// Worker: a client was turned away for want of a seat. True if the
+    /// supervisor is to be woken for that.
+    #[must_use = "wake the supervisor"]
     pub fn say_turned_away(&self) -> bool {
         self.shared(TURNED).fetch_add(1, Ordering::Relaxed) == 0
     }
@@ -240,7 +240,7 @@ impl Seats {
         self.shared(TURNED).swap(0, Ordering::Relaxed)
     }
 
-    /// Worker: a thread could not be started. The bell is the caller's to ring.
+    /// Worker: a thread could not be started. Waking the supervisor is the caller's.
     pub fn say_short(&self, errno: Errno) {
         self.shared(SHORT).store(errno as u64, Ordering::Relaxed);
     }

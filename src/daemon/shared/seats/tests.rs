@@ -90,7 +90,7 @@ fn news_are_told_once() {
     assert_eq!(seats.take_turned_away(), 0);
     assert!(seats.say_turned_away() && !seats.say_turned_away());
     assert_eq!(seats.take_turned_away(), 2);
-    assert!(seats.say_turned_away(), "rings again");
+    assert!(seats.say_turned_away(), "wakes again");
     seats.say_short(Errno::EAGAIN);
     assert_eq!(seats.take_short(), Some(Errno::EAGAIN));
     assert_eq!(seats.take_short(), None);

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::config::UdpLimits;
 use crate::daemon::datagram::worker;
-use crate::daemon::shared::ending::{self, Gone};
+use crate::daemon::shared::connection_log::{self, Gone};
 use crate::daemon::shared::tally::Tally;
 use crate::daemon::supervisor::backoff::Backoff;
 use crate::daemon::supervisor::drop_log::{DropLog, summary};
@@ -226,7 +226,7 @@ impl Crew {
         }
     }
 
-    /// Looks at what was counted: the bell rang, or it is time.
+    /// Looks at what was counted: a worker woke us, or it is time.
     pub fn look(&mut self, now: Instant) {
         for post in &mut self.posts {
             post.drops.look(&post.name, &post.tally, now);
@@ -275,7 +275,7 @@ impl Post {
         }
         match gone {
             Gone::Killed(signal) => {
-                let hint = ending::hint(signal);
+                let hint = connection_log::hint(signal);
                 error!("process {pid} died of {signal} while serving {name}{hint}");
             }
             Gone::Exited(status) => {

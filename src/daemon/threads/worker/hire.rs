@@ -13,9 +13,9 @@ use crate::config::{PoolLimits, ThreadAccept};
 use crate::daemon::shared::seats::{Seat, Waiter};
 use crate::daemon::supervisor::BUFFER;
 use crate::daemon::supervisor::pool::{Census, Move};
-use crate::daemon::threads::pool::Client;
 use crate::daemon::threads::prethread::{self, Place};
 use crate::daemon::threads::worker::Post;
+use crate::net::Accepted;
 use crate::sys::shm::Buffer;
 
 /// A thread's stack: an echo needs next to none, a log line some KiB.
@@ -92,9 +92,9 @@ impl<'scope> Post<'scope, '_> {
     }
 
     /// `thread`: a thread for a client, which is kept if there can be none now.
-    pub(crate) fn start_for(&mut self, client: Client, seat: Seat, now: Instant) {
+    pub(crate) fn start_for(&mut self, client: Accepted, seat: Seat, now: Instant) {
         let crew = self.crew;
-        let work = move |(client, seat): (Client, Seat)| {
+        let work = move |(client, seat): (Accepted, Seat)| {
             let mut buffer = Buffer::new(BUFFER);
             let memory = buffer.as_mut().map(Buffer::bytes).map_err(|errno| *errno);
             crew.serve(client, &seat, memory);
@@ -147,6 +147,6 @@ impl<'scope> Post<'scope, '_> {
     fn put_off(&mut self, errno: Errno, now: Instant) {
         self.thread_wait.fail(now);
         self.seats.say_short(errno);
-        self.terms.board.ring();
+        self.terms.board.wake();
     }
 }

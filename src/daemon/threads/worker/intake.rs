@@ -6,9 +6,9 @@ use std::time::Instant;
 use crate::config::{Overflow, ThreadAccept};
 use crate::daemon::shared::refusals::Why;
 use crate::daemon::supervisor::listeners::Intake;
-use crate::daemon::threads::pool::Client;
 use crate::daemon::threads::worker::Post;
 use crate::daemon::worker::acceptor::{Next, Tried};
+use crate::net::Accepted;
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
@@ -43,7 +43,7 @@ impl Post<'_, '_> {
     /// A listener is readable. What is to be done may have changed meanwhile.
     pub(crate) fn accept_some(&mut self, now: Instant) {
         for n in 0..BATCH {
-            if self.terms.admission.wait().is_some() {
+            if self.terms.access.wait().is_some() {
                 if n == 0 {
                     // What woke us is a client that must wait for the rate.
                     self.early = true;
@@ -61,11 +61,7 @@ impl Post<'_, '_> {
     /// Accepts once; false if there was nobody.
     fn accept(&mut self, intake: Intake, now: Instant) -> bool {
         let client = match self.gate.try_accept() {
-            Tried::Got(Next::Connection(conn, peer, listener)) => Client {
-                conn,
-                peer,
-                listener,
-            },
+            Tried::Got(Next::Accepted(client)) => client,
             Tried::Got(Next::Unusable(listener, errno)) => {
                 self.crew.roster().unusable = Some((listener, errno));
                 return false;
@@ -90,7 +86,7 @@ impl Post<'_, '_> {
             (Intake::TurnAway, seat) => {
                 self.seat = seat;
                 if self.seats.say_turned_away() {
-                    self.terms.board.ring();
+                    self.terms.board.wake();
                 }
                 if self.terms.overflow == Overflow::Reset {
                     crate::net::overflow_reset(client.conn);
@@ -107,20 +103,20 @@ impl Post<'_, '_> {
 
     /// The limits that depend on other clients. They count for the supervisor
     /// and for other workers too: all have their seats in the same memory.
-    fn let_in(&self, client: Client) -> Option<Client> {
-        let admission = self.terms.admission;
-        let policy = admission.policy();
+    fn let_in(&self, client: Accepted) -> Option<Accepted> {
+        let access = self.terms.access;
+        let policy = access.policy();
         if let Some(source) = policy.source(client.peer)
             && let Some(limit) = policy.per_source
         {
             let is = |peer| policy.source(peer) == Some(source);
             if self.hand.count_of(self.seats, is) >= limit.most as usize {
                 let (why, board) = (Why::Full(source), self.terms.board);
-                admission.refuse(client.conn, client.peer, why, client.listener, board);
+                access.refuse(client.conn, client.peer, why, client.listener, board);
                 return None;
             }
         }
-        admission.spend(client.peer);
+        access.spend(client.peer);
         Some(client)
     }
 }

@@ -4,7 +4,7 @@
 //! In `thread` it accepts each client and starts a thread for it (UNP row 6). In
 //! `prethread` it keeps a pool of threads as large as the spare limits ask for,
 //! and the threads accept (see `prethread`). In both it watches the supervisor's
-//! lifeline, ends connections whose lifetime is over, and at the limit turns
+//! pipe of death, ends connections whose lifetime is over, and at the limit turns
 //! clients away if it is told to. A client is accepted only when it has a seat,
 //! and never lost for want of a thread.
 //!
@@ -32,11 +32,12 @@ use crate::daemon::start::machine;
 use crate::daemon::supervisor::backoff::Backoff;
 use crate::daemon::supervisor::listeners::Intake;
 use crate::daemon::supervisor::pool::Pool;
-use crate::daemon::threads::pool::{Client, Crew};
+use crate::daemon::threads::pool::Crew;
 use crate::daemon::threads::prethread::Hand;
 use crate::daemon::worker::acceptor::Gate;
 use crate::daemon::worker::child::{self, Leave, Terms, leave};
 use crate::daemon::worker::sandbox;
+use crate::net::Accepted;
 use crate::net::connection::End;
 use crate::sys::process;
 
@@ -45,12 +46,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The worker.
-pub fn serve(terms: &Terms<'_>, lifeline: BorrowedFd<'_>, model: Model) -> ! {
+pub fn serve(terms: &Terms<'_>, pipe_of_death: BorrowedFd<'_>, model: Model) -> ! {
     child::begin_with_threads();
     child::follow(terms);
     process::set_name(process::THREADED);
     let left = match terms.seats {
-        Some(seats) => work(terms, seats, lifeline, model),
+        Some(seats) => work(terms, seats, pipe_of_death, model),
         None => Ok(Leave::NoSandbox),
     };
     // What cannot be opened is short for the moment: as a worker that dies young.
@@ -60,22 +61,22 @@ pub fn serve(terms: &Terms<'_>, lifeline: BorrowedFd<'_>, model: Model) -> ! {
 fn work(
     terms: &Terms<'_>,
     seats: &Seats,
-    lifeline: BorrowedFd<'_>,
+    pipe_of_death: BorrowedFd<'_>,
     model: Model,
 ) -> Result<Leave, Errno> {
     let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
     // Read while files can be opened yet.
     let most_threads = limits::threads(machine::mappings());
-    let (worker, descriptors) = sandbox::let_go(terms, listeners, [lifeline, seats.room()]);
+    let (worker, descriptors) = sandbox::let_go(terms, listeners, [pipe_of_death, seats.room()]);
     let worker = sandbox::with_threads(worker, seats.count());
     let crew = Crew::new(terms, seats)?;
-    // The threads' lifeline: its end of file tells the idle ones to go.
+    // The threads' own pipe of death: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let mut gate = Gate::new(
         terms.listeners,
         told.as_fd(),
         terms.board,
-        terms.admission,
+        terms.access,
         terms.first,
     );
     if waits_at_the_gate(model) {
@@ -117,7 +118,7 @@ fn work(
             thread_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
             accept_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
         };
-        let how = post.keep(lifeline);
+        let how = post.keep(pipe_of_death);
         post.end(order_end);
         how
     }))
@@ -143,7 +144,7 @@ struct Post<'scope, 'env> {
     /// A client waits for the rate, and the supervisor knows.
     early: bool,
     /// `thread`: accepted, and no thread could be started for it.
-    held: Option<(Client, Seat)>,
+    held: Option<(Accepted, Seat)>,
     /// More could not live.
     most_threads: usize,
     thread_wait: Backoff,
@@ -160,14 +161,14 @@ struct Staff {
 
 impl<'scope, 'env> Post<'scope, 'env> {
     /// Until told to go, or until a listener is of no use.
-    fn keep(&mut self, lifeline: BorrowedFd<'_>) -> Leave {
+    fn keep(&mut self, pipe_of_death: BorrowedFd<'_>) -> Leave {
         loop {
             let now = Instant::now();
             let life = self.crew.end_lives(now);
             self.start_threads(now);
             // Asked once: that it is just over must not be missed by whoever would
             // have to wake us.
-            let pause = self.terms.admission.wait();
+            let pause = self.terms.access.wait();
             let intake = match pause {
                 Some(_) if self.early => Intake::Leave,
                 _ => self.intake(now),
@@ -180,8 +181,13 @@ impl<'scope, 'env> Post<'scope, 'env> {
                 // Word of room may have gone to an old worker that was taken over.
                 self.seatless.then(|| now + LONGEST_PAUSE),
             ];
-            let woken = self.wait(Some(lifeline), intake, due.into_iter().flatten().min(), now);
-            if woken.lifeline && is_told(lifeline) {
+            let woken = self.wait(
+                Some(pipe_of_death),
+                intake,
+                due.into_iter().flatten().min(),
+                now,
+            );
+            if woken.told && is_told(pipe_of_death) {
                 return Leave::Retired;
             }
             if woken.listeners {
@@ -209,7 +215,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
         }
         self.wait_until(|crew| crew.roster().idle == 0);
         // What told us of room may have been meant for the next worker.
-        self.seats.nudge();
+        self.seats.wake_worker();
         for listener in self.terms.listeners.iter().flatten() {
             process::close_inherited(listener.as_fd());
         }
@@ -230,18 +236,18 @@ impl<'scope, 'env> Post<'scope, 'env> {
         }
     }
 
-    /// Without a `lifeline` it is being obeyed already, and seats are no matter.
+    /// Without a pipe of death it is being obeyed already, and seats are no matter.
     fn wait(
         &self,
-        lifeline: Option<BorrowedFd<'_>>,
+        pipe_of_death: Option<BorrowedFd<'_>>,
         intake: Intake,
         due: Option<Instant>,
         now: Instant,
     ) -> Woken {
-        let mut fds = vec![PollFd::new(self.crew.bell(), PollFlags::POLLIN)];
-        if let Some(lifeline) = lifeline {
+        let mut fds = vec![PollFd::new(self.crew.wakeup(), PollFlags::POLLIN)];
+        if let Some(pipe_of_death) = pipe_of_death {
             fds.push(PollFd::new(self.seats.room(), PollFlags::POLLIN));
-            fds.push(PollFd::new(lifeline, PollFlags::POLLIN));
+            fds.push(PollFd::new(pipe_of_death, PollFlags::POLLIN));
         }
         let first = fds.len();
         let open = self.terms.listeners.iter().flatten();
@@ -255,22 +261,22 @@ impl<'scope, 'env> Post<'scope, 'env> {
         }
         let came = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
         if came(&fds[0]) {
-            self.crew.silence();
+            self.crew.clear_wakeup();
         }
         if first > 1 && came(&fds[1]) {
-            self.seats.silence();
+            self.seats.clear_room();
         }
         Woken {
-            lifeline: first > 1 && came(&fds[2]),
+            told: first > 1 && came(&fds[2]),
             listeners: fds[first..].iter().any(came),
         }
     }
 }
 
-/// What ended the main thread's wait, beside its bells.
+/// What ended the main thread's wait, beside its wakeups.
 #[derive(Default)]
 struct Woken {
-    lifeline: bool,
+    told: bool,
     listeners: bool,
 }
 
@@ -283,6 +289,6 @@ fn waits_at_the_gate(model: Model) -> bool {
 }
 
 /// The supervisor's word to go: end-of-file, or the one byte that is there.
-fn is_told(lifeline: BorrowedFd<'_>) -> bool {
-    matches!(nix::unistd::read(lifeline, &mut [0]), Ok(0 | 1))
+fn is_told(pipe_of_death: BorrowedFd<'_>) -> bool {
+    matches!(nix::unistd::read(pipe_of_death, &mut [0]), Ok(0 | 1))
 }

@@ -22,7 +22,7 @@ use crate::net::pace::Pace;
 use crate::sys::shm::Shared;
 
 /// See the module.
-pub struct Admission {
+pub struct AccessControl {
     policy: Policy,
     /// `None` where everybody is let in: a mapping is something that fork(2) has
     /// to copy.
@@ -38,7 +38,7 @@ struct Bucket {
     epoch: Instant,
 }
 
-impl Admission {
+impl AccessControl {
     /// Nobody came yet.
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl Admission {
                 epoch: Instant::now(),
             })
         };
-        Ok(Admission {
+        Ok(AccessControl {
             policy: policy.clone(),
             refusals: on.then(|| Refusals::new(policy)).transpose()?,
             rate: policy.rate.map(bucket).transpose()?,
@@ -123,7 +123,7 @@ impl Admission {
     pub fn refuse(&self, conn: OwnedFd, peer: Peer, why: Why, listener: usize, board: &Scoreboard) {
         let counts = self.refusals.as_ref();
         if counts.is_some_and(|counts| counts.count(peer, why, listener)) {
-            board.ring();
+            board.wake();
         }
         net::overflow_reset(conn);
     }
