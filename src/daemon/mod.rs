@@ -289,7 +289,7 @@ fn supervisor(
         oom: kept.oom,
         log,
         stdout: std::io::stdout(),
-        pid: Pid::this(),
+        supervisor: Pid::this(),
         config,
     };
     Supervisor::new(context, crew, sockets.overflows, signals).map_err(alone)

@@ -120,7 +120,7 @@ impl<'a> Worker<'a> {
     /// A worker with nothing to do yet.
     pub(crate) fn new(answerer: Answerer<'a>, helpers: [Helper; AT_ONCE], inbox: Batch) -> Self {
         Worker {
-            commands: answerer.terms.services.command(),
+            commands: answerer.context.services.command(),
             last: answerer.post.last.then_some(LAST),
             answerer,
             helpers,

@@ -31,7 +31,8 @@ use crate::config::SandboxPolicy;
 use crate::daemon::datagram::access::judge;
 use crate::daemon::datagram::commands::{self as commands, AT_ONCE, Helper};
 use crate::daemon::shared::tally::Tally;
-use crate::daemon::worker::child::{self, Leave, Terms, leave};
+use crate::daemon::worker::child::{self, Leave, leave};
+use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::print::Print;
 use crate::daemon::worker::sandbox;
 use crate::net::datagram::Guard;
@@ -73,10 +74,10 @@ pub struct Post<'a> {
 }
 
 /// The worker.
-pub fn serve(terms: &Terms<'_>, post: &Post<'_>) -> ! {
+pub fn serve(context: &WorkerContext, post: &Post<'_>) -> ! {
     child::begin();
     process::set_name(process::DATAGRAMS);
-    let Some((mut answerer, work)) = prepare(terms, post) else {
+    let Some((mut answerer, work)) = prepare(context, post) else {
         leave(Leave::NoMemory);
     };
     answerer.lock_in(&work);
@@ -106,11 +107,12 @@ impl Work {
 }
 
 /// Buffers, helpers, and a descriptor of the socket that no signal takes away.
-fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Answerer<'a>, Work)> {
+fn prepare<'a>(context: &'a WorkerContext, post: &'a Post<'a>) -> Option<(Answerer<'a>, Work)> {
     // Before the handler stands, which the helpers would inherit.
     let work = match post.runs_commands {
         true => {
-            let helpers = commands::helpers(terms.services.command(), terms.null).ok()?;
+            let helpers =
+                commands::helpers(context.services.command(), context.null.as_fd()).ok()?;
             Work::Commands(Box::new(helpers), Batch::of(1).ok()?)
         }
         false => Work::Echo(Batch::new().ok()?),
@@ -120,10 +122,11 @@ fn prepare<'a>(terms: &'a Terms<'a>, post: &'a Post<'a>) -> Option<(Answerer<'a>
         Guard::Unix(_) => (work.for_unix(), Some(Aside::new().ok()?)),
     };
     let own = post.socket.try_clone_to_owned().ok()?;
-    let copy = terms.print.map(Print::new).transpose().ok()?;
-    parent_death::release_on_parent_death(&[post.socket], terms.null, terms.supervisor).ok()?;
+    let copy = context.printer().map(Print::new).transpose().ok()?;
+    parent_death::release_on_parent_death(&[post.socket], context.null.as_fd(), context.supervisor)
+        .ok()?;
     let answerer = Answerer {
-        terms,
+        context,
         post,
         own,
         copy,
@@ -164,7 +167,7 @@ pub(crate) enum Way {
 
 /// What every datagram worker has, and how it looks at a datagram.
 pub(crate) struct Answerer<'a> {
-    pub terms: &'a Terms<'a>,
+    pub context: &'a WorkerContext,
     pub post: &'a Post<'a>,
     /// The socket, by a descriptor that stays.
     pub own: OwnedFd,
@@ -182,9 +185,12 @@ impl Answerer<'_> {
         };
         let mut keep = [self.post.socket; 6 + AT_ONCE];
         keep[1] = self.own.as_fd();
-        keep[2] = self.terms.null;
-        keep[3] = self.terms.board.waker();
-        keep[4] = self.terms.print.map_or(self.post.socket, |print| print.to);
+        keep[2] = self.context.null.as_fd();
+        keep[3] = self.context.board.waker();
+        keep[4] = self
+            .context
+            .printer()
+            .map_or(self.post.socket, |print| print.to);
         if let Some(aside) = &self.aside {
             keep[5] = aside.nameless.as_fd();
         }
@@ -194,18 +200,18 @@ impl Answerer<'_> {
         keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
         process::keep_only(keep);
         let highest = keep[keep.len() - 1].as_raw_fd();
-        let sandbox = self.terms.sandbox;
+        let sandbox = &self.context.sandbox;
         let entered = match self.post.guard {
             Guard::Udp(_) => {
-                let (limits, descriptors) = sandbox::limits(self.terms, highest);
+                let (limits, descriptors) = sandbox::limits(self.context, highest);
                 sandbox.enter_for_datagrams(limits, descriptors)
             }
             Guard::Unix(_) => {
-                let (limits, descriptors) = sandbox::with_one_more(self.terms, highest);
+                let (limits, descriptors) = sandbox::with_one_more(self.context, highest);
                 sandbox.enter_for_unix_datagrams(limits, descriptors)
             }
         };
-        if entered.is_err() && self.terms.policy == SandboxPolicy::Strict {
+        if entered.is_err() && self.context.config.sandbox == SandboxPolicy::Strict {
             leave(Leave::NoSandbox);
         }
     }
@@ -221,7 +227,7 @@ impl Answerer<'_> {
     /// Is this one answered, and how? Copies it out if so, counts it as dropped if
     /// not.
     pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> Option<Way> {
-        let policy = self.terms.access.policy();
+        let policy = self.context.access.policy();
         match judge(datagram, policy, self.post.guard, self.post.address, now) {
             Err(reason) => {
                 self.drop(reason);
@@ -300,7 +306,7 @@ impl Answerer<'_> {
 
     fn drop(&self, reason: Reason) {
         if self.post.tally.drop(reason) {
-            self.terms.board.wake();
+            self.context.board.wake();
         }
     }
 }

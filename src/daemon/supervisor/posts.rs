@@ -28,16 +28,15 @@ impl Supervisor {
             && let Some(post) = self.crew.post(index, !self.phase.serves())
         {
             let generation = &self.generation;
-            // It has no slot: it is nobody's client.
-            let terms = self.context.terms(0, 0);
+            let context = &self.context;
             let forked = self.crew.inherited(index, true).and_then(|()| {
                 let serve = || {
                     if let Some(order_end) = generation.order_end() {
                         process::close_inherited(order_end);
                     }
-                    worker::serve(&terms, &post)
+                    worker::serve(context, &post)
                 };
-                self.context.fork(None, || process::fork(serve))
+                context.fork(None, || process::fork(serve))
             });
             let _ = self.crew.inherited(index, false);
             match forked {

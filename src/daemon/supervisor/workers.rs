@@ -22,6 +22,7 @@ use crate::daemon::worker::child;
 use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::fork;
 use crate::daemon::worker::prefork;
+use crate::daemon::worker::strategy::AcceptStrategy;
 use crate::error::errno_text;
 use crate::net::Accepted;
 use crate::net::connection::End;
@@ -170,39 +171,37 @@ impl Supervisor {
         };
         let slot = reserved.slot();
         let limit = self.per_child();
-        let model = self.context.config.model;
         self.context.board.clear(slot);
         self.context.board.count_waiting(1);
         let channel = self.passing.as_mut().map(|passing| passing.open(slot));
         let forked = channel.transpose().and_then(|channel| {
-            let terms = self.context.terms(slot, self.born);
-            let (generation, buffer) = (&self.generation, &mut self.buffer);
-            let crew = &self.crew;
+            let (context, generation) = (&self.context, &self.generation);
+            let (crew, buffer) = (&self.crew, &mut self.buffer);
+            let first = self.born;
+            let strategy = || AcceptStrategy::new(context, generation, channel.as_ref(), first);
             if limit == Some(1) && generation.lock().is_none() {
                 let serve = || {
                     match &channel {
-                        Some(channel) => child::keep_for_channel(&terms, generation, channel),
+                        Some(channel) => child::keep_for_channel(context, generation, channel),
                         None => close_supervisors(crew, generation),
                     }
-                    let door = prefork::door(&terms, generation, channel.as_ref());
-                    prefork::serve_one(&terms, door, buffer.bytes())
+                    prefork::serve_one(context, slot, strategy(), buffer.bytes())
                 };
-                return self.context.fork(Some(slot), || process::fork_bare(serve));
+                return context.fork(Some(slot), || process::fork_bare(serve));
             }
-            lend(&self.context, generation, true)?;
+            lend(context, generation, true)?;
             let lasting = || {
                 // Those that serve several keep by number what they need.
-                if terms.seats.is_some() {
-                    worker::serve(&terms, generation.pipe_of_death(), model)
+                if context.seats.is_some() {
+                    worker::serve(context, slot, generation.pipe_of_death(), first)
                 }
                 if limit == Some(1) {
                     close_supervisors(crew, generation);
-                    let door = prefork::door(&terms, generation, channel.as_ref());
-                    prefork::serve_one(&terms, door, buffer.bytes())
+                    prefork::serve_one(context, slot, strategy(), buffer.bytes())
                 }
-                prefork::serve_many(&terms, generation, channel.as_ref(), buffer.bytes(), limit)
+                prefork::serve_many(context, slot, strategy(), buffer.bytes(), limit)
             };
-            self.context.fork(Some(slot), || process::fork(lasting))
+            context.fork(Some(slot), || process::fork(lasting))
         });
         let _ = lend(&self.context, &self.generation, false);
         match forked {
@@ -245,13 +244,14 @@ impl Supervisor {
             let Accepted { peer, listener, .. } = accepted;
             self.context.board.clear(slot);
             self.context.board.serving(slot, peer, listener);
-            let terms = self.context.terms(slot, 0);
-            let buffer = &mut self.buffer;
+            let (context, buffer) = (&self.context, &mut self.buffer);
             let accepted = || accepted.inherited();
-            self.context.fork(Some(slot), || match &channel {
-                None => process::fork_bare(|| fork::serve(&terms, buffer.bytes(), accepted())),
+            context.fork(Some(slot), || match &channel {
+                None => {
+                    process::fork_bare(|| fork::serve(context, slot, buffer.bytes(), accepted()))
+                }
                 Some(end) => process::fork(|| {
-                    fork::serve_as_grandchild(&terms, buffer.bytes(), accepted(), end)
+                    fork::serve_as_grandchild(context, slot, buffer.bytes(), accepted(), end)
                 }),
             })
         });

@@ -20,7 +20,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 
 use crate::daemon::shared::connection_log::{self, Ended};
 use crate::daemon::shared::seats::{Seat, Seats};
-use crate::daemon::worker::child::{self, Terms};
+use crate::daemon::worker::child;
+use crate::daemon::worker::context::WorkerContext;
 use crate::net::Accepted;
 use crate::net::connection::{Connection, Copy, End};
 use crate::sys::process;
@@ -51,7 +52,7 @@ impl Roster {
 
 /// See the module.
 pub struct Crew<'a> {
-    terms: &'a Terms<'a>,
+    context: &'a WorkerContext,
     seats: &'a Seats,
     roster: Mutex<Roster>,
     wakeup: EventFd,
@@ -63,14 +64,14 @@ impl<'a> Crew<'a> {
     ///
     /// # Errors
     /// eventfd(2)'s.
-    pub fn new(terms: &'a Terms<'a>, seats: &'a Seats) -> Result<Self, Errno> {
+    pub fn new(context: &'a WorkerContext, seats: &'a Seats) -> Result<Self, Errno> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         Ok(Crew {
-            terms,
+            context,
             seats,
             roster: Mutex::default(),
             wakeup: EventFd::from_value_and_flags(0, flags)?,
-            lives: Lives::new(terms.timeouts.lifetime),
+            lives: Lives::new(context.config.timeouts.lifetime),
         })
     }
 
@@ -119,7 +120,7 @@ impl<'a> Crew<'a> {
     /// Gives a seat back, and tells the supervisor if it waits for one.
     pub fn release(&self, seat: Seat) {
         if self.seats.release(seat) {
-            self.terms.board.wake();
+            self.context.board.wake();
         }
     }
 
@@ -139,15 +140,15 @@ impl<'a> Crew<'a> {
         } = client;
         let conn = Arc::new(conn);
         let life = self.lives.begin(&conn, || self.wake());
-        let served = child::prepare(self.terms, conn.as_fd(), listener)
+        let served = child::prepare(self.context, conn.as_fd(), listener)
             .and(buffer)
             .map(|buffer| {
                 #[cfg(debug_assertions)]
                 child::fault_at("serve");
                 let meter = self.seats.meter(seat);
-                let copy = self.terms.print.map(|to| Copy::lay(to, peer, buffer));
+                let copy = self.context.printer().map(|to| Copy::lay(to, peer, buffer));
                 let mut connection = Connection::new(&*conn, meter, copy);
-                let service = self.terms.services.at(listener);
+                let service = self.context.services.at(listener);
                 service.serve(&mut connection, None, buffer)
             });
         let mut end = served.unwrap_or_else(End::Error);
@@ -163,7 +164,7 @@ impl<'a> Crew<'a> {
 
     fn log(&self, seat: &Seat, end: End, started: Instant) {
         let report = self.seats.report(seat);
-        let listener = self.terms.listeners.get(report.listener);
+        let listener = self.context.listeners.get(report.listener);
         connection_log::log_conn(&Ended {
             pid: Some(nix::unistd::Pid::this()),
             listener: listener

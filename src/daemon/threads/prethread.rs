@@ -18,7 +18,7 @@ use crate::config::PoolLimits;
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::supervisor::BUFFER;
 use crate::daemon::threads::pool::Crew;
-use crate::daemon::worker::acceptor::{Gate, Next};
+use crate::daemon::worker::acceptor::{Acceptor, Next};
 use crate::net::Accepted;
 use crate::sys::process;
 use crate::sys::shm::Buffer;
@@ -26,9 +26,9 @@ use crate::sys::shm::Buffer;
 /// Where a thread of the pool waits for clients.
 pub enum Place<'a> {
     /// At the listeners.
-    Shared(Gate<'a>),
+    Shared(Acceptor<'a>),
     /// For its turn at the listeners.
-    Mutex(&'a Mutex<Gate<'a>>),
+    Mutex(&'a Mutex<Acceptor<'a>>),
     /// For the main thread.
     Pass(&'a Hand),
 }
@@ -95,9 +95,9 @@ impl Place<'_> {
     /// The next client, in the thread's seat.
     fn next(&mut self, crew: &Crew<'_>, seat: &Seat) -> Got {
         let next = match self {
-            Place::Shared(gate) => gate.next(|| {}),
-            Place::Mutex(gate) => {
-                let mut turn = gate.lock().unwrap_or_else(PoisonError::into_inner);
+            Place::Shared(acceptor) => acceptor.next(|| {}),
+            Place::Mutex(acceptor) => {
+                let mut turn = acceptor.lock().unwrap_or_else(PoisonError::into_inner);
                 turn.next(|| {})
             }
             Place::Pass(hand) => return hand.take(crew, seat),

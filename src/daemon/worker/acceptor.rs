@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::scoreboard::Scoreboard;
+use crate::daemon::worker::context::WorkerContext;
 use crate::net::{AcceptError, Accepted, Listener, classify};
 use crate::sys::epoll::Epoll;
 
@@ -45,7 +46,7 @@ pub(crate) const PAUSE: u16 = 100;
 const LONGEST_PAUSE: u16 = 1000;
 
 /// The worker's place at its listeners.
-pub struct Gate<'a> {
+pub struct Acceptor<'a> {
     listeners: &'a [Option<Listener>],
     pipe_of_death: BorrowedFd<'a>,
     board: &'a Scoreboard,
@@ -83,21 +84,15 @@ pub(crate) enum Tried {
     Denied,
 }
 
-impl<'a> Gate<'a> {
+impl<'a> Acceptor<'a> {
     /// `first` says which listener is looked at first, so that over all workers
     /// none is preferred.
-    pub fn new(
-        listeners: &'a [Option<Listener>],
-        pipe_of_death: BorrowedFd<'a>,
-        board: &'a Scoreboard,
-        access: &'a AccessControl,
-        first: usize,
-    ) -> Self {
-        Gate {
-            listeners,
+    pub fn new(context: &'a WorkerContext, pipe_of_death: BorrowedFd<'a>, first: usize) -> Self {
+        Acceptor {
+            listeners: &context.listeners,
             pipe_of_death,
-            board,
-            access,
+            board: &context.board,
+            access: &context.access,
             epoll: None,
             first,
             pause: 0,
@@ -105,11 +100,16 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// Where word to go comes from.
+    pub fn pipe_of_death(&self) -> BorrowedFd<'a> {
+        self.pipe_of_death
+    }
+
     /// A place for another thread of this process, at the same epoll once that is
     /// made: it wakes one of the threads in it for a connection, and for
     /// end-of-file, which stays, one after the other.
     pub fn beside(&self, first: usize) -> Self {
-        Gate { first, ..*self }
+        Acceptor { first, ..*self }
     }
 
     /// Makes the epoll, made anyway at the first wait: a sandboxed worker does it
@@ -207,7 +207,7 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// [`Gate::try_accept`], where the rate allows: it is one worker alone that
+    /// [`Acceptor::try_accept`], where the rate allows: it is one worker alone that
     /// keeps to it here.
     fn try_in_time(&mut self) -> Tried {
         if let Some(wait) = self.access.wait() {

@@ -7,19 +7,13 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::unistd::Pid;
 
-use crate::config::{Orphans, Overflow, SandboxPolicy, Timeouts};
-use crate::daemon::shared::access_control::AccessControl;
+use crate::config::{Orphans, SandboxPolicy};
 use crate::daemon::shared::generation::Generation;
-use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
-use crate::daemon::shared::seats::Seats;
-use crate::logging::LogHandle;
+use crate::daemon::shared::scoreboard::Slot;
+use crate::daemon::worker::context::WorkerContext;
+use crate::net::Accepted;
 use crate::net::connection::{Connection, Copy, End};
-use crate::net::printer::Printer;
-use crate::net::{Accepted, Listener};
-use crate::service::Services;
-use crate::sys::sandbox::Sandbox;
 use crate::sys::{parent_death, process, signal};
 
 /// How a child leaves; the supervisor decides by it what to do next.
@@ -40,43 +34,6 @@ pub enum Leave {
     NoSandbox = 12,
 }
 
-/// What a child takes along from the supervisor.
-pub struct Terms<'a> {
-    /// Where connections come from.
-    pub listeners: &'a [Option<Listener>],
-    /// Where it tells what it does.
-    pub board: &'a Scoreboard,
-    /// Its slot there.
-    pub slot: Slot,
-    /// Which listener it looks at first: another one than the worker before it, so
-    /// that no flood of one keeps the others waiting.
-    pub first: usize,
-    /// What it serves, at which listener.
-    pub services: &'a Services,
-    /// How it locks itself in.
-    pub sandbox: &'a Sandbox,
-    /// What to do when that fails.
-    pub policy: SandboxPolicy,
-    /// Limits on a connection.
-    pub timeouts: Timeouts,
-    /// What to do when the supervisor dies.
-    pub orphans: Orphans,
-    /// The seats, where one process serves many clients at once.
-    pub seats: Option<&'a Seats>,
-    /// Who is let in, where it accepts.
-    pub access: &'a AccessControl,
-    /// What becomes of a client beyond the limit.
-    pub overflow: Overflow,
-    /// With `--print`, standard output: what is received is copied there.
-    pub print: Option<Printer<'a>>,
-    /// Who forked it, noted before the fork.
-    pub supervisor: Pid,
-    /// Open on /dev/null.
-    pub null: BorrowedFd<'a>,
-    /// Where workers that live on write their lines.
-    pub log: &'a LogHandle,
-}
-
 /// First thing in every child: signals as a worker hears them, and a panic that
 /// ends it.
 pub fn begin() {
@@ -93,9 +50,9 @@ pub fn begin_with_threads() {
 }
 
 /// With `--orphans terminate`, the child dies when the supervisor does.
-pub fn follow(terms: &Terms<'_>) {
-    if terms.orphans == Orphans::Terminate {
-        parent_death::die_with_parent(terms.supervisor);
+pub fn follow(context: &WorkerContext) {
+    if context.config.orphans == Orphans::Terminate {
+        parent_death::die_with_parent(context.supervisor);
     }
 }
 
@@ -108,7 +65,8 @@ pub fn leave(how: Leave) -> ! {
 /// scoreboard already says whom it serves. `channel` stays open beside the
 /// connection, for the double-forked.
 pub fn serve_only(
-    terms: &Terms<'_>,
+    context: &WorkerContext,
+    slot: Slot,
     buffer: &mut [u8],
     accepted: Accepted,
     channel: Option<&OwnedFd>,
@@ -116,18 +74,22 @@ pub fn serve_only(
     process::set_name(process::SERVING);
     // The connection outlives this frame on purpose: dropping it would be a
     // close(2), which strict mode answers with SIGKILL.
-    let Accepted { conn, listener, .. } = accepted;
+    let Accepted {
+        conn,
+        peer,
+        listener,
+    } = accepted;
     let conn = std::mem::ManuallyDrop::new(conn);
     #[cfg(debug_assertions)]
-    lie(terms);
-    let prepared = prepare(terms, conn.as_fd(), listener);
-    let service = terms.services.at(listener);
+    lie(context, slot);
+    let prepared = prepare(context, conn.as_fd(), listener);
+    let service = context.services.at(listener);
     let helper = std::mem::ManuallyDrop::new(match prepared {
-        Ok(()) => service.helper(terms.null),
+        Ok(()) => service.helper(context.null.as_fd()),
         Err(errno) => Err(errno),
     });
     // After that: the helper would inherit the handler.
-    if let Some(lifetime) = terms.timeouts.lifetime {
+    if let Some(lifetime) = context.config.timeouts.lifetime {
         let _ = signal::leave_at_alarm::<{ process::EXPIRED }>();
         signal::alarm(lifetime);
     }
@@ -135,40 +97,38 @@ pub fn serve_only(
         .as_ref()
         .map(|helper| helper.as_ref().map(AsFd::as_fd));
     let_go([
-        terms.print.map(|print| print.to),
+        context.printer().map(|print| print.to),
         Some(conn.as_fd()),
         channel.map(AsFd::as_fd),
         beside.unwrap_or(None),
     ]);
-    let copy = lay_copy(terms, buffer);
-    if terms.sandbox.enter_for_one().is_err() && terms.policy == SandboxPolicy::Strict {
+    let copy = context.printer().map(|to| Copy::lay(to, peer, buffer));
+    if context.sandbox.enter_for_one().is_err() && context.config.sandbox == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }
     #[cfg(debug_assertions)]
     fault_at("serve");
     let end = match beside {
         Ok(beside) => {
-            let mut connection = Connection::new(&*conn, terms.board.meter(terms.slot), copy);
+            let mut connection = Connection::new(&*conn, context.board.meter(slot), copy);
             service.serve(&mut connection, beside, buffer)
         }
         Err(&errno) => End::Error(errno),
     };
-    terms.board.end(terms.slot, end);
-    terms.board.announce_ended(terms.slot);
+    context.board.end(slot, end);
+    context.board.announce_ended(slot);
     leave(Leave::Served)
 }
 
 /// What an accepted connection does not inherit from its listener.
-pub fn prepare(terms: &Terms<'_>, conn: BorrowedFd<'_>, listener: usize) -> Result<(), Errno> {
-    terms.listeners[listener]
+pub fn prepare(
+    context: &WorkerContext,
+    conn: BorrowedFd<'_>,
+    listener: usize,
+) -> Result<(), Errno> {
+    context.listeners[listener]
         .as_ref()
         .map_or(Ok(()), |listener| listener.prepare(conn))
-}
-
-/// With `--print`, the copy of the connection that the scoreboard tells of.
-pub fn lay_copy<'a>(terms: &Terms<'a>, buffer: &mut [u8]) -> Option<Copy<'a>> {
-    let peer = || terms.board.report(terms.slot).peer;
-    terms.print.map(|to| Copy::lay(to, peer(), buffer))
 }
 
 /// Closes everything but what the connection needs: strict mode permits write(2)
@@ -182,11 +142,19 @@ fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
 /// In a worker that waits to be passed its one connection: closes everything else.
 /// Of the supervisor's there are a channel for each sibling and perhaps clients on
 /// their way, which it must not keep, and too many to close one by one.
-pub fn keep_for_channel(terms: &Terms<'_>, generation: &Generation, channel: &OwnedFd) {
-    let print = terms.print.map_or(terms.null, |print| print.to);
+pub fn keep_for_channel(context: &WorkerContext, generation: &Generation, channel: &OwnedFd) {
+    let print = context
+        .printer()
+        .map_or(context.null.as_fd(), |print| print.to);
     let [death, channel] = [generation.pipe_of_death(), channel.as_fd()];
-    let [a, b, c, d, e] =
-        [death, channel, terms.board.waker(), terms.null, print].map(|fd| fd.as_raw_fd());
+    let [a, b, c, d, e] = [
+        death,
+        channel,
+        context.board.waker(),
+        context.null.as_fd(),
+        print,
+    ]
+    .map(|fd| fd.as_raw_fd());
     let mut keep = [0, 1, 2, a, b, c, d, e];
     keep.sort_unstable();
     process::keep_numbers(&keep);
@@ -208,12 +176,12 @@ pub(crate) fn fault_at(place: &str) {
 /// `tell:junk` writes all over the scoreboard, `tell:unusable` leaves like a
 /// worker whose listener is broken.
 #[cfg(debug_assertions)]
-pub(crate) fn lie(terms: &Terms<'_>) {
+pub(crate) fn lie(context: &WorkerContext, slot: Slot) {
     match fault("tell").as_deref() {
-        Some("junk") => terms.board.scribble(terms.slot as u64),
+        Some("junk") => context.board.scribble(slot as u64),
         Some("unusable") => {
-            terms.board.idle(terms.slot);
-            terms.board.end(terms.slot, End::Error(Errno::EINVAL));
+            context.board.idle(slot);
+            context.board.end(slot, End::Error(Errno::EINVAL));
             leave(Leave::Unusable);
         }
         _ => {}

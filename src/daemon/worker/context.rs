@@ -1,4 +1,4 @@
-//! What children are born with, and what each of them takes along.
+//! What every child is born with.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::shared::seats::Seats;
-use crate::daemon::worker::child::Terms;
 use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::printer::Printer;
@@ -17,7 +16,7 @@ use crate::service::Services;
 use crate::sys::oom::{Goes, OomScore};
 use crate::sys::sandbox::Sandbox;
 
-/// What children are born with, unchanged while the supervisor lives (but for
+/// See the module; unchanged while the supervisor lives (but for
 /// listeners that close).
 pub struct WorkerContext {
     /// What was asked for.
@@ -44,8 +43,8 @@ pub struct WorkerContext {
     pub log: LogHandle,
     /// Standard output, made before the first fork.
     pub stdout: std::io::Stdout,
-    /// Our own pid.
-    pub pid: Pid,
+    /// Who forks them.
+    pub supervisor: Pid,
 }
 
 /// Children that go before the others when memory is short.
@@ -85,30 +84,12 @@ impl WorkerContext {
         }
     }
 
-    /// What the child of `slot` takes along; `first` is the listener it looks at
-    /// first, if it looks at any.
-    pub fn terms(&self, slot: Slot, first: usize) -> Terms<'_> {
-        Terms {
-            listeners: &self.listeners,
-            board: &self.board,
-            slot,
-            first,
-            services: &self.services,
-            sandbox: &self.sandbox,
-            policy: self.config.sandbox,
-            timeouts: self.config.timeouts,
-            orphans: self.config.orphans,
-            seats: self.seats.as_ref(),
-            access: &self.access,
-            overflow: self.config.overflow,
-            print: self.config.print.then(|| Printer {
-                to: self.stdout.as_fd(),
-                failed: self.board.print_failed(),
-                bell: self.board.wakeup(),
-            }),
-            supervisor: self.pid,
-            null: self.null.as_fd(),
-            log: &self.log,
-        }
+    /// With `--print`, where what is received is copied to.
+    pub fn printer(&self) -> Option<Printer<'_>> {
+        self.config.print.then(|| Printer {
+            to: self.stdout.as_fd(),
+            failed: self.board.print_failed(),
+            bell: self.board.wakeup(),
+        })
     }
 }

@@ -33,6 +33,11 @@ impl<'a> Inbox<'a> {
         }
     }
 
+    /// What it waits by.
+    pub fn ties(&self) -> [BorrowedFd<'a>; 2] {
+        [self.channel, self.pipe_of_death]
+    }
+
     /// Asks for another, by its own channel: nobody else can do so for it.
     pub fn ask(&self) {
         let _ = raw::write(self.channel, &[0]);

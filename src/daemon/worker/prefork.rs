@@ -1,180 +1,159 @@
 //! Workers forked in advance (UNP rows 2 to 5 and, with one of them that never
-//! ends, 0): how each comes by a connection is the [`Door`]'s.
+//! ends, 0): how each comes by a connection is the [`AcceptStrategy`]'s.
 //!
 //! With `--max-connections-per-child 1` a worker closes the listener once it has
 //! a client, serves it in the smallest sandbox and exits. Otherwise, and in
 //! `iterative`, it keeps the listener and comes back for the next.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use crate::config::Orphans;
+use crate::config::{Orphans, SandboxPolicy};
 use crate::daemon::shared::connection_log::{self, Ended};
-use crate::daemon::shared::generation::Generation;
-use crate::daemon::worker::acceptor::{Gate, Next};
-use crate::daemon::worker::child::{self, Leave, Terms, leave};
-use crate::daemon::worker::inbox::Inbox;
+use crate::daemon::shared::scoreboard::Slot;
+use crate::daemon::worker::acceptor::Next;
+use crate::daemon::worker::child::{self, Leave, leave};
+use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::sandbox;
-use crate::daemon::worker::strategy::Door;
+use crate::daemon::worker::strategy::AcceptStrategy;
 use crate::net::Accepted;
-use crate::net::connection::{Connection, End};
-use crate::sys::lock::ProcessLock;
+use crate::net::connection::{Connection, Copy, End};
 use crate::sys::{parent_death, process, signal};
 
-/// The worker's door; with a `channel`, which makes it one without listeners.
-pub fn door<'a>(
-    terms: &Terms<'a>,
-    generation: &'a Generation,
-    channel: Option<&'a OwnedFd>,
-) -> Door<'a> {
-    let pipe_of_death = generation.pipe_of_death();
-    if let Some(channel) = channel {
-        return Door::Passed(Inbox::new(channel.as_fd(), pipe_of_death, terms.board));
-    }
-    let gate = Gate::new(
-        terms.listeners,
-        pipe_of_death,
-        terms.board,
-        terms.access,
-        terms.first,
-    );
-    match generation.lock() {
-        Some(lock) => Door::Locked(gate, lock, terms.board),
-        None => Door::Open(gate),
-    }
-}
-
 /// A worker for one connection.
-pub fn serve_one(terms: &Terms<'_>, mut door: Door<'_>, buffer: &mut [u8]) -> ! {
+pub fn serve_one(
+    context: &WorkerContext,
+    slot: Slot,
+    mut strategy: AcceptStrategy<'_>,
+    buffer: &mut [u8],
+) -> ! {
     child::begin();
-    child::follow(terms);
+    child::follow(context);
     let waits = || {
         process::set_name(process::IDLE);
-        terms.board.idle(terms.slot);
+        context.board.idle(slot);
     };
-    match door.next(waits) {
+    match strategy.next(waits) {
         Next::Accepted(accepted) => {
-            terms
-                .board
-                .taken(terms.slot, accepted.peer, accepted.listener);
-            door.shut();
-            child::serve_only(terms, buffer, accepted, None)
+            context.board.taken(slot, accepted.peer, accepted.listener);
+            strategy.shut();
+            child::serve_only(context, slot, buffer, accepted, None)
         }
         Next::Retire => leave(Leave::Retired),
-        Next::Unusable(listener, errno) => unusable(terms, listener, errno),
+        Next::Unusable(listener, errno) => unusable(context, slot, listener, errno),
     }
 }
 
 /// A worker for `limit` connections, or any number.
 pub fn serve_many(
-    terms: &Terms<'_>,
-    generation: &Generation,
-    channel: Option<&OwnedFd>,
+    context: &WorkerContext,
+    slot: Slot,
+    mut strategy: AcceptStrategy<'_>,
     buffer: &mut [u8],
     limit: Option<u64>,
 ) -> ! {
     child::begin();
-    child::follow(terms);
-    let mut door = door(terms, generation, channel);
-    if lock_in(terms, &mut door, generation, channel).is_none() {
+    child::follow(context);
+    if lock_in(context, &mut strategy).is_none() {
         leave(Leave::NoSandbox);
     }
     let mut served = 0;
-    terms.board.idle(terms.slot);
+    context.board.idle(slot);
     loop {
-        match door.next(|| process::set_name(process::IDLE)) {
+        match strategy.next(|| process::set_name(process::IDLE)) {
             Next::Accepted(accepted) => {
                 let Accepted { peer, listener, .. } = accepted;
-                if door.is_passed() {
-                    terms.board.taken(terms.slot, peer, listener);
+                if strategy.is_passed() {
+                    context.board.taken(slot, peer, listener);
                 } else {
-                    terms.board.taken_by_many(terms.slot, peer, listener);
+                    context.board.taken_by_many(slot, peer, listener);
                 }
-                serve(terms, buffer, accepted);
+                serve(context, slot, buffer, accepted);
             }
             Next::Retire => leave(Leave::Retired),
-            Next::Unusable(listener, errno) => unusable(terms, listener, errno),
+            Next::Unusable(listener, errno) => unusable(context, slot, listener, errno),
         }
         served += 1;
         if Some(served) == limit {
             leave(Leave::Served);
         }
-        door.wait_again(terms.board, terms.slot);
+        strategy.wait_again(&context.board, slot);
     }
 }
 
 /// What a long-lived worker needs is opened before the filter shuts.
-fn lock_in(
-    terms: &Terms<'_>,
-    door: &mut Door<'_>,
-    generation: &Generation,
-    channel: Option<&OwnedFd>,
-) -> Option<()> {
-    let mut listeners: Vec<_> = terms.listeners.iter().flatten().map(AsFd::as_fd).collect();
-    if door.is_passed() {
+fn lock_in(context: &WorkerContext, strategy: &mut AcceptStrategy<'_>) -> Option<()> {
+    let mut listeners: Vec<_> = context
+        .listeners
+        .iter()
+        .flatten()
+        .map(AsFd::as_fd)
+        .collect();
+    if strategy.is_passed() {
         listeners.clear();
     }
-    let lock = generation.lock().and_then(ProcessLock::file);
-    let tie = [
-        Some(generation.pipe_of_death()),
-        channel.map(AsFd::as_fd),
-        lock,
-    ];
     let (limits, descriptors) =
-        sandbox::let_go(terms, listeners.iter().copied(), tie.into_iter().flatten());
-    if terms.orphans == Orphans::Finish && !door.is_passed() {
-        parent_death::release_on_parent_death(&listeners, terms.null, terms.supervisor).ok()?;
+        sandbox::let_go(context, listeners.iter().copied(), strategy.ties());
+    if context.config.orphans == Orphans::Finish && !strategy.is_passed() {
+        let null = context.null.as_fd();
+        parent_death::release_on_parent_death(&listeners, null, context.supervisor).ok()?;
     }
-    if terms.timeouts.lifetime.is_some() {
+    if context.config.timeouts.lifetime.is_some() {
         signal::leave_at_alarm::<{ process::EXPIRED }>().ok()?;
     }
-    door.open().ok()?;
-    let entered = terms.sandbox.enter_for_many(limits, descriptors).is_ok();
-    (entered || terms.policy != crate::config::SandboxPolicy::Strict).then_some(())
+    strategy.open().ok()?;
+    let entered = context.sandbox.enter_for_many(limits, descriptors).is_ok();
+    (entered || context.config.sandbox != SandboxPolicy::Strict).then_some(())
 }
 
-fn serve(terms: &Terms<'_>, buffer: &mut [u8], accepted: Accepted) {
-    let Accepted { conn, listener, .. } = accepted;
+fn serve(context: &WorkerContext, slot: Slot, buffer: &mut [u8], accepted: Accepted) {
+    let Accepted {
+        conn,
+        peer,
+        listener,
+    } = accepted;
     process::set_name(process::SERVING);
     let started = connection_log::start_of_conn();
     #[cfg(debug_assertions)]
-    child::lie(terms);
-    let end = match child::prepare(terms, conn.as_fd(), listener) {
+    child::lie(context, slot);
+    let end = match child::prepare(context, conn.as_fd(), listener) {
         Err(errno) => End::Error(errno),
         Ok(()) => {
-            if let Some(lifetime) = terms.timeouts.lifetime {
+            if let Some(lifetime) = context.config.timeouts.lifetime {
                 signal::alarm(lifetime);
             }
-            let meter = terms.board.meter(terms.slot);
-            let copy = child::lay_copy(terms, buffer);
+            let meter = context.board.meter(slot);
+            let copy = context.printer().map(|to| Copy::lay(to, peer, buffer));
             let mut connection = Connection::new(&conn, meter, copy);
-            let service = terms.services.at(listener);
+            let service = context.services.at(listener);
             let end = service.serve(&mut connection, None, buffer);
-            if terms.timeouts.lifetime.is_some() {
+            if context.config.timeouts.lifetime.is_some() {
                 signal::alarm(std::time::Duration::ZERO);
             }
             end
         }
     };
-    terms.board.end(terms.slot, end);
+    context.board.end(slot, end);
     drop(conn);
     if let Some(started) = started {
         connection_log::log_conn(&Ended {
             pid: Some(nix::unistd::Pid::this()),
-            report: terms.board.report(terms.slot),
-            listener: terms.listeners[listener].as_ref().map_or("?", |l| l.name()),
+            report: context.board.report(slot),
+            listener: context.listeners[listener]
+                .as_ref()
+                .map_or("?", |l| l.name()),
             lasted: started.elapsed(),
             end,
         });
     }
 }
 
-fn unusable(terms: &Terms<'_>, listener: usize, errno: Errno) -> ! {
-    terms
+fn unusable(context: &WorkerContext, slot: Slot, listener: usize, errno: Errno) -> ! {
+    context
         .board
-        .serving(terms.slot, crate::addr::Peer::Unix, listener);
-    terms.board.end(terms.slot, End::Error(errno));
-    terms.board.idle(terms.slot);
+        .serving(slot, crate::addr::Peer::Unix, listener);
+    context.board.end(slot, End::Error(errno));
+    context.board.idle(slot);
     leave(Leave::Unusable)
 }

@@ -5,11 +5,11 @@
 //! A worker with one connection does none of this but to close everything; see
 //! `child::serve_only`.
 
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::config::{Config, Model, Orphans, SandboxPolicy};
 use crate::daemon::shared::connection_log;
-use crate::daemon::worker::child::Terms;
+use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::sys::process;
 use crate::sys::rlimits::Worker;
@@ -22,7 +22,7 @@ const MEMORY: u64 = 64 << 20;
 /// Descriptors opened after [`let_go`]: an epoll, and one being accepted.
 const YET_TO_COME: u64 = 2;
 
-/// What a worker with threads opens beyond those: a pipe and two bells.
+/// What a worker with threads opens beyond those: a pipe and two wakeups.
 const OF_THREADS: u64 = 4;
 
 /// What workers that serve several connections will ask of the kernel.
@@ -78,7 +78,7 @@ pub(crate) fn sandbox(config: &Config) -> Result<Sandbox> {
 /// The filter knows a connection by its number, so there must be no gap for it
 /// among the listeners and whatever else is kept.
 pub fn let_go<'a>(
-    terms: &Terms<'_>,
+    context: &WorkerContext,
     listeners: impl IntoIterator<Item = BorrowedFd<'a>>,
     needed: impl IntoIterator<Item = BorrowedFd<'a>>,
 ) -> (Worker, Descriptors) {
@@ -86,27 +86,34 @@ pub fn let_go<'a>(
     let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
     let mut keep: Vec<RawFd> = listeners.into_iter().map(number).collect();
     keep.extend(needed.into_iter().map(number));
-    keep.extend([terms.board.waker(), terms.board.rebalance(), terms.null].map(number));
-    keep.extend(terms.print.map(|print| number(print.to)));
+    keep.extend(
+        [
+            context.board.waker(),
+            context.board.rebalance(),
+            context.null.as_fd(),
+        ]
+        .map(number),
+    );
+    keep.extend(context.printer().map(|print| number(print.to)));
     if logs {
-        keep.extend(terms.log.keep());
+        keep.extend(context.log.keep());
     }
     keep.sort_unstable();
     process::keep_numbers(&keep);
     let above = keep.last().map_or(0, |fd| fd.unsigned_abs() + 1);
-    process::fill_gaps(above, terms.null);
+    process::fill_gaps(above, context.null.as_fd());
     let limits = Worker {
         descriptors: u64::from(above) + YET_TO_COME,
-        memory: Some(MEMORY + terms.board.bytes() as u64),
-        writes_files: logs || terms.print.is_some(),
+        memory: Some(MEMORY + context.board.bytes() as u64),
+        writes_files: logs || context.printer().is_some(),
     };
-    (limits, descriptors(terms, above))
+    (limits, descriptors(context, above))
 }
 
-fn descriptors(terms: &Terms<'_>, born_below: u32) -> Descriptors {
+fn descriptors(context: &WorkerContext, born_below: u32) -> Descriptors {
     Descriptors {
         born_below,
-        null: terms.null.as_raw_fd().unsigned_abs(),
+        null: context.null.as_raw_fd().unsigned_abs(),
     }
 }
 
@@ -120,21 +127,21 @@ pub fn with_threads(limits: Worker, seats: usize) -> Worker {
 }
 
 /// Of a worker that opens nothing more, and whose highest descriptor this is.
-pub fn limits(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
+pub fn limits(context: &WorkerContext, highest: RawFd) -> (Worker, Descriptors) {
     let above = highest.unsigned_abs() + 1;
     let limits = Worker {
         descriptors: above.into(),
-        memory: Some(MEMORY + terms.board.bytes() as u64),
-        writes_files: terms.print.is_some(),
+        memory: Some(MEMORY + context.board.bytes() as u64),
+        writes_files: context.printer().is_some(),
     };
-    (limits, descriptors(terms, above))
+    (limits, descriptors(context, above))
 }
 
 /// Of the same, if it has one descriptor more now and then, with a number above all
 /// of these.
-pub fn with_one_more(terms: &Terms<'_>, highest: RawFd) -> (Worker, Descriptors) {
-    let (limits, descriptors) = limits(terms, highest);
-    process::fill_gaps(descriptors.born_below, terms.null);
+pub fn with_one_more(context: &WorkerContext, highest: RawFd) -> (Worker, Descriptors) {
+    let (limits, descriptors) = limits(context, highest);
+    process::fill_gaps(descriptors.born_below, context.null.as_fd());
     let limits = Worker {
         descriptors: limits.descriptors + 1,
         ..limits

@@ -1,48 +1,87 @@
 //! How a worker comes by its connections: the ways of `--accept`.
 //!
-//! - *open*: it waits at the gate with all the others, and the kernel wakes one.
-//!   So with `reuseport`: there are more sockets at the gate, and each worker
+//! - *shared*: it waits at the listeners with all the others, and the kernel wakes one.
+//!   So with `reuseport`: there are more of them, and each worker
 //!   looks at another of them first than the one forked before it.
-//! - *locked*: one at a time is at the gate, the others wait for the lock. The
+//! - *locked*: one at a time waits there, the others wait for the lock. The
 //!   lock is held around the wait and accept(2) and never while serving. Word
-//!   to go reaches the one at the gate, it leaves, and the next one finds it
+//!   to go reaches that one, it leaves, and the next one finds it
 //!   there too. A holder that dies frees the lock, and who comes after it looks
 //!   at the queue first, so no wake-up is lost with it.
 //! - *passed*: the supervisor accepts, see [`Inbox`].
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
 use nix::errno::Errno;
 
+use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
-use crate::daemon::worker::acceptor::{Gate, Next};
+use crate::daemon::worker::acceptor::{Acceptor, Next};
+use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::inbox::Inbox;
 use crate::sys::lock::ProcessLock;
 
 /// See the module.
-pub enum Door<'a> {
+pub enum AcceptStrategy<'a> {
     /// All wait.
-    Open(Gate<'a>),
+    Shared(Acceptor<'a>),
     /// One waits.
-    Locked(Gate<'a>, &'a ProcessLock, &'a Scoreboard),
+    Locked(Acceptor<'a>, &'a ProcessLock, &'a Scoreboard),
     /// None waits at a listener.
     Passed(Inbox<'a>),
 }
 
-impl Door<'_> {
+impl<'a> AcceptStrategy<'a> {
+    /// How the workers of this generation do; by its `channel`, one that has no
+    /// listener. `first` says which listener it looks at first: another one than the
+    /// worker before it, so that no flood of one keeps the others waiting.
+    pub fn new(
+        context: &'a WorkerContext,
+        generation: &'a Generation,
+        channel: Option<&'a OwnedFd>,
+        first: usize,
+    ) -> Self {
+        let pipe_of_death = generation.pipe_of_death();
+        if let Some(channel) = channel {
+            let inbox = Inbox::new(channel.as_fd(), pipe_of_death, &context.board);
+            return AcceptStrategy::Passed(inbox);
+        }
+        let acceptor = Acceptor::new(context, pipe_of_death, first);
+        match generation.lock() {
+            Some(lock) => AcceptStrategy::Locked(acceptor, lock, &context.board),
+            None => AcceptStrategy::Shared(acceptor),
+        }
+    }
+
+    /// What it waits by beside its listeners.
+    pub fn ties(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
+        let ties = match self {
+            AcceptStrategy::Shared(acceptor) => [Some(acceptor.pipe_of_death()), None],
+            AcceptStrategy::Locked(acceptor, lock, _) => {
+                [Some(acceptor.pipe_of_death()), lock.file()]
+            }
+            AcceptStrategy::Passed(inbox) => inbox.ties().map(Some),
+        };
+        ties.into_iter().flatten()
+    }
+
     /// Opens what the wait needs, which a sandboxed worker does before it locks
     /// itself in.
     ///
     /// # Errors
-    /// [`Gate::open`]'s.
+    /// [`Acceptor::open`]'s.
     pub fn open(&mut self) -> Result<(), Errno> {
         match self {
-            Door::Open(gate) | Door::Locked(gate, ..) => gate.open(),
-            Door::Passed(_) => Ok(()),
+            AcceptStrategy::Shared(acceptor) | AcceptStrategy::Locked(acceptor, ..) => {
+                acceptor.open()
+            }
+            AcceptStrategy::Passed(_) => Ok(()),
         }
     }
 
     /// It has had its last turn: what it waited for that by is out of its reach.
     pub fn shut(&self) {
-        if let Door::Locked(_, lock, _) = self {
+        if let AcceptStrategy::Locked(_, lock, _) = self {
             lock.shut();
         }
     }
@@ -50,8 +89,8 @@ impl Door<'_> {
     /// It has served, and waits again.
     pub fn wait_again(&self, board: &Scoreboard, slot: Slot) {
         match self {
-            Door::Open(_) | Door::Locked(..) => board.idle_again(slot),
-            Door::Passed(inbox) => {
+            AcceptStrategy::Shared(_) | AcceptStrategy::Locked(..) => board.idle_again(slot),
+            AcceptStrategy::Passed(inbox) => {
                 board.idle(slot);
                 inbox.ask();
             }
@@ -60,26 +99,26 @@ impl Door<'_> {
 
     /// Are connections passed to it, so that it has no listener?
     pub fn is_passed(&self) -> bool {
-        matches!(self, Door::Passed(_))
+        matches!(self, AcceptStrategy::Passed(_))
     }
 
     /// The next connection, or word to go; `idle` is called once if it has to
     /// wait.
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         match self {
-            Door::Open(gate) => gate.next(idle),
-            Door::Passed(inbox) => inbox.next(idle),
-            Door::Locked(gate, lock, board) => {
+            AcceptStrategy::Shared(acceptor) => acceptor.next(idle),
+            AcceptStrategy::Passed(inbox) => inbox.next(idle),
+            AcceptStrategy::Locked(acceptor, lock, board) => {
                 let has_waited = loop {
                     match acquire(lock, &idle) {
                         Ok(has_waited) => break has_waited,
                         Err(errno) => board.trouble(errno),
                     }
-                    if gate.rest() {
+                    if acceptor.rest() {
                         return Next::Retire;
                     }
                 };
-                let next = gate.next(|| {
+                let next = acceptor.next(|| {
                     if !has_waited {
                         idle()
                     }

@@ -62,7 +62,7 @@ impl<'scope> Post<'scope, '_> {
 
     /// A seat for the next client or thread; room to be told of if there is none.
     pub(crate) fn claim(&mut self) -> Option<Seat> {
-        let (slot, from) = (self.terms.slot, &mut self.look_from);
+        let (slot, from) = (self.slot, &mut self.look_from);
         let seat = self.seats.claim_or_wait(slot, from, Waiter::Worker);
         self.seatless = seat.is_none();
         seat
@@ -73,7 +73,7 @@ impl<'scope> Post<'scope, '_> {
             return false;
         };
         let place = match accept {
-            ThreadAccept::Shared => Place::Shared(self.gate.beside(self.hired)),
+            ThreadAccept::Shared => Place::Shared(self.acceptor.beside(self.hired)),
             ThreadAccept::Mutex => Place::Mutex(self.turn),
             ThreadAccept::Pass => Place::Pass(self.hand),
         };
@@ -147,6 +147,6 @@ impl<'scope> Post<'scope, '_> {
     fn put_off(&mut self, errno: Errno, now: Instant) {
         self.thread_wait.fail(now);
         self.seats.say_short(errno);
-        self.terms.board.wake();
+        self.context.board.wake();
     }
 }

@@ -19,13 +19,13 @@ impl Post<'_, '_> {
             return Intake::Leave;
         }
         if self.is_full() {
-            return Intake::decide(false, true, self.terms.overflow);
+            return Intake::decide(false, true, self.context.config.overflow);
         }
         let takes = match &self.staff {
             None => true,
             Some(staff) => staff.accept == ThreadAccept::Pass && self.crew.roster().idle > 0,
         };
-        Intake::decide(takes, false, self.terms.overflow)
+        Intake::decide(takes, false, self.context.config.overflow)
     }
 
     /// Are all seats taken, and does nobody wait for a client?
@@ -43,11 +43,11 @@ impl Post<'_, '_> {
     /// A listener is readable. What is to be done may have changed meanwhile.
     pub(crate) fn accept_some(&mut self, now: Instant) {
         for n in 0..BATCH {
-            if self.terms.access.wait().is_some() {
+            if self.context.access.wait().is_some() {
                 if n == 0 {
                     // What woke us is a client that must wait for the rate.
                     self.early = true;
-                    self.terms.board.early();
+                    self.context.board.early();
                 }
                 return;
             }
@@ -60,7 +60,7 @@ impl Post<'_, '_> {
 
     /// Accepts once; false if there was nobody.
     fn accept(&mut self, intake: Intake, now: Instant) -> bool {
-        let client = match self.gate.try_accept() {
+        let client = match self.acceptor.try_accept() {
             Tried::Got(Next::Accepted(client)) => client,
             Tried::Got(Next::Unusable(listener, errno)) => {
                 self.crew.roster().unusable = Some((listener, errno));
@@ -86,9 +86,9 @@ impl Post<'_, '_> {
             (Intake::TurnAway, seat) => {
                 self.seat = seat;
                 if self.seats.say_turned_away() {
-                    self.terms.board.wake();
+                    self.context.board.wake();
                 }
-                if self.terms.overflow == Overflow::Reset {
+                if self.context.config.overflow == Overflow::Reset {
                     crate::net::overflow_reset(client.conn);
                 }
             }
@@ -104,14 +104,14 @@ impl Post<'_, '_> {
     /// The limits that depend on other clients. They count for the supervisor
     /// and for other workers too: all have their seats in the same memory.
     fn let_in(&self, client: Accepted) -> Option<Accepted> {
-        let access = self.terms.access;
+        let access = &self.context.access;
         let policy = access.policy();
         if let Some(source) = policy.source(client.peer)
             && let Some(limit) = policy.per_source
         {
             let is = |peer| policy.source(peer) == Some(source);
             if self.hand.count_of(self.seats, is) >= limit.most as usize {
-                let (why, board) = (Why::Full(source), self.terms.board);
+                let (why, board) = (Why::Full(source), &self.context.board);
                 access.refuse(client.conn, client.peer, why, client.listener, board);
                 return None;
             }

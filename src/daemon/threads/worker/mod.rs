@@ -26,6 +26,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use crate::config::{Model, PoolLimits, SandboxPolicy, ThreadAccept};
+use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::start::limits;
 use crate::daemon::start::machine;
@@ -34,8 +35,9 @@ use crate::daemon::supervisor::listeners::Intake;
 use crate::daemon::supervisor::pool::Pool;
 use crate::daemon::threads::pool::Crew;
 use crate::daemon::threads::prethread::Hand;
-use crate::daemon::worker::acceptor::Gate;
-use crate::daemon::worker::child::{self, Leave, Terms, leave};
+use crate::daemon::worker::acceptor::Acceptor;
+use crate::daemon::worker::child::{self, Leave, leave};
+use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::sandbox;
 use crate::net::Accepted;
 use crate::net::connection::End;
@@ -46,12 +48,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The worker.
-pub fn serve(terms: &Terms<'_>, pipe_of_death: BorrowedFd<'_>, model: Model) -> ! {
+pub fn serve(
+    context: &WorkerContext,
+    slot: Slot,
+    pipe_of_death: BorrowedFd<'_>,
+    first: usize,
+) -> ! {
     child::begin_with_threads();
-    child::follow(terms);
+    child::follow(context);
     process::set_name(process::THREADED);
-    let left = match terms.seats {
-        Some(seats) => work(terms, seats, pipe_of_death, model),
+    let left = match &context.seats {
+        Some(seats) => work(context, slot, seats, pipe_of_death, first),
         None => Ok(Leave::NoSandbox),
     };
     // What cannot be opened is short for the moment: as a worker that dies young.
@@ -59,35 +66,34 @@ pub fn serve(terms: &Terms<'_>, pipe_of_death: BorrowedFd<'_>, model: Model) -> 
 }
 
 fn work(
-    terms: &Terms<'_>,
+    context: &WorkerContext,
+    slot: Slot,
     seats: &Seats,
     pipe_of_death: BorrowedFd<'_>,
-    model: Model,
+    first: usize,
 ) -> Result<Leave, Errno> {
-    let listeners = terms.listeners.iter().flatten().map(AsFd::as_fd);
+    let listeners = context.listeners.iter().flatten().map(AsFd::as_fd);
     // Read while files can be opened yet.
     let most_threads = limits::threads(machine::mappings());
-    let (worker, descriptors) = sandbox::let_go(terms, listeners, [pipe_of_death, seats.room()]);
+    let (worker, descriptors) = sandbox::let_go(context, listeners, [pipe_of_death, seats.room()]);
     let worker = sandbox::with_threads(worker, seats.count());
-    let crew = Crew::new(terms, seats)?;
+    let crew = Crew::new(context, seats)?;
     // The threads' own pipe of death: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-    let mut gate = Gate::new(
-        terms.listeners,
-        told.as_fd(),
-        terms.board,
-        terms.access,
-        terms.first,
-    );
-    if waits_at_the_gate(model) {
-        gate.open()?;
+    let mut acceptor = Acceptor::new(context, told.as_fd(), first);
+    let model = context.config.model;
+    if waits_at_listeners(model) {
+        acceptor.open()?;
     }
-    let entered = terms.sandbox.enter_for_threads(worker, descriptors).is_ok();
-    if !entered && terms.policy == SandboxPolicy::Strict {
+    let entered = context
+        .sandbox
+        .enter_for_threads(worker, descriptors)
+        .is_ok();
+    if !entered && context.config.sandbox == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }
     let hand = Hand::default();
-    let turn = Mutex::new(gate.beside(0));
+    let turn = Mutex::new(acceptor.beside(0));
     let staff = match model {
         Model::Prethread { pool, accept } => Some(Staff {
             pool: Pool::new(pool),
@@ -97,16 +103,17 @@ fn work(
         }),
         _ => None,
     };
-    terms.board.idle(terms.slot);
+    context.board.idle(slot);
     Ok(scope(|scope| {
         let mut post = Post {
             scope,
-            terms,
+            context,
+            slot,
             seats,
             crew: &crew,
             turn: &turn,
             hand: &hand,
-            gate,
+            acceptor,
             staff,
             seat: None,
             look_from: 0,
@@ -127,12 +134,13 @@ fn work(
 /// The main thread of the worker.
 struct Post<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
-    terms: &'env Terms<'env>,
+    context: &'env WorkerContext,
+    slot: Slot,
     seats: &'env Seats,
     crew: &'env Crew<'env>,
-    turn: &'env Mutex<Gate<'env>>,
+    turn: &'env Mutex<Acceptor<'env>>,
     hand: &'env Hand,
-    gate: Gate<'env>,
+    acceptor: Acceptor<'env>,
     staff: Option<Staff>,
     /// `thread`: taken, for the next client.
     seat: Option<Seat>,
@@ -168,7 +176,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
             self.start_threads(now);
             // Asked once: that it is just over must not be missed by whoever would
             // have to wake us.
-            let pause = self.terms.access.wait();
+            let pause = self.context.access.wait();
             let intake = match pause {
                 Some(_) if self.early => Intake::Leave,
                 _ => self.intake(now),
@@ -195,10 +203,10 @@ impl<'scope, 'env> Post<'scope, 'env> {
             }
             let unusable = self.crew.roster().unusable;
             if let Some((listener, errno)) = unusable {
-                let board = self.terms.board;
-                board.serving(self.terms.slot, crate::addr::Peer::Unix, listener);
-                board.end(self.terms.slot, End::Error(errno));
-                board.idle(self.terms.slot);
+                let board = &self.context.board;
+                board.serving(self.slot, crate::addr::Peer::Unix, listener);
+                board.end(self.slot, End::Error(errno));
+                board.idle(self.slot);
                 return Leave::Unusable;
             }
         }
@@ -216,7 +224,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
         self.wait_until(|crew| crew.roster().idle == 0);
         // What told us of room may have been meant for the next worker.
         self.seats.wake_worker();
-        for listener in self.terms.listeners.iter().flatten() {
+        for listener in self.context.listeners.iter().flatten() {
             process::close_inherited(listener.as_fd());
         }
         self.wait_until(|crew| crew.roster().alive == 0);
@@ -250,7 +258,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
             fds.push(PollFd::new(pipe_of_death, PollFlags::POLLIN));
         }
         let first = fds.len();
-        let open = self.terms.listeners.iter().flatten();
+        let open = self.context.listeners.iter().flatten();
         fds.extend(
             open.filter(|_| intake != Intake::Leave)
                 .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)),
@@ -281,7 +289,7 @@ struct Woken {
 }
 
 /// Do idle threads wait for the listeners, and not for the main one?
-fn waits_at_the_gate(model: Model) -> bool {
+fn waits_at_listeners(model: Model) -> bool {
     let Model::Prethread { accept, .. } = model else {
         return false;
     };
