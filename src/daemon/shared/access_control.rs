@@ -6,18 +6,19 @@
 //! accepted. The rate needs one process that accepts, and how many connections
 //! a source has only that process knows: `sources`, and the threads' `seats`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::access::{Client, Policy};
+use crate::access::{Client, Policy, Source};
 use crate::addr::Peer;
 use crate::daemon::shared::refusals::{Refusals, Why};
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::net;
+use crate::net::Accepted;
 use crate::net::pace::Pace;
 use crate::sys::shm::Shared;
 
@@ -86,46 +87,52 @@ impl AccessControl {
 
     /// Do `--allow` and `--deny` let the client in that has just been accepted?
     /// If they do not, it is gone when this returns.
-    pub fn screen(
-        &self,
-        conn: OwnedFd,
-        peer: Peer,
-        listener: usize,
-        board: &Scoreboard,
-    ) -> Option<OwnedFd> {
+    pub fn screen(&self, accepted: Accepted, board: &Scoreboard) -> Option<Accepted> {
         if self.is_off() {
-            return Some(conn);
+            return Some(accepted);
         }
-        self.judge(conn, peer, listener, board)
-    }
-
-    fn judge(
-        &self,
-        conn: OwnedFd,
-        peer: Peer,
-        listener: usize,
-        board: &Scoreboard,
-    ) -> Option<OwnedFd> {
-        let Some(client) = client(conn.as_fd(), peer, &self.policy) else {
-            return Some(conn);
+        let Some(client) = client(accepted.conn.as_fd(), accepted.peer, &self.policy) else {
+            return Some(accepted);
         };
         match self.policy.rules.judge(client) {
-            Ok(()) => Some(conn),
+            Ok(()) => Some(accepted),
             Err(refusal) => {
-                let why = Why::Listed(refusal, client);
-                self.refuse(conn, peer, why, listener, board);
+                self.refuse(accepted, Why::Listed(refusal, client), board);
                 None
             }
         }
     }
 
+    /// The source of this client, and how many connections it may have, if that is
+    /// limited.
+    pub fn share(&self, peer: Peer) -> Option<(Source, usize)> {
+        let limit = self.policy.per_source?;
+        Some((self.policy.source(peer)?, limit.most as usize))
+    }
+
+    /// Lets a client in that was screened, unless its source is `full`: the next one may
+    /// have to wait for the rate.
+    pub fn admit(
+        &self,
+        accepted: Accepted,
+        full: Option<Source>,
+        board: &Scoreboard,
+    ) -> Option<Accepted> {
+        if let Some(source) = full {
+            self.refuse(accepted, Why::Full(source), board);
+            return None;
+        }
+        self.spend(accepted.peer);
+        Some(accepted)
+    }
+
     /// Ends a connection before it is one, and counts it.
-    pub fn refuse(&self, conn: OwnedFd, peer: Peer, why: Why, listener: usize, board: &Scoreboard) {
+    fn refuse(&self, accepted: Accepted, why: Why, board: &Scoreboard) {
         let counts = self.refusals.as_ref();
-        if counts.is_some_and(|counts| counts.count(peer, why, listener)) {
+        if counts.is_some_and(|counts| counts.count(accepted.peer, why, accepted.listener)) {
             board.wake();
         }
-        net::overflow_reset(conn);
+        net::overflow_reset(accepted.conn);
     }
 
     /// How long until the rate lets another connection in; `None` is now.

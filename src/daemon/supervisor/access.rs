@@ -9,7 +9,6 @@ use log::error;
 use crate::access::Source;
 use crate::addr::Peer;
 use crate::daemon::shared::connection_log::Gone;
-use crate::daemon::shared::refusals::Why;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::crashes::{COUNTS_FOR, is_crash};
@@ -17,34 +16,12 @@ use crate::net::Accepted;
 
 impl Supervisor {
     /// A client was accepted: is it let in? If not, it is gone.
-    pub(crate) fn screen(&mut self, accepted: Accepted, now: Instant) -> Option<Accepted> {
-        if self.context.access.is_off() {
-            return Some(accepted);
-        }
-        let Accepted {
-            conn,
-            peer,
-            listener,
-        } = accepted;
-        let conn = self
-            .context
-            .access
-            .screen(conn, peer, listener, &self.context.board)?;
-        if let Some(source) = self.source(peer)
-            && self.has_its_share(source, now)
-        {
-            let Supervisor { context, .. } = self;
-            let why = Why::Full(source);
-            let board = &context.board;
-            context.access.refuse(conn, peer, why, listener, board);
-            return None;
-        }
-        self.context.access.spend(peer);
-        Some(Accepted {
-            conn,
-            peer,
-            listener,
-        })
+    pub(crate) fn admit(&mut self, accepted: Accepted, now: Instant) -> Option<Accepted> {
+        let share = self.context.access.share(accepted.peer);
+        let full = share.filter(|&(source, most)| self.has_its_share(source, most, now));
+        let context = &self.context;
+        let full = full.map(|(source, _)| source);
+        context.access.admit(accepted, full, &context.board)
     }
 
     /// How long no client may be accepted, for `--connection-rate`. A stop does
@@ -102,11 +79,7 @@ impl Supervisor {
     /// Does this source have all the connections it may? Before that is believed,
     /// the dead are looked for: who is refused shall not have been so for one
     /// that is gone.
-    fn has_its_share(&mut self, source: Source, now: Instant) -> bool {
-        let limit = self.context.access.policy().per_source;
-        let Some(most) = limit.map(|limit| limit.most as usize) else {
-            return false;
-        };
+    fn has_its_share(&mut self, source: Source, most: usize, now: Instant) -> bool {
         if self.connections(source, now) < most {
             return false;
         }

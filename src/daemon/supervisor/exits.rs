@@ -14,7 +14,7 @@ use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::channels::Channels;
 use crate::daemon::supervisor::children::{Child, Role};
-use crate::daemon::supervisor::listeners::Tried;
+use crate::daemon::worker::acceptor::Answer;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
 use crate::net::connection::End;
@@ -170,18 +170,21 @@ impl Supervisor {
             return false;
         }
         let listener = self.context.board.report(slot).listener;
-        match self.try_accept(listener, now) {
-            Tried::Unusable(errno) => {
+        if self.pause().is_some() {
+            return false;
+        }
+        match self.accept_from(listener, now) {
+            Answer::Unusable(_, errno) => {
                 self.give_up_listener(listener, errno);
                 true
             }
-            Tried::Got(accepted) => {
+            Answer::Accepted(accepted) => {
                 self.serve(accepted, now);
                 false
             }
             // Given up already, on another's word.
-            Tried::Empty => matches!(self.context.listeners.get(listener), Some(None)),
-            Tried::Refused | Tried::NotNow => false,
+            Answer::Nobody => matches!(self.context.listeners.get(listener), Some(None)),
+            Answer::Refused | Answer::Short(_) | Answer::Denied(_) => false,
         }
     }
 

@@ -10,22 +10,13 @@ use nix::errno::Errno;
 use crate::config::Overflow;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::sleep::LISTENERS;
+use crate::daemon::worker::acceptor::{Answer, accept_from};
 use crate::error::errno_text;
 use crate::net;
-use crate::net::{AcceptError, Accepted, Listener, classify};
+use crate::net::{Accepted, Listener};
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
-
-/// What trying to accept has brought.
-pub(crate) enum Tried {
-    Got(Accepted),
-    /// Somebody was there, and was not let in.
-    Refused,
-    Empty,
-    NotNow,
-    Unusable(Errno),
-}
 
 /// What is to be done about clients that come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,30 +67,23 @@ impl Supervisor {
             // Nobody is turned away for a place whose client is gone.
             self.catch_up(now);
         }
-        let (mut left, mut nobody) = (BATCH, 0);
-        while left > 0 && nobody < self.context.listeners.len() {
+        for _ in 0..BATCH {
             let intake = self.intake();
             if intake == Intake::Leave || self.pause().is_some() {
                 // Nobody's turn is used up.
                 return;
             }
-            let listener = self.next_listener();
-            if !self.wait.came(LISTENERS + listener) {
-                nobody += 1;
-                continue;
-            }
-            match self.try_accept(listener, now) {
-                Tried::Got(accepted) if intake == Intake::TurnAway => self.turn_away(accepted, now),
-                Tried::Got(accepted) => self.take(accepted, now),
-                Tried::Refused => {}
-                Tried::Empty => {
-                    nobody += 1;
-                    continue;
+            let (turn, wait) = (&mut self.turn, &mut self.wait);
+            let answer = turn.accept(&self.context, |i| wait.came(LISTENERS + i));
+            match self.heed(answer, now) {
+                Answer::Accepted(accepted) if intake == Intake::TurnAway => {
+                    self.turn_away(accepted, now);
                 }
-                Tried::NotNow => return,
-                Tried::Unusable(errno) => return self.give_up_listener(listener, errno),
+                Answer::Accepted(accepted) => self.take(accepted, now),
+                Answer::Refused => {}
+                Answer::Nobody | Answer::Short(_) | Answer::Denied(_) => return,
+                Answer::Unusable(listener, errno) => return self.give_up_listener(listener, errno),
             }
-            (left, nobody) = (left - 1, 0);
         }
     }
 
@@ -110,45 +94,32 @@ impl Supervisor {
         }
     }
 
-    /// Whose turn it is.
-    fn next_listener(&mut self) -> usize {
-        let listener = self.turn % self.context.listeners.len();
-        self.turn = listener + 1;
-        listener
+    /// From the listener with this index, whoever's turn it is.
+    pub(crate) fn accept_from(&mut self, listener: usize, now: Instant) -> Answer {
+        let answer = accept_from(&self.context, listener);
+        self.heed(answer, now)
     }
 
-    pub(crate) fn try_accept(&mut self, listener: usize, now: Instant) -> Tried {
-        let Some(Some(open)) = self.context.listeners.get(listener) else {
-            return Tried::Empty;
-        };
-        if self.pause().is_some() {
-            return Tried::NotNow;
-        }
-        loop {
-            let errno = match open.accept() {
-                Ok((conn, peer)) => {
-                    self.accept_wait.reset();
-                    let accepted = Accepted {
-                        conn,
-                        peer,
-                        listener,
-                    };
-                    return self
-                        .screen(accepted, now)
-                        .map_or(Tried::Refused, Tried::Got);
-                }
-                Err(errno) => errno,
-            };
-            match classify(errno) {
-                AcceptError::Again => return Tried::Empty,
-                AcceptError::Continue => continue,
-                AcceptError::Exhausted => self.accept_wait.fail(now),
-                AcceptError::Denied => self.accept_wait.fail_for_long(now),
-                AcceptError::Unusable => return Tried::Unusable(errno),
+    /// What an answer means for the next try, and whether a client is let in.
+    fn heed(&mut self, answer: Answer, now: Instant) -> Answer {
+        match answer {
+            Answer::Accepted(accepted) => {
+                self.accept_wait.reset();
+                let let_in = self.admit(accepted, now);
+                return let_in.map_or(Answer::Refused, Answer::Accepted);
             }
-            self.accept_trouble(errno, now);
-            return Tried::NotNow;
+            Answer::Refused => self.accept_wait.reset(),
+            Answer::Short(errno) => {
+                self.accept_wait.fail(now);
+                self.accept_trouble(errno, now);
+            }
+            Answer::Denied(errno) => {
+                self.accept_wait.fail_for_long(now);
+                self.accept_trouble(errno, now);
+            }
+            Answer::Nobody | Answer::Unusable(..) => {}
         }
+        answer
     }
 
     /// accept(2) lacks something, here or in a worker: once an episode.
@@ -180,19 +151,19 @@ impl Supervisor {
             && self.has_room()
             && !self.accept_wait.waits(now)
         {
-            let listener = self.next_listener();
+            let listener = self.turn.next(self.context.listeners.len());
             nobody += 1;
             if self.context.listeners[listener].is_none() {
                 continue;
             }
-            match self.try_accept(listener, now) {
-                Tried::Got(accepted) => self.serve(accepted, now),
-                Tried::Refused => {}
-                Tried::Empty | Tried::Unusable(_) => {
+            match self.accept_from(listener, now) {
+                Answer::Accepted(accepted) => self.serve(accepted, now),
+                Answer::Refused => {}
+                Answer::Nobody | Answer::Unusable(..) => {
                     self.close_listener(listener);
                     continue;
                 }
-                Tried::NotNow => return,
+                Answer::Short(_) | Answer::Denied(_) => return,
             }
             nobody = 0;
         }
@@ -244,9 +215,9 @@ impl Supervisor {
         for listener in 0..self.context.listeners.len() {
             self.keep_ours(listener);
             loop {
-                match self.try_accept(listener, now) {
-                    Tried::Got(accepted) => net::overflow_reset(accepted.conn),
-                    Tried::Refused => continue,
+                match self.accept_from(listener, now) {
+                    Answer::Accepted(accepted) => net::overflow_reset(accepted.conn),
+                    Answer::Refused => continue,
                     _ => break,
                 }
                 cut += 1;

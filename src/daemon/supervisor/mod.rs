@@ -57,6 +57,7 @@ use crate::daemon::supervisor::sources::Sources;
 use crate::daemon::supervisor::state::Phase;
 use crate::daemon::supervisor::waiters::{UNHEARD, Waiters};
 use crate::daemon::supervisor::workers::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
+use crate::daemon::worker::acceptor::Turn;
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::net::Accepted;
@@ -113,7 +114,7 @@ pub struct Supervisor {
     pub(crate) idle_lost: usize,
     pub(crate) births: Births,
     /// Which listener's turn it is, where we accept.
-    pub(crate) turn: usize,
+    pub(crate) turn: Turn,
     /// Workers forked so far: none is looked at first by all of them.
     pub(crate) born: usize,
     pub(crate) overflows: Overflows,
@@ -220,7 +221,7 @@ impl Supervisor {
             proven_for: 0,
             idle_lost: 0,
             births: Births::default(),
-            turn: 0,
+            turn: Turn::default(),
             born: 0,
             places: Waiters::new(3),
             unheard: Waiters::new(UNHEARD),

@@ -1,4 +1,5 @@
-//! Where an idle worker waits: for a connection, or for word to go.
+//! Accepting: the one accept loop, for the supervisor, workers and threads alike,
+//! and where an idle worker waits, for a connection or for word to go.
 //!
 //! It waits in an epoll of the listeners, each EPOLLEXCLUSIVE so that the kernel
 //! wakes one worker and not all, and of the pipe of death: a byte there retires one
@@ -16,8 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::daemon::shared::access_control::AccessControl;
-use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::daemon::worker::context::WorkerContext;
 use crate::net::{AcceptError, Accepted, Listener, classify};
 use crate::sys::epoll::Epoll;
@@ -45,14 +44,12 @@ pub enum Next {
 pub(crate) const PAUSE: u16 = 100;
 const LONGEST_PAUSE: u16 = 1000;
 
-/// The worker's place at its listeners.
+/// Waits at the listeners, and accepts.
 pub struct Acceptor<'a> {
-    listeners: &'a [Option<Listener>],
+    context: &'a WorkerContext,
     pipe_of_death: BorrowedFd<'a>,
-    board: &'a Scoreboard,
-    access: &'a AccessControl,
     epoll: Option<Epoll>,
-    first: usize,
+    turn: Turn,
     pause: u16,
     rate: Rate,
 }
@@ -68,20 +65,89 @@ enum Rate {
     Noticed,
 }
 
-/// What looking at the queues brought.
-pub(crate) enum Tried {
-    /// A connection, or a listener that is no use.
-    Got(Next),
-    /// Somebody was there, and was not let in.
+/// What a look at the queues has brought.
+pub enum Answer {
+    /// A client.
+    Accepted(Accepted),
+    /// Somebody was there, was not let in, and is gone.
     Refused,
-    /// The queues are empty.
-    Nothing,
-    /// Descriptors or memory are short, which the board knows: not now.
-    Short,
-    /// `--connection-rate` lets nobody in for so many milliseconds.
-    NotYet(u16),
-    /// A firewall or security module said no, which the board knows: not soon.
-    Denied,
+    /// Nobody is queued.
+    Nobody,
+    /// Descriptors or memory are short: not now.
+    Short(Errno),
+    /// A firewall or security module said no: not soon.
+    Denied(Errno),
+    /// The listener with this index will never yield a client (again).
+    Unusable(usize, Errno),
+}
+
+/// Whose turn it is among the listeners, so that none waits for another's crowd to
+/// end.
+#[derive(Clone, Copy, Default)]
+pub struct Turn(usize);
+
+impl Turn {
+    /// The next of so many.
+    pub fn next(&mut self, listeners: usize) -> usize {
+        let listener = self.0 % listeners;
+        self.0 = listener + 1;
+        listener
+    }
+
+    /// THE accept loop: one client, from whichever listener that `may` yield one has
+    /// somebody, looked at once each and without waiting. Where one only has its
+    /// troubles, the others are looked at all the same.
+    pub fn accept(
+        &mut self,
+        context: &WorkerContext,
+        mut may: impl FnMut(usize) -> bool,
+    ) -> Answer {
+        let mut answer = Answer::Nobody;
+        let listeners = context.listeners.len();
+        for listener in (0..listeners).map(|k| (self.0 + k) % listeners) {
+            if !may(listener) {
+                continue;
+            }
+            match accept_from(context, listener) {
+                Answer::Nobody => {}
+                trouble @ (Answer::Short(_) | Answer::Denied(_)) => answer = trouble,
+                found => {
+                    self.0 = listener + 1;
+                    return found;
+                }
+            }
+        }
+        answer
+    }
+}
+
+/// The same, from the listener with this index.
+pub fn accept_from(context: &WorkerContext, listener: usize) -> Answer {
+    let Some(Some(open)) = context.listeners.get(listener) else {
+        return Answer::Nobody;
+    };
+    loop {
+        let errno = match open.accept() {
+            Ok((conn, peer)) => {
+                let accepted = Accepted {
+                    conn,
+                    peer,
+                    listener,
+                };
+                let let_in = context.access.screen(accepted, &context.board);
+                return let_in.map_or(Answer::Refused, Answer::Accepted);
+            }
+            Err(errno) => errno,
+        };
+        return match classify(errno) {
+            // A connection that was gone before we came: the next one.
+            AcceptError::Continue => continue,
+            AcceptError::Again => Answer::Nobody,
+            AcceptError::Exhausted => Answer::Short(errno),
+            AcceptError::Denied => Answer::Denied(errno),
+            AcceptError::Unusable => Answer::Unusable(listener, errno),
+        };
+    }
 }
 
 impl<'a> Acceptor<'a> {
@@ -89,12 +155,10 @@ impl<'a> Acceptor<'a> {
     /// none is preferred.
     pub fn new(context: &'a WorkerContext, pipe_of_death: BorrowedFd<'a>, first: usize) -> Self {
         Acceptor {
-            listeners: &context.listeners,
+            context,
             pipe_of_death,
-            board: &context.board,
-            access: &context.access,
             epoll: None,
-            first,
+            turn: Turn(first),
             pause: 0,
             rate: Rate::Open,
         }
@@ -109,7 +173,10 @@ impl<'a> Acceptor<'a> {
     /// made: it wakes one of the threads in it for a connection, and for
     /// end-of-file, which stays, one after the other.
     pub fn beside(&self, first: usize) -> Self {
-        Acceptor { first, ..*self }
+        Acceptor {
+            turn: Turn(first),
+            ..*self
+        }
     }
 
     /// Makes the epoll, made anyway at the first wait: a sandboxed worker does it
@@ -123,12 +190,12 @@ impl<'a> Acceptor<'a> {
             return Ok(());
         }
         let epoll = Epoll::new()?;
-        for listener in self.listeners.iter().flatten() {
+        for listener in self.context.listeners.iter().flatten() {
             epoll.add(listener, LISTENER, true)?;
         }
         epoll.add(self.pipe_of_death, DEATH, false)?;
         if self.has_several() {
-            epoll.add(self.board.rebalance(), REBALANCE, true)?;
+            epoll.add(self.context.board.rebalance(), REBALANCE, true)?;
         }
         self.epoll = Some(epoll);
         Ok(())
@@ -140,23 +207,26 @@ impl<'a> Acceptor<'a> {
         let mut told = false;
         let mut said = false;
         loop {
-            match self.try_in_time() {
-                Tried::Got(next) => {
-                    self.rate = Rate::Open;
-                    self.hand_on(&next);
-                    return next;
+            if let Some(pause) = self.too_early() {
+                self.pause = pause;
+                if self.rate == Rate::Open {
+                    self.rate = Rate::Unnoticed;
                 }
-                Tried::Short => self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
-                // It was not what we were woken for: the wake-up is spent when the
-                // queue is empty, not before.
-                Tried::Refused => continue,
-                Tried::Denied => self.pause = LONGEST_PAUSE,
-                Tried::Nothing => self.pause = 0,
-                Tried::NotYet(pause) => {
-                    self.pause = pause;
-                    if self.rate == Rate::Open {
-                        self.rate = Rate::Unnoticed;
+            } else {
+                match self.try_accept() {
+                    Answer::Accepted(accepted) => {
+                        self.rate = Rate::Open;
+                        self.context.access.spend(accepted.peer);
+                        self.rebalance(accepted.listener);
+                        return Next::Accepted(accepted);
                     }
+                    Answer::Unusable(listener, errno) => return Next::Unusable(listener, errno),
+                    // It was not what we were woken for: the wake-up is spent when the
+                    // queue is empty, not before.
+                    Answer::Refused => continue,
+                    Answer::Short(_) => self.pause = (self.pause * 2).clamp(PAUSE, LONGEST_PAUSE),
+                    Answer::Denied(_) => self.pause = LONGEST_PAUSE,
+                    Answer::Nobody => self.pause = 0,
                 }
             }
             if told && is_retired(self.pipe_of_death) {
@@ -170,17 +240,22 @@ impl<'a> Acceptor<'a> {
     }
 
     fn has_several(&self) -> bool {
-        self.listeners.len() > 1
+        self.context.listeners.len() > 1
+    }
+
+    /// For how many milliseconds `--connection-rate` lets nobody in. It is one worker
+    /// alone that keeps to it here.
+    fn too_early(&self) -> Option<u16> {
+        let wait = self.context.access.wait()?;
+        let ms = u16::try_from(wait.as_millis() + 1).unwrap_or(LONGEST_PAUSE);
+        Some(ms.min(LONGEST_PAUSE))
     }
 
     /// Sees to it that somebody looks at the other listeners, if one of them has a
     /// client: see the module.
-    fn hand_on(&self, next: &Next) {
-        if let Next::Accepted(accepted) = next
-            && self.has_several()
-            && self.others_have(accepted.listener)
-        {
-            self.board.ask_rebalance();
+    fn rebalance(&self, taken: usize) {
+        if self.has_several() && self.others_have(taken) {
+            self.context.board.ask_rebalance();
         }
     }
 
@@ -189,7 +264,7 @@ impl<'a> Acceptor<'a> {
         let nothing = |_| PollFd::new(self.pipe_of_death, PollFlags::empty());
         let others =
             |(k, listener): (usize, &'a Option<Listener>)| listener.as_ref().filter(|_| k != taken);
-        let mut others = self.listeners.iter().enumerate().filter_map(others);
+        let mut others = self.context.listeners.iter().enumerate().filter_map(others);
         loop {
             let mut fds: [PollFd<'_>; AT_ONCE] = std::array::from_fn(nothing);
             let mut n = 0;
@@ -207,56 +282,13 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// [`Acceptor::try_accept`], where the rate allows: it is one worker alone that
-    /// keeps to it here.
-    fn try_in_time(&mut self) -> Tried {
-        if let Some(wait) = self.access.wait() {
-            let ms = u16::try_from(wait.as_millis() + 1).unwrap_or(LONGEST_PAUSE);
-            return Tried::NotYet(ms.min(LONGEST_PAUSE));
+    /// A look at the queues, without waiting; the supervisor hears of trouble.
+    pub fn try_accept(&mut self) -> Answer {
+        let answer = self.turn.accept(self.context, |_| true);
+        if let Answer::Short(errno) | Answer::Denied(errno) = answer {
+            self.context.board.trouble(errno);
         }
-        let tried = self.try_accept();
-        if let Tried::Got(Next::Accepted(accepted)) = &tried {
-            self.access.spend(accepted.peer);
-        }
-        tried
-    }
-
-    /// Looks at each queue once, without waiting.
-    pub(crate) fn try_accept(&mut self) -> Tried {
-        let mut tried = Tried::Nothing;
-        for k in 0..self.listeners.len() {
-            let i = (self.first + k) % self.listeners.len();
-            let Some(listener) = &self.listeners[i] else {
-                continue;
-            };
-            loop {
-                let errno = match listener.accept() {
-                    Ok((conn, peer)) => {
-                        self.first = i + 1;
-                        let conn = self.access.screen(conn, peer, i, self.board);
-                        return conn.map_or(Tried::Refused, |conn| {
-                            Tried::Got(Next::Accepted(Accepted {
-                                conn,
-                                peer,
-                                listener: i,
-                            }))
-                        });
-                    }
-                    Err(errno) => errno,
-                };
-                tried = match classify(errno) {
-                    AcceptError::Again => break,
-                    // A connection that was gone before we came: the next one.
-                    AcceptError::Continue => continue,
-                    AcceptError::Exhausted => Tried::Short,
-                    AcceptError::Denied => Tried::Denied,
-                    AcceptError::Unusable => return Tried::Got(Next::Unusable(i, errno)),
-                };
-                self.board.trouble(errno);
-                break;
-            }
-        }
-        tried
+        answer
     }
 
     /// True if the pipe of death has something to say.
@@ -273,10 +305,10 @@ impl<'a> Acceptor<'a> {
         let woken = self.epoll.map_or(0, |epoll| epoll.wait(limit));
         if unnoticed && woken & 1 << LISTENER != 0 {
             self.rate = Rate::Noticed;
-            self.board.early();
+            self.context.board.early();
         }
         if woken & 1 << REBALANCE != 0 {
-            self.board.take_rebalance();
+            self.context.board.take_rebalance();
         }
         woken & 1 << DEATH != 0
     }

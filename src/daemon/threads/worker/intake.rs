@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use crate::config::{Overflow, ThreadAccept};
-use crate::daemon::shared::refusals::Why;
 use crate::daemon::supervisor::listeners::Intake;
 use crate::daemon::threads::worker::Post;
-use crate::daemon::worker::acceptor::{Next, Tried};
+use crate::daemon::worker::acceptor::Answer;
+use crate::daemon::worker::context::WorkerContext;
 use crate::net::Accepted;
 
 /// Clients accepted in one go, before orders are looked at again.
@@ -61,19 +61,19 @@ impl Post<'_, '_> {
     /// Accepts once; false if there was nobody.
     fn accept(&mut self, intake: Intake, now: Instant) -> bool {
         let client = match self.acceptor.try_accept() {
-            Tried::Got(Next::Accepted(client)) => client,
-            Tried::Got(Next::Unusable(listener, errno)) => {
-                self.crew.roster().unusable = Some((listener, errno));
-                return false;
-            }
-            Tried::Refused => return true,
-            Tried::Got(Next::Retire) | Tried::Nothing | Tried::NotYet(_) => return false,
-            Tried::Short => {
+            Answer::Accepted(client) => client,
+            Answer::Refused => return true,
+            Answer::Nobody => return false,
+            Answer::Short(_) => {
                 self.accept_wait.fail(now);
                 return false;
             }
-            Tried::Denied => {
+            Answer::Denied(_) => {
                 self.accept_wait.fail_for_long(now);
+                return false;
+            }
+            Answer::Unusable(listener, errno) => {
+                self.crew.roster().unusable = Some((listener, errno));
                 return false;
             }
         };
@@ -104,19 +104,11 @@ impl Post<'_, '_> {
     /// The limits that depend on other clients. They count for the supervisor
     /// and for other workers too: all have their seats in the same memory.
     fn let_in(&self, client: Accepted) -> Option<Accepted> {
-        let access = &self.context.access;
-        let policy = access.policy();
-        if let Some(source) = policy.source(client.peer)
-            && let Some(limit) = policy.per_source
-        {
-            let is = |peer| policy.source(peer) == Some(source);
-            if self.hand.count_of(self.seats, is) >= limit.most as usize {
-                let (why, board) = (Why::Full(source), &self.context.board);
-                access.refuse(client.conn, client.peer, why, client.listener, board);
-                return None;
-            }
-        }
-        access.spend(client.peer);
-        Some(client)
+        let WorkerContext { access, board, .. } = self.context;
+        let full = access.share(client.peer).filter(|&(source, most)| {
+            let is = |peer| access.policy().source(peer) == Some(source);
+            self.hand.count_of(self.seats, is) >= most
+        });
+        access.admit(client, full.map(|(source, _)| source), board)
     }
 }
