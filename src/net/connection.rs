@@ -264,11 +264,11 @@ mod tests {
         let (copied, copies) = std::os::unix::net::UnixDatagram::pair().unwrap();
         let mut buffer = [0; 64];
         let peer = Peer::Inet("192.0.2.7:52114".parse().unwrap());
-        let (failed, bell) = (AtomicU64::new(0), std::fs::File::open("/dev/null").unwrap());
+        let (failed, waker) = (AtomicU64::new(0), std::fs::File::open("/dev/null").unwrap());
         let to = Printer {
             to: copied.as_fd(),
             failed: &failed,
-            bell: bell.as_fd(),
+            waker: waker.as_fd(),
         };
         let copy = Copy::lay(to, peer, &mut buffer);
         let mut conn = Connection::new(&ours, meter, Some(copy));

@@ -14,8 +14,8 @@ pub struct Printer<'a> {
     pub to: BorrowedFd<'a>,
     /// Why a copy failed, the first time; 0 if none did.
     pub failed: &'a AtomicU64,
-    /// Rung then. Whoever has closed it tells by its end.
-    pub bell: BorrowedFd<'a>,
+    /// Wakes the supervisor then. Whoever has closed it tells by its end.
+    pub waker: BorrowedFd<'a>,
 }
 
 impl Printer<'_> {
@@ -36,7 +36,7 @@ impl Printer<'_> {
             .failed
             .compare_exchange(0, errno as u64, Relaxed, Relaxed);
         if first.is_ok() {
-            let _ = write(self.bell, &1u64.to_ne_bytes());
+            let _ = write(self.waker, &[0]);
         }
     }
 }

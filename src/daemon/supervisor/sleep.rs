@@ -1,7 +1,7 @@
 //! The supervisor's sleep: for how long, and what wakes it.
 
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::daemon::shared::refusals::RefusalLog;
 use crate::daemon::start::notify::Notify;
@@ -16,9 +16,6 @@ pub(crate) const SIGNALS: usize = 0;
 pub(crate) const BOARD: usize = 1;
 pub(crate) const CHANNELS: usize = 2;
 pub(crate) const LISTENERS: usize = 3;
-
-/// How long `--print` may fail before it is said.
-const PRINT_LOOK: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     /// Sleeps; true if a descriptor woke us, false for the time.
@@ -51,9 +48,6 @@ impl Supervisor {
     fn wakes_at(&self, now: Instant) -> Option<Instant> {
         [
             self.phase.wakes_at(),
-            // A copy that failed is told by a wakeup that another process may have
-            // taken; looked for all the same.
-            (self.context.config.print && !self.troubles.print).then(|| now + PRINT_LOOK),
             self.fork_wait.wakes_at(now),
             self.births.wakes_at(now),
             self.accept_wait.wakes_at(now),

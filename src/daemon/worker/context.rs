@@ -89,7 +89,7 @@ impl WorkerContext {
         self.config.print.then(|| Printer {
             to: self.stdout.as_fd(),
             failed: self.board.print_failed(),
-            bell: self.board.wakeup(),
+            waker: self.board.waker(),
         })
     }
 }
