@@ -39,6 +39,14 @@ gate_with() {
 gate cargo fmt --check
 gate cargo clippy --all-targets --quiet -- -D warnings
 gate env RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --quiet
+# Another C library and another processor: what is a number of another width there.
+for target in x86_64-unknown-linux-musl aarch64-unknown-linux-gnu; do
+    if [ -d "$(rustc --print target-libdir --target "$target")" ]; then
+        gate cargo check --all-targets --quiet --target "$target"
+    else
+        echo "skipped: Rust's library for $target is not installed"
+    fi
+done
 [ "$tests" = no ] || gate cargo test
 for page in man/*.[1-9]; do
     [ -e "$page" ] || { echo "skipped: no man pages"; continue; }

@@ -238,18 +238,18 @@ pub fn disarm_inherited() {
 
 /// From one ALRM to the next, when the time is up: a process that sends them
 /// while this one is stopped would have the timer's merged with its own.
-const AGAIN: libc::time_t = 1;
+const AGAIN: i32 = 1;
 
 /// Arms the timer of [`leave_at_alarm`] (`setitimer(2)`; not inherited by fork).
 /// Zero disarms it.
 pub fn alarm(after: std::time::Duration) {
     let value = libc::itimerval {
         it_interval: libc::timeval {
-            tv_sec: AGAIN,
+            tv_sec: AGAIN.into(),
             tv_usec: 0,
         },
         it_value: libc::timeval {
-            tv_sec: after.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_sec: after.as_secs().try_into().unwrap_or(i32::MAX.into()),
             // Less than one of what it counts in must not disarm it.
             tv_usec: match (after.as_secs(), after.subsec_micros()) {
                 (0, 0) => (!after.is_zero()).into(),

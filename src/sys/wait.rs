@@ -50,7 +50,7 @@ impl Wait {
     /// case.
     pub fn sleep(&mut self, timeout: Option<Duration>) -> bool {
         let timeout = timeout.map(|left| libc::timespec {
-            tv_sec: left.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_sec: left.as_secs().try_into().unwrap_or(i32::MAX.into()),
             tv_nsec: left.subsec_nanos().into(),
         });
         let timeout = timeout

@@ -140,13 +140,11 @@ fn info(header: &libc::msghdr) -> Option<Info> {
         )
     };
     match (level, kind) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) if length >= v4 as usize => {
-            Some(Info::V4(data.cast()))
-        }
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= v6 as usize => {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) if length >= v4 as _ => Some(Info::V4(data.cast())),
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if length >= v6 as _ => {
             Some(Info::V6(data.cast()))
         }
-        (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= credentials as usize => {
+        (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= credentials as _ => {
             Some(Info::Credentials(data.cast()))
         }
         _ => None,

@@ -129,7 +129,7 @@ impl Batch {
             header.msg_iov = &raw mut self.parts[i];
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut self.controls[i]).cast();
-            header.msg_controllen = self.control;
+            header.msg_controllen = self.control as _;
             header.msg_flags = 0;
         }
         self.arrived = 0;
