@@ -54,9 +54,8 @@
 //!   `helper`, starts a process: what a client names is run beside the sandbox.
 //! - `client` and `load` are clients: they share addresses and errors with the
 //!   daemon, and no code that serves. A bug in `net` cannot hide itself from them.
-//! - `addr` and `sys` know one fact of each other: `sys::sockopt` says who
-//!   connected in `addr`'s words ([`addr::Peer`]), and `addr` asks `sys::nss` to
-//!   make names safe to look up in a static binary. It is the one circle.
+//! - `addr` asks `sys` to make names safe to look up in a static binary, and has
+//!   from it who connected ([`addr::Peer`]).
 //!
 //! # Hazards
 //!
@@ -120,7 +119,7 @@
 //! - **An accept lock is held around the wait and no longer.** It belongs to one
 //!   generation, and the kernel frees it with its holder: [`sys::lock`].
 //! - **A fork is when memory runs out**, and for its time the supervisor is no better
-//!   than its children in the kernel's eyes: [`sys::oom`].
+//!   than its children in the kernel's eyes: [`sys::memory`].
 //! - **A pid is somebody else's once it is reaped.** One is kept until
 //!   waitpid(2) has said that it is gone, and signalled no later:
 //!   [`daemon::supervisor::children`]. Under `--reap ignore` the kernel reaps unasked, so

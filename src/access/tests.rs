@@ -1,5 +1,4 @@
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::*;
 
@@ -192,4 +191,50 @@ fn the_start_line_says_all_of_it() {
         "access: at most 64 clients per source (/32, /64), \
          at most 100 new connections in 1.000s, 2 --allow, 1 --deny"
     );
+}
+
+const MS: u64 = 1_000_000;
+
+fn pace(count: u32, ms: u64) -> Pace {
+    let per = Duration::from_millis(ms);
+    Pace::new(Rate { count, per }, 1)
+}
+
+#[test]
+fn a_burst_passes_and_then_one_at_a_time() {
+    let pace = pace(4, 1000);
+    let now = 7 * MS;
+    let mut due = 0;
+    for _ in 0..4 {
+        assert_eq!(pace.wait(due, now), None);
+        due = pace.admit(due, now).expect("of the burst");
+    }
+    assert_eq!(pace.admit(due, now), None);
+    assert_eq!(pace.wait(due, now), Some(Duration::from_millis(250)));
+    let later = now + 249 * MS;
+    assert_eq!(pace.wait(due, later), Some(Duration::from_millis(1)));
+    let later = now + 250 * MS;
+    assert_eq!(pace.wait(due, later), None);
+    due = pace.admit(due, later).expect("one");
+    assert_eq!(pace.admit(due, later), None);
+    // Who comes late has not lost what came together meanwhile.
+    let later = later + 750 * MS;
+    for _ in 0..3 {
+        due = pace.admit(due, later).expect("saved");
+    }
+    assert_eq!(pace.admit(due, later), None);
+}
+
+#[test]
+fn nobody_ever_waits_longer_than_an_interval() {
+    for (count, ms) in [(1, 1), (1, 1000), (3, 100), (1000, 1000)] {
+        let pace = pace(count, ms);
+        let interval = Duration::from_millis(ms) / count;
+        for due in [0, 1, 500 * MS, 999 * MS, 1000 * MS, 5000 * MS, u64::MAX] {
+            let wait = pace.wait(due, 1000 * MS).unwrap_or_default();
+            assert!(wait <= interval, "{count}/{ms} due {due}: {wait:?}");
+            let admitted = pace.admit(due, 1000 * MS).is_some();
+            assert_eq!(wait.is_zero(), admitted, "{count}/{ms} due {due}");
+        }
+    }
 }

@@ -1,5 +1,3 @@
-//! Tables: what is read, how it is written back, what is refused and why.
-
 use super::*;
 
 fn spec(text: &str) -> ListenSpec {

@@ -37,9 +37,9 @@ use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle, Voice};
 use crate::service::{Echo, Plain};
-use crate::sys::oom::OomScore;
+use crate::sys::memory::OomScore;
 use crate::sys::signal::Signals;
-use crate::sys::{fd, memory, process, rlimits};
+use crate::sys::{fd, memory, process, startup};
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
@@ -82,7 +82,7 @@ pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit
         Err(error) => return failed(&error),
     };
     if !config.inetd {
-        rlimits::raise_files();
+        startup::raise_files();
     }
     if config.check {
         return check::check(config, plain, inherited, voice);

@@ -10,7 +10,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::addr::Target;
+use crate::addr::target::Target;
 use crate::error::Exit;
 use crate::load::compare::{CONFIDENCE, Comparison, Figure};
 use crate::load::fault::Outcome;

@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use crate::addr::Target;
+use crate::addr::target::Target;
 
 /// What each connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

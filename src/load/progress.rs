@@ -8,8 +8,8 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use crate::load::plan::{Bound, Mode, Plan};
-use crate::load::report::time;
-use crate::load::stats::{at, histogram, record};
+
+use crate::load::stats::{at, histogram, record, time};
 
 /// What happened since somebody last looked.
 #[derive(Clone, Debug)]

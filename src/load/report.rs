@@ -10,7 +10,7 @@ use crate::load::compare::{Comparison, Figure};
 use crate::load::fault::Outcome;
 use crate::load::plan::{Mode, Plan, Rounds};
 use crate::load::run::Run;
-use crate::load::stats::at;
+use crate::load::stats::{at, time};
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {
@@ -286,39 +286,6 @@ fn rows(nanos: &Histogram<u64>) -> Vec<(u64, u64)> {
     rows
 }
 
-/// A time as people say it: `850 ns`, `12.3 us`, `4.56 ms`, `1.20 s`.
-pub fn time(nanos: f64) -> String {
-    let (value, unit) = match nanos {
-        n if n < 1e3 => return format!("{n:.0} ns"),
-        n if n < 1e6 => (n / 1e3, "us"),
-        n if n < 1e9 => (n / 1e6, "ms"),
-        n => (n / 1e9, "s"),
-    };
-    match value {
-        v if v < 10.0 => format!("{v:.2} {unit}"),
-        v if v < 100.0 => format!("{v:.1} {unit}"),
-        v => format!("{v:.0} {unit}"),
-    }
-}
-
-/// A number as people read it: `41,000`, `999.5`, `0.50`.
-pub fn thousands(number: f64) -> String {
-    match number {
-        n if n < 10.0 => return format!("{n:.2}"),
-        n if n < 1000.0 && n.fract() != 0.0 => return format!("{n:.1}"),
-        _ => {}
-    }
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (nth, digit) in digits.chars().enumerate() {
-        if nth > 0 && (digits.len() - nth) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,32 +391,5 @@ mod tests {
             assert!(text.ends_with("100.00 %\n"), "{text}");
         }
         assert_eq!(chart(&histogram(), '#'), "");
-    }
-
-    #[test]
-    fn numbers_have_commas() {
-        for (number, text) in [
-            (0.5, "0.50"),
-            (100.0, "100"),
-            (999.5, "999.5"),
-            (1000.0, "1,000"),
-            (41_000.4, "41,000"),
-            (1e7, "10,000,000"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
-    }
-
-    #[test]
-    fn times_have_three_digits_and_a_unit() {
-        for (nanos, text) in [
-            (850.0, "850 ns"),
-            (12_345.0, "12.3 us"),
-            (4_560_000.0, "4.56 ms"),
-            (123_000_000.0, "123 ms"),
-            (1.2e9, "1.20 s"),
-        ] {
-            assert_eq!(time(nanos), text);
-        }
     }
 }

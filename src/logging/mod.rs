@@ -6,31 +6,30 @@
 //! may go on logging: the state is its own copy, and no lock can be held across a
 //! fork in a single-threaded process.
 //! `filter` is what is logged, `line` gives a line its shape, `sink` gets rid of
-//! it, `output` is where to, and `voice` speaks while there is no log. Knows nothing
+//! it, `output` is where to, and [`Voice`] speaks while there is no log. Knows nothing
 //! of connections but the target name `conn`.
 
-mod filter;
-mod line;
-mod output;
-mod sink;
-mod voice;
-
 use std::io::{self, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::unistd::{Gid, Uid};
 
-use crate::config::{LogConfig, LogTarget};
+use crate::config::{LogConfig, LogFormat, LogTarget};
 use crate::error::{Error, Exit, Result};
+use crate::logging::line::{Header, Layout, Line};
+use crate::logging::output::{DEV_LOG, LogFile, Output, Standard, Syslog};
+use crate::logging::sink::Sink;
+use crate::sys::fd::stat;
+
+mod filter;
+mod line;
+mod output;
+mod sink;
 
 pub use filter::check as check_filter;
-use line::{Header, Layout, Line};
-use output::{DEV_LOG, LogFile, Output, Standard, Syslog};
-use sink::Sink;
-pub use voice::Voice;
 
 /// The running log, for the one who reopens it and asks what was lost.
 #[derive(Clone)]
@@ -204,12 +203,96 @@ impl Write for Pipe {
     }
 }
 
+// Standard error while there is no log: what is wrong with a start, in the shape
+// that the log would have.
+
+/// How lines look on standard error, and on standard output.
+#[derive(Clone, Copy, Debug)]
+pub struct Voice {
+    format: LogFormat,
+    journal: Option<Stream>,
+}
+
+/// Device and inode of a socket.
+type Stream = (u64, u64);
+
+impl Voice {
+    /// Lines of this format, for who reads standard error: JOURNAL_STREAM tells
+    /// whether it is systemd's journal (systemd.exec(5)). The variable stays for
+    /// others who have the same standard error; the journal's is no secret.
+    pub fn new(format: LogFormat) -> Self {
+        let said = std::env::var("JOURNAL_STREAM").ok();
+        Voice {
+            format,
+            journal: said.as_deref().and_then(stream),
+        }
+    }
+
+    /// The same in another format.
+    #[must_use]
+    pub fn speaking(self, format: LogFormat) -> Self {
+        Voice { format, ..self }
+    }
+
+    /// What lines written to this descriptor begin with. The variable may be
+    /// inherited by who has another standard error, so it alone says nothing.
+    fn header(self, fd: BorrowedFd<'_>) -> Header {
+        let is = stat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
+        match self.journal {
+            Some(stream) if is == Some(stream) => Header::Journal,
+            _ => Header::Own,
+        }
+    }
+
+    /// An error as a line of standard error.
+    fn line(self, level: Level, message: &str) -> String {
+        let layout = Layout {
+            format: self.format,
+            header: self.header(io::stderr().as_fd()),
+        };
+        if (layout.format, layout.header) == (LogFormat::Text, Header::Own) {
+            return format!("echod: {message}\n");
+        }
+        layout.render(&Line {
+            at: SystemTime::now(),
+            pid: std::process::id(),
+            level,
+            target: "echod",
+            message: message.to_owned(),
+            fields: Vec::new(),
+        })
+    }
+
+    /// One line on standard error, whoever reads it or not.
+    pub fn complain(self, message: &str) {
+        self.say(Level::Error, message);
+    }
+
+    /// The same of what is no reason not to start.
+    pub fn warn(self, message: &str) {
+        self.say(Level::Warn, message);
+    }
+
+    fn say(self, level: Level, message: &str) {
+        let _ = io::stderr().write_all(self.line(level, message).as_bytes());
+    }
+}
+
+/// `8:123456`, or nothing that could be a descriptor of ours.
+fn stream(said: &str) -> Option<Stream> {
+    let number = |text: &str| {
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|_| digits)
+    };
+    let (device, inode) = said.split_once(':')?;
+    Some((number(device)?, number(inode)?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config::LogFormat;
     use crate::rerun;
 
     const ROLE: &str = "logging::tests::logger_role";
@@ -265,5 +348,34 @@ mod tests {
         assert_eq!(logged("conn=debug"), ["help", "conn pid=7 end=eof"]);
         assert_eq!(logged("off"), ["help"]);
         assert_eq!(logged("info,conn=debug").len(), 3);
+    }
+
+    #[test]
+    fn a_journal_is_two_numbers_and_garbage_is_none() {
+        assert_eq!(stream("8:123456"), Some((8, 123_456)));
+        assert_eq!(stream("0:18446744073709551615"), Some((0, u64::MAX)));
+        for garbage in [
+            "", ":", "8", "8:", ":1", "8:1:2", "+8:1", "8: 1", "8:x", "8:1\n",
+        ] {
+            assert_eq!(stream(garbage), None, "{garbage:?}");
+        }
+        assert_eq!(stream("0:18446744073709551616"), None);
+    }
+
+    #[test]
+    fn another_descriptor_than_the_journals_has_its_own_header() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let found = stat(ours.as_fd()).expect("stat");
+        let voice = Voice {
+            format: LogFormat::Text,
+            journal: Some((found.st_dev, found.st_ino)),
+        };
+        assert_eq!(voice.header(ours.as_fd()), Header::Journal);
+        assert_eq!(voice.header(theirs.as_fd()), Header::Own);
+        let nobody = Voice {
+            journal: None,
+            ..voice
+        };
+        assert_eq!(nobody.header(ours.as_fd()), Header::Own);
     }
 }

@@ -13,12 +13,9 @@ use log::Level;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Uid};
 
-use super::line::{Layout, Line};
-use super::output::Output;
 use crate::error::Error;
-
-/// PIPE_BUF: what a pipe takes whole or not at all.
-pub(super) const LONGEST: usize = 4096;
+use crate::logging::line::{LONGEST, Layout, Line};
+use crate::logging::output::Output;
 
 /// The end of a line that was too long.
 const CUT: &str = "…\n";

@@ -7,13 +7,14 @@
 use std::fmt;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use super::printer::Printer;
 use crate::addr::Peer;
+use crate::net::printer::Printer;
 use crate::sys::raw::{read, write};
 
 /// Why a connection is over: the `end=` of the connection line.

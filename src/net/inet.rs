@@ -13,10 +13,9 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use super::listener::{ListenOptions, backlog, birth_flags};
-use super::options;
 use crate::addr::ListenSpec;
 use crate::error::{Error, Exit};
+use crate::net::options::{self, ListenOptions, backlog, birth_flags};
 use crate::sys::sockopt as sys;
 
 /// How often a port is chosen anew when the kernel's choice for one family is

@@ -1,4 +1,4 @@
-//! Socket options of a connection: how long it may be silent or stuck, how a
+//! Socket options, of a listener and of a connection: how long it may be silent or stuck, how a
 //! dead peer is found out, where an urgent byte goes.
 //!
 //! An accepted TCP socket inherits them all from its listener, so they are set
@@ -10,10 +10,25 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::sys::socket::{SockFlag, getsockopt, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
+use crate::addr::ListenSpec;
 use crate::config::Timeouts;
+
+/// What applies to every listener alike.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// listen(2)'s backlog where the listener itself names none; `None` is as
+    /// much as the kernel allows (net.core.somaxconn).
+    pub backlog: Option<u32>,
+    /// Limits on each connection.
+    pub timeouts: Timeouts,
+    /// Sockets for each TCP address; beyond one they share it by SO_REUSEPORT.
+    pub sockets: usize,
+    /// Only try: take the address and do not listen, make no file that stays.
+    pub dry: bool,
+}
 
 /// A silent peer is asked after a minute, then four times in the next, and
 /// counts as gone after that. Longer than a NAT forgets, shorter than two hours.
@@ -24,6 +39,16 @@ const KEEPALIVE_PROBES: u32 = 4;
 /// Bytes a datagram socket may hold, each way; the kernel doubles it for its
 /// own bookkeeping, see socket(7).
 const DATAGRAM_BUFFER: usize = 1 << 20;
+
+pub(super) fn backlog(spec: &ListenSpec, opts: &ListenOptions) -> Option<u32> {
+    spec.attrs.backlog.or(opts.backlog)
+}
+
+/// CLOEXEC, and O_NONBLOCK because a sibling may take the connection that woke
+/// us; see accept(2).
+pub(super) fn birth_flags() -> SockFlag {
+    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
+}
 
 /// Sets on a TCP listener what its connections inherit. TCP_NODELAY, or of two
 /// small answers the second would wait for the client to acknowledge the first.

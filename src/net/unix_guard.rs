@@ -15,8 +15,8 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 
-use super::drops::Reason;
-use super::repeats::Repeats;
+use crate::net::drops::Reason;
+use crate::net::repeats::Repeats;
 use crate::sys::fd;
 
 /// Of answers to the same bytes from the same name, one in so many has no name.

@@ -5,26 +5,19 @@
 #![allow(unsafe_code)]
 
 pub mod caps;
-pub mod dispositions;
-pub mod env;
-pub mod epoll;
 pub mod fd;
-pub mod landlock;
 pub mod lock;
 pub mod memory;
 pub mod mmsg;
-pub mod mutex;
-pub mod nss;
-pub mod oom;
 pub mod parent_death;
 pub mod pass;
 pub mod process;
 pub mod raw;
-pub mod rlimits;
 pub mod run;
 pub mod sandbox;
 pub mod shm;
 pub mod signal;
 pub mod sockopt;
+pub mod startup;
 pub mod terminal;
 pub mod wait;

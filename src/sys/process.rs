@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid};
 
-use super::raw;
+use crate::sys::raw;
 
 /// Exit status of a child that was told to stop.
 pub const STOPPED: i32 = 75;

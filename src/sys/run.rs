@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, chdir, execve, setsid};
 
-use super::{dispositions, parent_death, rlimits};
+use crate::sys::{parent_death, signal, startup};
 
 /// setrlimit(2)'s, beside no files written and no core. Not RLIMIT_NPROC: the
 /// kernel counts a user's processes there, echod's own among them.
@@ -58,7 +58,7 @@ pub fn run(
             (Resource::RLIMIT_AS, caps.memory),
             (
                 Resource::RLIMIT_NOFILE,
-                caps.files.min(rlimits::files_at_start()),
+                caps.files.min(startup::files_at_start()),
             ),
             (Resource::RLIMIT_FSIZE, 0),
             (Resource::RLIMIT_CORE, 0),
@@ -67,7 +67,7 @@ pub fn run(
             let most = most.min(hard);
             setrlimit(resource, most, most)?;
         }
-        dispositions::default_all();
+        signal::default_all();
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         let no_variables: [CString; 0] = [];
         execve(program, argv, &no_variables)

@@ -19,7 +19,7 @@ use std::ptr::from_mut;
 use libc::{sock_filter, sock_fprog, sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
 use nix::errno::Errno;
 
-use super::raw;
+use crate::sys::raw;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

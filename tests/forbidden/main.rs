@@ -28,8 +28,8 @@ use common::{
 };
 use echod::net::connection::{Connection, End};
 use echod::service::Service;
-use echod::sys::rlimits::Worker;
 use echod::sys::sandbox::{Descriptors, Sandbox};
+use echod::sys::startup::Worker;
 
 const AS_ECHOD: &str = "--as-echod";
 const AS_DATAGRAMS: &str = "--as-datagram-worker";

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::addr::{Addr, Target};
+use crate::addr::Addr;
+use crate::addr::target::Target;
 use crate::cli::echoload::typed::{Cli, Typed, Word};
 use crate::cli::host_and_port;
 use crate::error::{Error, Result};

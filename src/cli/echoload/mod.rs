@@ -19,7 +19,7 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use crate::addr::Target;
+use crate::addr::target::Target;
 use crate::cli::Unparsed;
 use crate::error::{Error, Exit, Result};
 use crate::load;

@@ -13,13 +13,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::access::{Client, Policy, Source};
+use crate::access::{Client, Pace, Policy, Source};
 use crate::addr::Peer;
 use crate::daemon::shared::refusals::{Refusals, Why};
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::net;
 use crate::net::Accepted;
-use crate::net::pace::Pace;
 use crate::sys::shm::Shared;
 
 /// See the module.

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use crate::error::{Error, Exit, Result};
-use crate::sys::nss;
+use crate::sys::startup;
 
 /// The kernel's own overflow id, `nobody` nearly everywhere; never looked up, so it is the same
 /// where there is no /etc/passwd.
@@ -60,14 +60,14 @@ pub trait Lookup {
 }
 
 /// The databases of this machine: getpwnam(3) and its kin, as far as this
-/// binary can reach them (see [`nss`]).
+/// binary can reach them (see [`startup`]).
 #[derive(Clone, Copy, Debug)]
 pub struct System(());
 
 impl System {
     /// Ready to look up.
     pub fn new() -> System {
-        nss::built_in_only();
+        startup::built_in_only();
         System(())
     }
 }

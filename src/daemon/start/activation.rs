@@ -12,7 +12,7 @@ use std::os::fd::RawFd;
 use crate::addr::ListenSpec;
 use crate::error::{Error, Result};
 use crate::net::{Handed, refused};
-use crate::sys::{env, fd};
+use crate::sys::{fd, startup};
 
 /// The number of the first descriptor, SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
@@ -43,7 +43,7 @@ pub fn take() -> Activation {
         // A second proof of the pid, which needs no other than the first.
         "LISTEN_PIDFDID",
     ]
-    .map(env::take);
+    .map(startup::take_env);
     let of_none = |notice| Activation {
         sockets: Ok(Vec::new()),
         notice,

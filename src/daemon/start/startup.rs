@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 
 use crate::error::Error;
-use crate::sys::{dispositions, fd, signal};
+use crate::sys::{fd, signal};
 
 /// Opens 0 to 2 on /dev/null where they are closed, closes every other
 /// descriptor but those in `keep` (what the command line names by number),
@@ -27,7 +27,7 @@ pub fn sanitize(keep: &[RawFd]) -> Result<(), Error> {
     fd::fill_standard()?;
     fd::close_all_but(keep);
     signal::disarm_inherited();
-    dispositions::reset_all();
+    signal::reset_all();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| Error::os("sigprocmask", "", errno))
 }

@@ -61,7 +61,7 @@ use crate::daemon::worker::acceptor::Turn;
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::net::Accepted;
-use crate::sys::oom::OomScore;
+use crate::sys::memory::OomScore;
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals};
 use crate::sys::terminal::Terminal;

@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::daemon::worker::context::WorkerContext;
 use crate::net::{AcceptError, Accepted, Listener, classify};
-use crate::sys::epoll::Epoll;
+use crate::sys::wait::Epoll;
 
 // Who woke it.
 const LISTENER: u64 = 0;

@@ -13,7 +13,7 @@ use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::printer::Printer;
 use crate::service::Services;
-use crate::sys::oom::{Goes, OomScore};
+use crate::sys::memory::{Goes, OomScore};
 use crate::sys::sandbox::Sandbox;
 
 /// See the module; unchanged while the supervisor lives (but for

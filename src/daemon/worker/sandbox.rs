@@ -12,8 +12,8 @@ use crate::daemon::shared::connection_log;
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::sys::process;
-use crate::sys::rlimits::Worker;
 use crate::sys::sandbox::{Descriptors, Need, Sandbox};
+use crate::sys::startup::Worker;
 
 /// Address space of a worker, beside what it shares with the supervisor: a debug
 /// build has 16 MiB at the start.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::addr::{Addr, Target};
+use crate::addr::Addr;
+use crate::addr::target::Target;
 use crate::error::{Error, Result};
 use crate::load::server::processes::{
     Stat, forks, holders, ignores_children, inet_sockets, own_time, pids, stat, unix_sockets,

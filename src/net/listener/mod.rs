@@ -16,26 +16,13 @@ use nix::sys::socket::{
     AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, bind, shutdown, socket,
 };
 
-use super::unix_path::{SocketFile, absolute};
-use super::{inet, options};
 use crate::addr::{Addr, ListenSpec, Peer, UnixPath};
 use crate::config::Timeouts;
 use crate::error::{Error, Exit};
+use crate::net::inet;
+use crate::net::options::{self, ListenOptions, backlog, birth_flags};
+use crate::net::unix_path::{SocketFile, absolute};
 use crate::sys::sockopt as sys;
-
-/// What applies to every listener alike.
-#[derive(Clone, Copy, Debug)]
-pub struct ListenOptions {
-    /// listen(2)'s backlog where the listener itself names none; `None` is as
-    /// much as the kernel allows (net.core.somaxconn).
-    pub backlog: Option<u32>,
-    /// Limits on each connection.
-    pub timeouts: Timeouts,
-    /// Sockets for each TCP address; beyond one they share it by SO_REUSEPORT.
-    pub sockets: usize,
-    /// Only try: take the address and do not listen, make no file that stays.
-    pub dry: bool,
-}
 
 /// An open listening socket.
 #[derive(Debug)]
@@ -133,16 +120,6 @@ fn open_each(spec: &ListenSpec, opts: &ListenOptions) -> Result<Vec<Listener>, E
             Err(Error::usage(spec, "datagrams have no listener").exit(Exit::Internal))
         }
     }
-}
-
-pub(super) fn backlog(spec: &ListenSpec, opts: &ListenOptions) -> Option<u32> {
-    spec.attrs.backlog.or(opts.backlog)
-}
-
-/// CLOEXEC, and O_NONBLOCK because a sibling may take the connection that woke
-/// us; see accept(2).
-pub(super) fn birth_flags() -> SockFlag {
-    SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
 }
 
 pub(super) fn unix_socket(name: &str, kind: SockType, flags: SockFlag) -> Result<OwnedFd, Error> {

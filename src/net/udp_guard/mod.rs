@@ -18,14 +18,15 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
 
-use super::drops::Reason;
-use super::pace::Pace;
-use super::repeats::Repeats;
+use crate::access::Pace;
 use crate::config::UdpLimits;
+use crate::net::drops::Reason;
+use crate::net::repeats::Repeats;
 use crate::sys::shm::{Line, Shared};
 
 /// Lines of the table, four entries each: 128 KiB.

@@ -21,10 +21,10 @@ use nix::sys::stat::{
     FchmodatFlags, FileStat, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, umask,
 };
 use nix::unistd::{
-    AccessFlags, UnlinkatFlags, faccessat, fchdir, fchownat, geteuid, getpid, unlinkat,
+    AccessFlags, Gid, Group, Uid, UnlinkatFlags, User, faccessat, fchdir, fchownat, geteuid,
+    getpid, unlinkat,
 };
 
-use super::owner::Owner;
 use crate::addr::{Attrs, check_length};
 use crate::error::{Error, Exit};
 use crate::sys::sockopt::listen;
@@ -393,6 +393,55 @@ fn explain(op: &str, subject: &str, errno: Errno) -> Error {
         | Errno::ENAMETOOLONG
         | Errno::ESTALE => error.exit(Exit::CantCreate),
         _ => error,
+    }
+}
+
+// Whose a socket file shall be: `user=` and `group=`, by name or by number.
+//
+// Asks the user database and nothing else; who may give a file away is for
+// chown(2) to say.
+
+/// Who shall own the file; `None` leaves it as it is made.
+struct Owner {
+    pub user: Option<Uid>,
+    pub group: Option<Gid>,
+}
+
+impl Owner {
+    /// Resolves names and numbers before anything is made.
+    ///
+    /// # Errors
+    /// 64 no such user or group, 71 the database cannot be read.
+    fn find(attrs: &Attrs, subject: &str) -> Result<Owner, Error> {
+        crate::sys::startup::built_in_only();
+        let user = |name: &str| Ok(User::from_name(name)?.map(|user| user.uid.as_raw()));
+        let group = |name: &str| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()));
+        Ok(Owner {
+            user: id("user", attrs.user.as_deref(), subject, user)?.map(Uid::from_raw),
+            group: id("group", attrs.group.as_deref(), subject, group)?.map(Gid::from_raw),
+        })
+    }
+}
+
+/// A name's or a number's id; -1 is none, chown(2) would ignore it.
+fn id(
+    key: &str,
+    given: Option<&str>,
+    subject: &str,
+    by_name: impl Fn(&str) -> Result<Option<u32>, Errno>,
+) -> Result<Option<u32>, Error> {
+    let Some(given) = given else { return Ok(None) };
+    let found = match given.parse::<u32>() {
+        Ok(id) => Some(id),
+        Err(_) => by_name(given)
+            .map_err(|errno| Error::os("look up", format_args!("{key} {given}"), errno))?,
+    };
+    match found {
+        Some(id) if id != u32::MAX => Ok(Some(id)),
+        _ => Err(Error::usage(
+            subject,
+            format_args!("{key}: no {key} {given}"),
+        )),
     }
 }
 

@@ -1,9 +1,8 @@
-//! What may stand at a socket's path, and what becomes of it (FAULTS row 73).
-
+use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::sync::Barrier;
-use std::{fs, thread};
+use std::thread;
 
 use nix::unistd::setfsuid;
 
@@ -268,4 +267,30 @@ fn a_directory_kept_locked_does_not_hold_us_for_ever() {
     assert_eq!(refused, Errno::EWOULDBLOCK);
     drop(lock_held);
     assert!(lock(&ours, Duration::ZERO).is_ok());
+}
+
+fn find(user: &str, group: &str) -> Result<(Option<u32>, Option<u32>), Error> {
+    let attrs = Attrs {
+        user: (!user.is_empty()).then(|| user.to_owned()),
+        group: (!group.is_empty()).then(|| group.to_owned()),
+        ..Attrs::default()
+    };
+    let owner = Owner::find(&attrs, "unix:/s")?;
+    Ok((owner.user.map(Uid::as_raw), owner.group.map(Gid::as_raw)))
+}
+
+#[test]
+fn an_owner_is_a_name_or_a_number() {
+    assert_eq!(find("", ""), Ok((None, None)));
+    assert_eq!(find("root", "0"), Ok((Some(0), Some(0))));
+    assert_eq!(find("65534", ""), Ok((Some(65534), None)));
+    for (user, group, why) in [
+        ("no-such-user", "", "user: no user no-such-user"),
+        ("", "no-such-group", "group: no group no-such-group"),
+        ("4294967295", "", "user: no user 4294967295"),
+    ] {
+        let error = find(user, group).expect_err("not there");
+        assert!(error.to_string().contains(why), "{error}");
+        assert_eq!(error.status(), crate::error::Exit::Usage);
+    }
 }

@@ -11,17 +11,21 @@
 //! it stand Landlock with no rule and resource limits: they cost such a worker
 //! eight calls in all, and still hold where the kernel has no seccomp.
 
-pub mod calls;
-mod filter;
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use seccompiler::BpfProgram;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule,
+};
 
-use calls::{Call, Kind, list};
+use crate::sys::sandbox::calls::{Call, Kind, Test, list};
+use crate::sys::{process, raw, startup};
+
+pub mod calls;
+
 pub use calls::{Descriptors, Need};
-
-use super::landlock::Landlock;
-use super::{process, raw, rlimits};
 
 /// The form that works here, found out once by a probe.
 pub struct Sandbox {
@@ -102,7 +106,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// seccomp(2)'s or setrlimit(2)'s.
-    pub fn enter_for_many(&self, limits: rlimits::Worker, of: Descriptors) -> Result<(), Errno> {
+    pub fn enter_for_many(&self, limits: startup::Worker, of: Descriptors) -> Result<(), Errno> {
         self.enter(limits, of, false, |lists| &lists.many)
     }
 
@@ -112,7 +116,7 @@ impl Sandbox {
     /// As above.
     pub fn enter_for_datagrams(
         &self,
-        limits: rlimits::Worker,
+        limits: startup::Worker,
         of: Descriptors,
     ) -> Result<(), Errno> {
         self.enter(limits, of, false, |lists| &lists.datagrams)
@@ -124,7 +128,7 @@ impl Sandbox {
     /// As above.
     pub fn enter_for_unix_datagrams(
         &self,
-        limits: rlimits::Worker,
+        limits: startup::Worker,
         of: Descriptors,
     ) -> Result<(), Errno> {
         self.enter(limits, of, true, |lists| &lists.unix_datagrams)
@@ -135,9 +139,9 @@ impl Sandbox {
     ///
     /// # Errors
     /// As above.
-    pub fn enter_for_threads(&self, limits: rlimits::Worker, of: Descriptors) -> Result<(), Errno> {
+    pub fn enter_for_threads(&self, limits: startup::Worker, of: Descriptors) -> Result<(), Errno> {
         if self.lasting.as_ref().is_some_and(|l| l.lists.is_some()) {
-            apply(&filter::no_clone3().map_err(|_| Errno::EINVAL)?)?;
+            apply(&no_clone3().map_err(|_| Errno::EINVAL)?)?;
         }
         process::prepare_for_threads();
         self.enter(limits, of, false, |lists| &lists.threads)
@@ -145,7 +149,7 @@ impl Sandbox {
 
     fn enter(
         &self,
-        limits: rlimits::Worker,
+        limits: startup::Worker,
         of: Descriptors,
         answers_abstract_names: bool,
         choose: impl Fn(&Lists) -> &Vec<Call>,
@@ -159,7 +163,7 @@ impl Sandbox {
         }
         // Before memory is limited.
         let filter = lasting.lists.as_ref().map(|lists| {
-            let filter = filter::permit(choose(lists), of);
+            let filter = permit(choose(lists), of);
             filter.map_err(|_| Errno::EINVAL)
         });
         limits.apply()?;
@@ -191,7 +195,7 @@ fn apply(filter: &BpfProgram) -> Result<(), Errno> {
 }
 
 fn probe_one() -> Result<One, Errno> {
-    let Ok(one) = filter::permit(&list(Kind::One, &[]), Descriptors::default()) else {
+    let Ok(one) = permit(&list(Kind::One, &[]), Descriptors::default()) else {
         return Ok(One::Off);
     };
     if process::survives(|| raw::enter_strict_mode().is_ok())? {
@@ -227,6 +231,194 @@ const DEBUG_BUILDS: &[calls::Call] = &[calls::Call {
 }];
 #[cfg(not(debug_assertions))]
 const DEBUG_BUILDS: &[calls::Call] = &[];
+
+// From lists of calls to programs for the kernel's filter.
+
+type Rules = BTreeMap<libc::c_long, Vec<SeccompRule>>;
+
+/// Permits these calls to who has these descriptors, and kills the process at any
+/// other.
+fn permit(calls: &[Call], of: Descriptors) -> Result<BpfProgram, BackendError> {
+    filter(
+        rules(calls, of)?,
+        SeccompAction::KillProcess,
+        SeccompAction::Allow,
+    )
+}
+
+/// Answers clone3(2) as a kernel does that has none, and permits all else: the C
+/// library then uses clone(2), whose flags a filter can read. Also where a
+/// container's filter answers EPERM, which glibc takes for a failure.
+fn no_clone3() -> Result<BpfProgram, BackendError> {
+    let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
+    let rules = [(libc::SYS_clone3, Vec::new())].into_iter().collect();
+    filter(rules, SeccompAction::Allow, unknown)
+}
+
+fn filter(
+    rules: Rules,
+    otherwise: SeccompAction,
+    listed: SeccompAction,
+) -> Result<BpfProgram, BackendError> {
+    let arch = std::env::consts::ARCH.try_into()?;
+    SeccompFilter::new(rules, otherwise, listed, arch)?.try_into()
+}
+
+/// A call that is listed twice is permitted by either; one without a test always,
+/// which is how seccompiler takes an empty list.
+fn rules(calls: &[Call], of: Descriptors) -> Result<Rules, BackendError> {
+    let mut rules = Rules::new();
+    for call in calls {
+        if call.tests.is_empty() {
+            rules.insert(call.number, Vec::new());
+        } else if rules.get(&call.number).is_none_or(|old| !old.is_empty()) {
+            let more = alternatives(call.tests, of)?;
+            rules.entry(call.number).or_default().extend(more);
+        }
+    }
+    Ok(rules)
+}
+
+/// One rule for each way in which all tests hold.
+fn alternatives(tests: &[(u8, Test)], of: Descriptors) -> Result<Vec<SeccompRule>, BackendError> {
+    let mut ways: Vec<Vec<SeccompCondition>> = vec![Vec::new()];
+    for &(argument, test) in tests {
+        let mut longer = Vec::new();
+        for way in &ways {
+            for (operator, value) in comparisons(test, of) {
+                let condition = SeccompCondition::new(argument, width(test), operator, value)?;
+                longer.push(way.iter().cloned().chain([condition]).collect());
+            }
+        }
+        ways = longer;
+    }
+    ways.into_iter().map(SeccompRule::new).collect()
+}
+
+/// The kernel takes a descriptor's lower half and no more.
+fn width(test: Test) -> SeccompCmpArgLen {
+    match test {
+        Test::Born | Test::Came | Test::Null => SeccompCmpArgLen::Dword,
+        Test::Among(_) | Test::Has(_) | Test::Lacks(_) => SeccompCmpArgLen::Qword,
+    }
+}
+
+fn comparisons(test: Test, of: Descriptors) -> Vec<(SeccompCmpOp, u64)> {
+    match test {
+        Test::Born => vec![(SeccompCmpOp::Lt, of.born_below.into())],
+        Test::Came => vec![(SeccompCmpOp::Ge, of.born_below.into())],
+        Test::Null => vec![(SeccompCmpOp::Eq, of.null.into())],
+        Test::Among(values) => values.iter().map(|&v| (SeccompCmpOp::Eq, v)).collect(),
+        Test::Has(bits) => vec![(SeccompCmpOp::MaskedEq(bits), bits)],
+        Test::Lacks(bits) => vec![(SeccompCmpOp::MaskedEq(bits), 0)],
+    }
+}
+
+// Landlock with no rule: every right it can handle, granted nowhere.
+//
+// See landlock(7). For workers that live on; one with a single connection is in
+// strict mode, where it can make no call that Landlock could refuse. Three calls,
+// no rule and so no path: less than a crate would be.
+
+/// What this kernel's Landlock can handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Landlock {
+    abi: u32,
+}
+
+/// `struct landlock_ruleset_attr`, as of ABI 6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Ruleset {
+    files: u64,
+    ports: u64,
+    scoped: u64,
+}
+
+/// LANDLOCK_CREATE_RULESET_VERSION.
+const VERSION: u32 = 1;
+/// LANDLOCK_ACCESS_NET_BIND_TCP and _CONNECT_TCP.
+const PORTS: u64 = 0b11;
+/// LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET.
+const ABSTRACT: u64 = 0b01;
+/// LANDLOCK_SCOPE_SIGNAL.
+const SIGNALS: u64 = 0b10;
+
+impl Landlock {
+    /// What there is: `None` before Linux 5.13, where it is switched off, and
+    /// where a container's filter refuses it.
+    pub fn probe() -> Option<Self> {
+        let none = std::ptr::null::<Ruleset>();
+        // SAFETY: with this flag the kernel reads no attributes.
+        let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) };
+        let abi = u32::try_from(abi).ok().filter(|&abi| abi > 0)?;
+        Some(Landlock { abi })
+    }
+
+    /// Version of the interface.
+    pub fn abi(self) -> u32 {
+        self.abi
+    }
+
+    /// From now on this thread, and what it starts, opens no file, binds and
+    /// connects no TCP socket, signals no process outside and, unless it
+    /// `answers_abstract_names`, reaches no abstract Unix socket: as far as this
+    /// ABI goes. Takes one descriptor for a moment.
+    ///
+    /// # Errors
+    /// The kernel's; EPERM without no_new_privs.
+    pub fn enter(self, answers_abstract_names: bool) -> Result<(), Errno> {
+        let rules = every_right(self.abi, answers_abstract_names);
+        let size = size(self.abi);
+        // SAFETY: the kernel reads `size` bytes, at most those of the struct.
+        let fd = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_create_ruleset,
+                &raw const rules,
+                size,
+                0_u32,
+            )
+        };
+        let fd = Errno::result(fd)? as libc::c_int;
+        // SAFETY: just made, for us alone.
+        let ruleset = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: a descriptor we own, and no flags.
+        let done =
+            unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) };
+        Errno::result(done).map(drop)
+    }
+}
+
+/// Every right an ABI knows, and no later one's: a kernel refuses bits that it
+/// does not know.
+fn every_right(abi: u32, answers_abstract_names: bool) -> Ruleset {
+    // 13 rights at first; then REFER, TRUNCATE and, at 5, IOCTL_DEV.
+    let rights = match abi {
+        0 | 1 => 13,
+        2 => 14,
+        3 | 4 => 15,
+        _ => 16,
+    };
+    let abstract_names = if answers_abstract_names { 0 } else { ABSTRACT };
+    Ruleset {
+        files: (1 << rights) - 1,
+        ports: if abi >= 4 { PORTS } else { 0 },
+        scoped: if abi >= 6 {
+            SIGNALS | abstract_names
+        } else {
+            0
+        },
+    }
+}
+
+/// Bytes of the struct that an ABI knows.
+fn size(abi: u32) -> usize {
+    match abi {
+        0..=3 => 8,
+        4 | 5 => 16,
+        _ => 24,
+    }
+}
 
 #[cfg(test)]
 mod tests;

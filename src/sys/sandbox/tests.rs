@@ -1,11 +1,9 @@
-//! Tests of [`super`], in forked children: a sandbox cannot be left.
+use std::os::fd::AsFd;
 
-use std::os::fd::{AsFd, AsRawFd};
-
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::*;
-use nix::sys::signal::Signal;
 
 const NONE: Descriptors = Descriptors {
     born_below: 0,
@@ -40,7 +38,7 @@ fn strict_mode_ends_a_child_that_asks_for_more() {
 #[test]
 fn under_an_inherited_filter_the_four_calls_are_a_filter_too() {
     let outer = ended(|| {
-        if apply(&filter::permit(&EVERYTHING_THE_PROBE_NEEDS.map(any), NONE).unwrap()).is_err() {
+        if apply(&permit(&EVERYTHING_THE_PROBE_NEEDS.map(any), NONE).unwrap()).is_err() {
             return 10;
         }
         let Ok(sandbox) = Sandbox::probe(&[]) else {
@@ -68,7 +66,7 @@ fn a_worker_with_threads_starts_threads_and_no_process() {
         eprintln!("skipped: no seccomp here");
         return;
     }
-    let limits = rlimits::Worker {
+    let limits = startup::Worker {
         descriptors: 64,
         memory: None,
         writes_files: false,
@@ -105,7 +103,7 @@ fn row_114_a_worker_appends_to_the_log_and_rewrites_nothing() {
     let path = dir.path().join("log");
     std::fs::write(&path, "before\n").unwrap();
     let log = std::fs::File::options().append(true).open(&path).unwrap();
-    let limits = rlimits::Worker {
+    let limits = startup::Worker {
         descriptors: 64,
         memory: None,
         writes_files: true,
@@ -205,4 +203,57 @@ const EVERYTHING_THE_PROBE_NEEDS: [libc::c_long; 23] = [
 /// A call with any arguments.
 fn any(number: libc::c_long) -> calls::Call {
     calls::Call { number, tests: &[] }
+}
+
+#[test]
+fn each_abi_is_asked_for_what_it_knows() {
+    for (abi, files, ports, scoped, bytes) in [
+        (1, 0x1fff, 0, 0, 8),
+        (2, 0x3fff, 0, 0, 8),
+        (3, 0x7fff, 0, 0, 8),
+        (4, 0x7fff, 3, 0, 16),
+        (5, 0xffff, 3, 0, 16),
+        (6, 0xffff, 3, 3, 24),
+        (9, 0xffff, 3, 3, 24),
+    ] {
+        let all = Ruleset {
+            files,
+            ports,
+            scoped,
+        };
+        assert_eq!(
+            (every_right(abi, false), size(abi)),
+            (all, bytes),
+            "ABI {abi}"
+        );
+        assert_eq!(every_right(abi, true).scoped, scoped & SIGNALS, "ABI {abi}");
+    }
+}
+
+/// In a forked child: it cannot be undone.
+#[test]
+fn nothing_can_be_opened_bound_or_signalled() {
+    let Some(landlock) = Landlock::probe() else {
+        eprintln!("skipped: no Landlock here");
+        return;
+    };
+    let child = process::fork(|| {
+        let _ = nix::sys::prctl::set_no_new_privs();
+        if landlock.enter(false).is_err() {
+            return 1;
+        }
+        if std::fs::File::open("/etc/passwd").is_ok() || std::fs::read_dir("/").is_ok() {
+            return 2;
+        }
+        if landlock.abi() >= 4 && std::net::TcpListener::bind("127.0.0.1:0").is_ok() {
+            return 3;
+        }
+        let outside = nix::unistd::getppid();
+        if landlock.abi() >= 6 && nix::sys::signal::kill(outside, None).is_ok() {
+            return 4;
+        }
+        0
+    });
+    let status = waitpid(child.unwrap(), None).unwrap();
+    assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}");
 }

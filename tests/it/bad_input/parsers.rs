@@ -13,7 +13,8 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use echod::access;
-use echod::addr::{Addr, ListenSpec, Target};
+use echod::addr::target::Target;
+use echod::addr::{Addr, ListenSpec};
 use echod::allowed::Allowed;
 use echod::cli::echod::Refused;
 use echod::cli::{echoc, echod as daemon, echoload};

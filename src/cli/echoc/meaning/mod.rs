@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::typed::{Cli, Tries, Typed, span, threshold};
-use crate::addr::Target;
+use crate::addr::target::Target;
 use crate::cli::{host_and_port, whole};
 use crate::client::{Retry, Talk, check, ping};
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use crate::daemon::start::activation::{decimal, refused_value};
 use crate::daemon::start::notify::Notify;
 use crate::error::{Error, errno_text};
-use crate::sys::env;
+use crate::sys::startup;
 
 /// What the environment asks for.
 #[derive(Default)]
@@ -25,7 +25,8 @@ pub struct Asked {
 impl Asked {
     /// Takes the variables out of the environment.
     pub fn take() -> Asked {
-        let [socket, usec, pid] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"].map(env::take);
+        let [socket, usec, pid] =
+            ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"].map(startup::take_env);
         let watchdog = match &socket {
             Some(_) => watchdog(usec, pid, std::process::id()),
             None => Ok(None),

@@ -19,7 +19,7 @@ use crate::daemon::start::account::{
 };
 use crate::daemon::start::self_check::{self, Expected};
 use crate::error::{Error, Exit, Result};
-use crate::sys::{caps, memory, process, rlimits};
+use crate::sys::{caps, memory, process, startup};
 
 /// Both ways out of a refused change.
 const WAYS_OUT: &str = "--user names another user, --allow-root keeps root";
@@ -196,7 +196,7 @@ pub fn apply(plan: &Plan, open: Open) -> Result<()> {
         // chroot(2) leaves the working directory outside.
         chdir("/").map_err(refused("chdir"))?;
     }
-    rlimits::take_from_all(open.traceable).map_err(|errno| Error::os("setrlimit", "", errno))?;
+    startup::take_from_all(open.traceable).map_err(|errno| Error::os("setrlimit", "", errno))?;
     let root = plan.keeps_root(Current::now());
     // First: the changes below take the capabilities that these two need.
     let unbound = !root && caps::drop_bounding().map_err(refused_caps("prctl"))?;

@@ -1,22 +1,204 @@
-//! A file as a sink: how it is opened, by whom it may be planted, and how it is
-//! found again after a rotation.
+//! Where log lines go: standard error or output, a file, syslog. Each takes one write,
+//! now or not at all.
+//!
+//! Promises that no descriptor here is waited for, and that standard error is
+//! always number 2 itself, so that a daemon that puts /dev/null there has let
+//! go of its terminal. Counts nothing and formats nothing.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
-use nix::sys::stat::{Mode, SFlag, fstatat};
-use nix::unistd::{Gid, Uid, fchown, getegid, geteuid};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, write};
 
-use super::{kind, write_if_ready};
 use crate::error::{Error, Exit};
-use crate::sys::fd::{could_create, lost_its_name, stat};
+use crate::sys::fd::{could_create, lost_its_name, stat, write_now};
+
+pub(super) enum Output {
+    Standard(Standard),
+    File(LogFile),
+    Syslog(Syslog),
+    #[cfg(test)]
+    Pipe(OwnedFd),
+}
+
+impl Output {
+    /// One write that does not wait; the bytes taken may be fewer than given.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        match self {
+            Output::Standard(standard) => standard.send(bytes),
+            Output::File(file) => file.send(bytes),
+            Output::Syslog(syslog) => syslog.send(bytes),
+            #[cfg(test)]
+            Output::Pipe(fd) => write_by_kind(fd.as_fd(), bytes),
+        }
+    }
+
+    /// We are a forked child now, maybe in a sandbox: nothing is opened or
+    /// connected from here on.
+    pub fn forked(&mut self) {
+        if let Output::Syslog(syslog) = self {
+            syslog.forked();
+        }
+    }
+
+    /// True if it was opened anew; the others have nothing to reopen.
+    pub fn reopen(&mut self) -> Result<bool, Error> {
+        match self {
+            Output::File(file) => file.reopen().map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    pub fn keep(&self) -> Vec<RawFd> {
+        match self {
+            Output::Standard(standard) => standard.keep(),
+            Output::File(file) => file.keep(),
+            Output::Syslog(syslog) => syslog.keep(),
+            #[cfg(test)]
+            Output::Pipe(fd) => vec![fd.as_raw_fd()],
+        }
+    }
+}
+
+/// poll(2) with no time to wait.
+fn ready(fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    match fds[0].revents() {
+        Some(events) if events.contains(PollFlags::POLLOUT) => Ok(()),
+        _ => Err(Errno::EAGAIN),
+    }
+}
+
+fn write_if_ready(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    ready(fd).and_then(|()| write(fd, bytes))
+}
+
+/// As [`write_if_ready`], for a descriptor shared with other programs, whose
+/// O_NONBLOCK is not ours to set. Another writer can fill a pipe or a socket
+/// between the poll and the write, so those are told not to wait.
+fn write_by_kind(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    match kind(&stat(fd)?) {
+        SFlag::S_IFSOCK => {
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            send(fd.as_raw_fd(), bytes, flags)
+        }
+        SFlag::S_IFIFO => ready(fd).and_then(|()| write_now(fd, bytes)),
+        _ => write_if_ready(fd, bytes),
+    }
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+// Standard error or output as a sink, whatever that descriptor is at the moment
+// of the line.
+
+/// Descriptor 1 or 2.
+///
+/// A terminal is the one thing poll(2) calls writable when a line does not
+/// fit (a stopped emulator, a dead ssh), and it shares its O_NONBLOCK with
+/// the shell; so it is opened a second time, non-blocking, where /proc and
+/// its permissions allow that. The second opening is dropped at the first
+/// line that finds the number to be something else.
+pub(super) struct Standard {
+    of: Of,
+    terminal: Option<Terminal>,
+}
+
+enum Of {
+    Output(io::Stdout),
+    Error(io::Stderr),
+}
+
+struct Terminal {
+    /// Device, inode and device number of what the number was.
+    was: (u64, u64, u64),
+    own: Option<OwnedFd>,
+}
+
+impl Standard {
+    /// Number 2.
+    pub fn error() -> Standard {
+        Standard::new(Of::Error(io::stderr()))
+    }
+
+    /// Number 1.
+    pub fn output() -> Standard {
+        Standard::new(Of::Output(io::stdout()))
+    }
+
+    /// Looks at what the number is now: while we may still open it, and before a
+    /// sandbox.
+    fn new(of: Of) -> Standard {
+        let mut standard = Standard { of, terminal: None };
+        if let Ok(found) = stat(standard.fd()) {
+            standard.look(&found);
+        }
+        standard
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        match &self.of {
+            Of::Output(output) => output.as_fd(),
+            Of::Error(error) => error.as_fd(),
+        }
+    }
+
+    fn look(&mut self, stat: &FileStat) {
+        let is = (stat.st_dev, stat.st_ino, stat.st_rdev);
+        if kind(stat) != SFlag::S_IFCHR {
+            self.terminal = None;
+        } else if self.terminal.as_ref().is_none_or(|t| t.was != is) {
+            let own = open_again(self.fd());
+            self.terminal = Some(Terminal { was: is, own });
+        }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.look(&stat(self.fd())?);
+        let fd = self.fd();
+        if self.terminal.is_none() {
+            return write_by_kind(fd, bytes);
+        }
+        match self.terminal.as_ref().and_then(|t| t.own.as_ref()) {
+            Some(own) => write_if_ready(own.as_fd(), bytes),
+            None => write_if_ready(fd, bytes),
+        }
+    }
+
+    pub(super) fn keep(&self) -> Vec<RawFd> {
+        let own = self.terminal.as_ref().and_then(|t| t.own.as_ref());
+        let own = own.map(AsRawFd::as_raw_fd).into_iter();
+        own.chain([self.fd().as_raw_fd()]).collect()
+    }
+}
+
+/// A terminal, opened once more with an O_NONBLOCK of its own.
+fn open_again(fd: BorrowedFd<'_>) -> Option<OwnedFd> {
+    if !isatty(fd).unwrap_or(false) {
+        return None;
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    open(path.as_str(), flags, Mode::empty()).ok()
+}
+
+// A file as a sink: how it is opened, by whom it may be planted, and how it is
+// found again after a rotation.
 
 /// A file appended to, found again by name in a directory held open, which
 /// works after chroot(2) and, permissions allowing, as another user.
-pub(in crate::logging) struct LogFile {
+pub(super) struct LogFile {
     path: PathBuf,
     name: OsString,
     dir: OwnedFd,
@@ -207,9 +389,76 @@ fn refused(path: &Path, errno: Errno) -> Error {
     }
 }
 
+// syslogd as a sink.
+
+/// Where syslogd listens.
+pub(super) const DEV_LOG: &str = "/dev/log";
+
+/// syslogd's datagram socket. syslog(3) waits when its reader stops; this
+/// does not. After a chroot(2) without a /dev/log a restarted syslogd cannot
+/// be found again: lines are counted until we are restarted too. In a worker,
+/// whose sandbox has no connect(2), until the worker is replaced.
+pub(super) struct Syslog {
+    socket: UnixDatagram,
+    path: PathBuf,
+    reconnects: bool,
+}
+
+impl Syslog {
+    pub fn connect(path: impl AsRef<Path>) -> Result<Syslog, Error> {
+        let path = path.as_ref();
+        let connected = UnixDatagram::unbound().and_then(|s| s.connect(path).map(|()| s));
+        let socket = connected.map_err(|e| {
+            let errno = Errno::from_raw(e.raw_os_error().unwrap_or(0));
+            Error::os("connect", path.display(), errno)
+                .hint("no syslog here: name a file by --log-target PATH")
+                .exit(Exit::Unavailable)
+        })?;
+        Ok(Syslog {
+            socket,
+            path: path.to_owned(),
+            reconnects: true,
+        })
+    }
+
+    /// What must stay open.
+    pub(super) fn keep(&self) -> Vec<RawFd> {
+        vec![self.socket.as_raw_fd()]
+    }
+
+    /// We are a forked child now, which may not connect.
+    pub(super) fn forked(&mut self) {
+        self.reconnects = false;
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        // A datagram needs no newline; it goes whole or not at all.
+        let datagram = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let datagram = datagram.strip_prefix(b"\n").unwrap_or(datagram);
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let fd = self.socket.as_raw_fd();
+        match send(fd, datagram, flags) {
+            // The first error after syslogd left, then every one after it.
+            Err(gone @ (Errno::ECONNREFUSED | Errno::ENOTCONN | Errno::EDESTADDRREQ))
+                if self.reconnects =>
+            {
+                self.socket.connect(&self.path).map_err(|_| gone)?;
+                send(fd, datagram, flags)
+            }
+            result => result,
+        }
+        .map(|_| bytes.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn standard_error_is_kept_as_number_2() {
+        assert_eq!(Output::Standard(Standard::error()).keep(), [2]);
+    }
 
     #[test]
     fn what_cannot_be_opened_says_what_to_do() {
@@ -258,5 +507,13 @@ mod tests {
             done.store(true, Relaxed);
         });
         assert_eq!(fs::read_to_string(&victim).expect("read"), "precious\n");
+    }
+
+    #[test]
+    fn where_no_syslogd_is_the_error_says_what_to_do() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let error = Syslog::connect(dir.path().join("log")).err().expect("none");
+        assert_eq!(error.status(), Exit::Unavailable);
+        assert!(error.to_string().contains("--log-target"), "{error}");
     }
 }
