@@ -6,7 +6,8 @@
 # run in which a byte was wrong or missing ends the script: it has no figures.
 # Needs no root and touches no sysctl.
 #
-# Files: raw.jsonl (every run), bench.csv, bench.json, bench.md and report.html.
+# Files: raw.jsonl (every run), bench.csv, bench.json, bench.md and report.html, and
+# the echod that was measured; with --baseline, baseline.txt and baseline.jsonl.
 set -euo pipefail
 
 usage() {
@@ -24,6 +25,10 @@ usage: scripts/bench.sh [OPTION]... [ADDR]
   --targets       the figures that echod is to reach, as a table; includes --peers
   --row LOAD      only these rows of --targets: wakeups, memory, alive, crr, rr, stream,
                   burst; repeatable
+  --baseline OLD  this build beside an older echod (a binary, or a folder with one), in
+                  pairs; ends with 75 if a load is surely slower
+  --fail-below X  what counts as slower: a ratio whose whole interval is below X
+                  (default 0.95)
   --held N        clients held for --targets (default 2000)
   -o DIR          where the files go (default target/bench/DATE)
 USAGE
@@ -31,7 +36,7 @@ USAGE
 }
 
 here=$(cd "$(dirname "$0")" && pwd)
-quick='' models=() rows=() seconds='' rounds=1000 dir='' limit='' with_peers='' with_targets='' held=2000 target=''
+quick='' models=() rows=() seconds='' rounds=1000 dir='' limit='' with_peers='' with_targets='' held=2000 target='' baseline='' fail_below=0.95
 while [[ $# -gt 0 ]]; do
     case $1 in
     --quick | --peers | --targets | -[!-]?*) ;;
@@ -47,6 +52,8 @@ while [[ $# -gt 0 ]]; do
     -o) dir=$2; shift ;;
     --time) limit=$2; shift ;;
     --held) held=$2; shift ;;
+    --baseline) baseline=$2; shift ;;
+    --fail-below) fail_below=$2; shift ;;
     --row)
         [[ $2 =~ ^(wakeups|memory|alive|crr|rr|stream|burst)$ ]] || usage
         rows+=("$2") with_targets=yes; shift ;;
@@ -64,6 +71,8 @@ for number in "$rounds" "$held" "$limit"; do
     [[ $number =~ ^[1-9][0-9]{0,6}$ ]] || usage
 done
 [[ -z $seconds || $seconds =~ ^[0-9]+(\.[0-9]+)?$ ]] || usage
+[[ $fail_below =~ ^(1|0\.[0-9]+)$ ]] || usage
+[[ -z $baseline || -z $with_peers$with_targets$target ]] || usage
 [[ -z $target || $target =~ ^(tcp:)?[^:]+:[0-9]+$ ]] || usage
 seconds=${seconds:-$([[ -n $quick ]] && echo 0.1 || echo 0.3)}
 [[ -z $quick ]] || rounds=1
@@ -81,16 +90,21 @@ report=$bin/examples/bench-report
 . scripts/bench/peers.sh
 # shellcheck source=scripts/bench/targets.sh
 . scripts/bench/targets.sh
+# shellcheck source=scripts/bench/baseline.sh
+. scripts/bench/baseline.sh
+[[ -z $baseline ]] || find_baseline "$baseline"
 
 date=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 dir=${dir:-target/bench/${date//:/}}
 mkdir -p "$dir"
 raw=$dir/raw.jsonl
 : >"$raw"
+# For a later --baseline.
+cp "$bin/echod" "$dir/echod"
 # The build is none of the time.
 SECONDS=0 end=$limit
 # The report of an interrupted bench is of what was measured until then.
-trap '{ "$report" write "$raw" "$dir" || :; } 2>/dev/null; cleanup; end_groups' EXIT
+trap '[[ -n $baseline ]] || { "$report" write "$raw" "$dir" || :; } 2>/dev/null; cleanup; end_groups' EXIT
 end_groups() {
     local group
     [[ -n $groups ]] || return 0
@@ -100,6 +114,11 @@ end_groups() {
 find_groups
 
 header
+if [[ -n $baseline ]]; then
+    against_baseline
+    echo "files: $dir/{baseline.txt,baseline.jsonl,echod}"
+    exit "$verdict"
+fi
 if [[ -n $target ]]; then
     servers=("$target")
     addr_of[$target]=$target cpu_of[$target]=machine

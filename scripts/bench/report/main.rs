@@ -59,6 +59,12 @@ enum Verb {
     Targets { raw: PathBuf },
     /// Print the ratios that were measured in pairs
     Pairs { raw: PathBuf },
+    /// Print one comparison, an `echoload A B --json`, as a line
+    Pair {
+        json: PathBuf,
+        name: String,
+        fail_below: f64,
+    },
     /// Write bench.csv, bench.json, bench.md and report.html into DIR
     Write { raw: PathBuf, dir: PathBuf },
     /// Print a TCP port of loopback that is free
@@ -105,6 +111,11 @@ fn run(verb: Verb) -> Result<(), String> {
         Verb::Table { raw } => show(&servers(&read(&raw)?)),
         Verb::Targets { raw } => show(&targets::table(&read(&raw)?).text()),
         Verb::Pairs { raw } => show(&compared(&read(&raw)?)),
+        Verb::Pair {
+            json,
+            name,
+            fail_below,
+        } => show(&pair(&json, &name, fail_below)?),
         Verb::Write { raw, dir } => write(&read(&raw)?, &dir),
         Verb::Port => show(&format!("{}\n", probe::port()?)),
         Verb::Await { addr } => probe::answers(addr),
@@ -128,6 +139,31 @@ fn run(verb: Verb) -> Result<(), String> {
             measure::note(&raw, "note", &words)
         }
     }
+}
+
+/// A comparison as a line: the ratio, its interval, and what it says of the bound.
+fn pair(path: &Path, name: &str, fail_below: f64) -> Result<String, String> {
+    let explain = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| explain(&error))?;
+    let done: serde_json::Value = serde_json::from_str(&text).map_err(|error| explain(&error))?;
+    let of = |key: &str| done["rate_ratio"][key].as_f64();
+    let median = of("median").ok_or_else(|| explain(&"no ratio of rates"))?;
+    let pairs = done["rate_ratio"]["pairs"].as_array().map_or(0, Vec::len);
+    let (interval, word) = match (of("low"), of("high")) {
+        (Some(low), Some(high)) => {
+            let word = match () {
+                () if high < fail_below => "slower",
+                () if low > 1.0 => "faster",
+                () if high < 1.0 => "slower, and not by as much as counts",
+                () => "no difference was seen",
+            };
+            (format!("[{low:.3}, {high:.3}]"), word)
+        }
+        _ => ("[too few]".to_owned(), "nothing is concluded"),
+    };
+    Ok(format!(
+        "{name:<32} {median:>6.3} {interval:<16} {pairs:>3} pairs: {word}\n"
+    ))
 }
 
 fn read(raw: &Path) -> Result<Bench, String> {
