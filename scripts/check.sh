@@ -60,6 +60,7 @@ groff_is_quiet() {
 for page in man/*.[1-9]; do
     gate_with groff groff_is_quiet "$page"
 done
+gate_with jq scripts/dist/copyright.sh --check
 gate_with systemd-analyze scripts/unit-score.sh --gate
-gate_with shellcheck shellcheck scripts/*.sh scripts/bench/*.sh scripts/peers/*.sh .ci/run
+gate_with shellcheck shellcheck scripts/*.sh scripts/*/*.sh .ci/run
 echo "check.sh: all gates passed"

@@ -19,9 +19,11 @@ trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/alone" "$tmp/activated" "$tmp/activated/echod.service.d"
 cp no-network.conf "$tmp/activated/echod.service.d/"
 for where in alone activated; do
-    cp echod.socket "$tmp/$where/"
+    cp ./*.socket "$tmp/$where/"
     # verify looks whether the program is there, which is install.sh's affair.
-    sed 's|^ExecStart=[^ ]*|ExecStart=/bin/sh|' echod.service >"$tmp/$where/echod.service"
+    for unit in *.service; do
+        sed 's|^ExecStart=[^ ]*|ExecStart=/bin/sh|' "$unit" >"$tmp/$where/$unit"
+    done
 done
 failed=0
 
@@ -30,21 +32,25 @@ fail() {
     failed=1
 }
 
-# score WHERE LIMIT WHAT: with its drop-ins, which are beside it.
+# score WHERE LIMIT UNIT [WHAT]: with its drop-ins, which are beside it.
 score() {
+    what=$3${4-}
     found=$(SYSTEMD_UNIT_PATH="$tmp/$1:" systemd-analyze security --no-pager --offline=true \
-        "$tmp/$1/echod.service" | sed -n 's/.*exposure level for [^:]*: *\([0-9.]*\).*/\1/p')
-    echo "${found:-none} $3"
-    [ -n "$found" ] || { fail "$3: no score"; return; }
-    awk "BEGIN { exit !($found <= $2) }" || fail "$3: $found, above $2"
-    [ -n "$gate" ] || return 0
-    said=$(SYSTEMD_UNIT_PATH="$tmp/$1:" systemd-analyze verify --man=no \
-        "$tmp/$1/echod.service" "$tmp/$1/echod.socket" 2>&1) || fail "$3: verify: $said"
-    [ -z "$said" ] || fail "$3: verify: $said"
+        "$tmp/$1/$3" | sed -n 's/.*exposure level for [^:]*: *\([0-9.]*\).*/\1/p')
+    echo "${found:-none} $what"
+    [ -n "$found" ] || { fail "$what: no score"; return; }
+    awk "BEGIN { exit !($found <= $2) }" || fail "$what: $found, above $2"
 }
 
-score alone 1.1 "echod.service"
-score activated 0.5 "echod.service with echod.socket and no-network.conf"
+score alone 1.1 echod.service
+score alone 1.1 echod@.service
+score alone 0.4 echod-inetd@.service
+score activated 0.4 echod.service " with echod.socket and no-network.conf"
 [ -n "$gate" ] || exit 0
+for where in alone activated; do
+    said=$(SYSTEMD_UNIT_PATH="$tmp/$where:" systemd-analyze verify --man=no \
+        "$tmp/$where"/*.service "$tmp/$where"/*.socket 2>&1) || fail "verify: $said"
+    [ -z "$said" ] || fail "verify: $said"
+done
 said=$(systemd-sysusers --dry-run "$PWD/echod.sysusers" 2>&1) || fail "echod.sysusers: $said"
 exit "$failed"
