@@ -1,8 +1,7 @@
 //! What was typed: the command lines, by clap; and what it means.
 //!
-//! For echod, [`echod`] has what can be typed, what does not go together, and what
-//! the rest means: a [`crate::config`]. [`echoc`] and [`echoload`] each have a
-//! `typed` and a `meaning`, and are the programs too.
+//! In each, `args` is what can be typed, and `validate` what it means: for [`echod`] a
+//! [`crate::config`]. [`echoc`] and [`echoload`] are the programs too.
 
 pub mod echoc;
 pub mod echod;

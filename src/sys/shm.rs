@@ -2,7 +2,7 @@
 //!
 //! - [`Shared`] is what the scoreboard lives in: children write, we read. Some of it
 //!   is for some children only ([`Shared::apart`]).
-//! - [`Private`] is what fork(2) must not copy: with thousands of children, the
+//! - [`DontFork`] is what fork(2) must not copy: with thousands of children, the
 //!   supervisor's own copy-on-write faults cost more than the fork does.
 //! - [`Buffer`] is mapped before the fork and touched only after it, so that a
 //!   child pays for the pages it uses and for no system call.
@@ -96,12 +96,12 @@ impl Drop for Shared {
 
 /// A table of ours that no child inherits: there its pages are not mapped, and
 /// touching it ends the child.
-pub struct Private<T> {
+pub struct DontFork<T> {
     items: NonNull<T>,
     len: usize,
 }
 
-impl<T: Copy> Private<T> {
+impl<T: Copy> DontFork<T> {
     /// Maps `len` items, each set to `initial`.
     ///
     /// # Errors
@@ -117,11 +117,11 @@ impl<T: Copy> Private<T> {
             // old content is plain zero bytes that need no drop.
             unsafe { items.add(i).write(initial) };
         }
-        Ok(Private { items, len })
+        Ok(DontFork { items, len })
     }
 }
 
-impl<T> Deref for Private<T> {
+impl<T> Deref for DontFork<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -130,27 +130,27 @@ impl<T> Deref for Private<T> {
     }
 }
 
-impl<T> DerefMut for Private<T> {
+impl<T> DerefMut for DontFork<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and `&mut self` is the only access.
         unsafe { std::slice::from_raw_parts_mut(self.items.as_ptr(), self.len) }
     }
 }
 
-/// A list of at most so many items in [`Private`] memory.
-pub struct Pile<T> {
-    items: Private<T>,
+/// A list of at most so many items in [`DontFork`] memory.
+pub struct FixedStack<T> {
+    items: DontFork<T>,
     len: usize,
 }
 
-impl<T: Copy> Pile<T> {
+impl<T: Copy> FixedStack<T> {
     /// Room for `most` items; `blank` is what lies where there is none.
     ///
     /// # Errors
     /// mmap(2)'s and madvise(2)'s.
     pub fn new(most: usize, blank: T) -> Result<Self, Errno> {
-        Ok(Pile {
-            items: Private::new(most, blank)?,
+        Ok(FixedStack {
+            items: DontFork::new(most, blank)?,
             len: 0,
         })
     }
@@ -288,11 +288,11 @@ mod tests {
     }
 
     #[test]
-    fn a_private_table_starts_as_asked_and_keeps_what_is_written() {
-        let mut table = Private::new(1000, 7u32).unwrap();
+    fn a_table_starts_as_asked_and_keeps_what_is_written() {
+        let mut table = DontFork::new(1000, 7u32).unwrap();
         assert!(table.iter().all(|&n| n == 7));
         table[999] = 1;
         assert_eq!(table[999], 1);
-        assert!(Private::new(0, 0u8).unwrap().is_empty());
+        assert!(DontFork::new(0, 0u8).unwrap().is_empty());
     }
 }

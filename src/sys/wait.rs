@@ -10,10 +10,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::sys::raw;
-use crate::sys::shm::Pile;
+use crate::sys::shm::FixedStack;
 
 /// Descriptors to wait for.
-pub struct Wait(Pile<libc::pollfd>);
+pub struct Wait(FixedStack<libc::pollfd>);
 
 impl Wait {
     /// Room for `fds` descriptors.
@@ -21,7 +21,7 @@ impl Wait {
     /// # Errors
     /// mmap(2)'s.
     pub fn new(fds: usize) -> Result<Self, Errno> {
-        Pile::new(
+        FixedStack::new(
             fds,
             libc::pollfd {
                 fd: -1,

@@ -1,20 +1,19 @@
-//! echoc: what was typed (`typed`), made into a conversation, a ping or a check
-//! (`meaning`), and what each of them ends with.
+//! echoc: what was typed (`args`), made into a conversation, a ping or a check
+//! (`validate`), and what each of them ends with.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::Unparsed;
-use crate::client::ping::Outcome;
-use crate::client::{check, notice, ping, session};
+use crate::cli::Unparsed;
+use crate::cli::echoc::args::Typed;
+use crate::cli::echoc::validate::{Limits, Mode, mode};
+use crate::client::ping::{self, Outcome};
+use crate::client::{check, notice, session};
 use crate::error::{Error, Exit, Result};
 
-mod meaning;
-mod typed;
-
-use meaning::{Limits, Mode, mode};
-use typed::Typed;
+mod args;
+mod validate;
 
 /// Exit statuses of ping(8) and of the monitoring plugins.
 const PING_ERROR: u8 = 2;
@@ -24,10 +23,10 @@ const CHECK_UNKNOWN: u8 = 3;
 
 /// The program: parses, runs, prints, and says how it went.
 pub fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args_os()
+    let argv: Vec<String> = std::env::args_os()
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    match parse(&args, io::stdin().is_terminal()) {
+    match parse(&argv, io::stdin().is_terminal()) {
         Ok(Mode::Talk(mut talk)) => {
             // Not into a file that takes the echo.
             talk.prompt &= io::stdout().is_terminal();
@@ -46,13 +45,13 @@ pub fn main() -> ExitCode {
             status.into()
         }
         Err(Ok(text)) => shown(&text),
-        Err(Err(error)) => misused(&error, &args),
+        Err(Err(error)) => misused(&error, &argv),
     }
 }
 
 /// All that can be typed, for clap and what reads it, such as completions.
 pub fn command() -> clap::Command {
-    super::command::<typed::Cli>()
+    super::command::<args::Args>()
 }
 
 /// Command line to what was asked for, by somebody at a `terminal` or not;
@@ -60,8 +59,8 @@ pub fn command() -> clap::Command {
 ///
 /// # Errors
 /// The text of --help or --version, or one usage error.
-pub fn parse(args: &[String], terminal: bool) -> std::result::Result<Mode, Unparsed> {
-    let typed = Typed::parse(args)?;
+pub fn parse(argv: &[String], terminal: bool) -> std::result::Result<Mode, Unparsed> {
+    let typed = Typed::parse(argv)?;
     mode(&typed, terminal).map_err(Err)
 }
 
@@ -72,8 +71,8 @@ fn shown(help: &str) -> ExitCode {
 
 /// A command line that cannot be meant ends as its mode has it, also when it
 /// cannot be parsed.
-fn misused(error: &Error, args: &[String]) -> ExitCode {
-    let typed = |option: &str| args.iter().any(|arg| arg == option);
+fn misused(error: &Error, argv: &[String]) -> ExitCode {
+    let typed = |option: &str| argv.iter().any(|arg| arg == option);
     if typed("--check") {
         if !typed("-q") && !typed("--quiet") {
             let _ = writeln!(io::stdout(), "ECHO UNKNOWN - {error}");

@@ -52,8 +52,8 @@ pub(super) fn check(typed: &Typed) -> Result<()> {
     check_model(typed)?;
     check_standard_output(typed)?;
     if typed.args.inetd {
-        let mut unusable = NOT_INETD.into_iter().chain(ONLY_PREFORK);
-        if let Some(option) = unusable.find(|option| typed.given(*option)) {
+        let mut conflicts = NOT_INETD.into_iter().chain(ONLY_PREFORK);
+        if let Some(option) = conflicts.find(|option| typed.given(*option)) {
             return Err(Error::usage(
                 format!("--inetd with {option}"),
                 "there is one connection, already accepted",
@@ -75,12 +75,12 @@ fn check_model(typed: &Typed) -> Result<()> {
     if typed.given(opt!(reap)) && args.model != ModelName::Fork {
         return refuse(opt!(reap));
     }
-    let unusable = match args.model {
+    let conflicts = match args.model {
         ModelName::Prefork => &[],
         ModelName::Prethread => &ONLY_PREFORK[4..],
         _ => &ONLY_PREFORK[..],
     };
-    if let Some(option) = unusable.iter().find(|option| typed.given(**option)) {
+    if let Some(option) = conflicts.iter().find(|option| typed.given(**option)) {
         return refuse(*option);
     }
     if args.model == ModelName::Iterative && typed.given(opt!(max_clients)) {

@@ -1,4 +1,4 @@
-//! echoload: what was typed (`typed`), made into a [`Plan`] (`meaning`), run
+//! echoload: what was typed (`args`), made into a [`Plan`] (`validate`), run
 //! and reported.
 //!
 //! The only part of echoload that prints. Knows no socket.
@@ -11,7 +11,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,21 +22,19 @@ use signal_hook::{flag, low_level};
 
 use crate::addr::target::Target;
 use crate::cli::Unparsed;
+use crate::cli::echoload::args::{Args, Typed};
+use crate::cli::echoload::validate::Job;
 use crate::error::{Error, Exit, Result};
-use crate::load;
 use crate::load::fault::Outcomes;
 use crate::load::progress::{self, Progress, Stage};
 use crate::load::report::{Report, Versus};
 use crate::load::run::Run;
 use crate::load::server::Server;
 use crate::load::sweep::Knee;
-use crate::load::{Around, Plan, Rounds, Sweep, json};
+use crate::load::{self, Around, Plan, Rounds, Sweep, json};
 
-mod meaning;
-mod typed;
-
-use meaning::Job;
-use typed::{Cli, Typed};
+mod args;
+mod validate;
 
 /// How often a terminal is told.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,7 +42,7 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// The program: parses, runs, prints, and says how it went.
 pub fn main() -> ExitCode {
     let done = match typed(std::env::args_os()) {
-        Ok((cli, plan, job)) => run(&cli, &plan, &job),
+        Ok((args, plan, job)) => run(&args, &plan, &job),
         Err(Ok(help)) => print(&help).map(|()| Exit::Ok),
         Err(Err(error)) => Err(error),
     };
@@ -58,7 +57,7 @@ pub fn main() -> ExitCode {
 
 /// All that can be typed, for clap and what reads it, such as completions.
 pub fn command() -> clap::Command {
-    super::command::<Cli>()
+    super::command::<Args>()
 }
 
 /// Command line to plan; `Err(Ok(text))` is help to print.
@@ -71,18 +70,18 @@ pub fn parse(argv: impl IntoIterator<Item = OsString>) -> std::result::Result<Pl
 
 fn typed(
     argv: impl IntoIterator<Item = OsString>,
-) -> std::result::Result<(Cli, Plan, Job), Unparsed> {
+) -> std::result::Result<(Args, Plan, Job), Unparsed> {
     let typed = Typed::parse(argv)?;
-    let (plan, job) = meaning::plan(&typed).map_err(Err)?;
-    Ok((typed.cli, plan, job))
+    let (plan, job) = validate::plan(&typed).map_err(Err)?;
+    Ok((typed.args, plan, job))
 }
 
-fn run(cli: &Cli, plan: &Plan, job: &Job) -> Result<Exit> {
-    let outcomes = cli.outcomes.as_deref().map(Outcomes::create).transpose()?;
-    let hdr = cli.hdr.as_deref().map(create).transpose()?;
+fn run(args: &Args, plan: &Plan, job: &Job) -> Result<Exit> {
+    let outcomes = args.outcomes.as_deref().map(Outcomes::create).transpose()?;
+    let hdr = args.hdr.as_deref().map(create).transpose()?;
     let terminal = io::stderr().is_terminal();
-    let instead = json_instead(cli);
-    let every = match cli.interval {
+    let instead = json_instead(args);
+    let every = match args.interval {
         None if terminal && !instead => Some(DEFAULT_INTERVAL),
         given => given,
     };
@@ -102,13 +101,13 @@ fn run(cli: &Cli, plan: &Plan, job: &Job) -> Result<Exit> {
         next: Cell::default(),
         rounds: Cell::default(),
         interrupt: Arc::default(),
-        servers: servers(cli, plan, job)?,
+        servers: servers(args, plan, job)?,
     };
     catch(&around.interrupt)?;
     let status = match job {
-        Job::Run => one(cli, plan, &around, hdr)?,
-        Job::Compare(rounds) => two(cli, plan, rounds, &around)?,
-        Job::Sweep(sweep) => many(cli, plan, sweep, &around)?,
+        Job::Run => one(args, plan, &around, hdr)?,
+        Job::Compare(rounds) => two(args, plan, rounds, &around)?,
+        Job::Sweep(sweep) => many(args, plan, sweep, &around)?,
     };
     let signal = i32::try_from(around.interrupt.load(Relaxed));
     outcomes.map_or(Ok(()), Outcomes::close)?;
@@ -119,7 +118,7 @@ fn run(cli: &Cli, plan: &Plan, job: &Job) -> Result<Exit> {
     Ok(status)
 }
 
-fn one(cli: &Cli, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exit> {
+fn one(args: &Args, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exit> {
     let run = load::run(plan, around)?;
     unwatch(around);
     let report = Report {
@@ -127,7 +126,7 @@ fn one(cli: &Cli, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exi
         run: &run,
         block: Some(block()),
     };
-    tell_of(cli, &report, || json::run(plan, &run))?;
+    tell_of(args, &report, || json::run(plan, &run))?;
     if let Some(mut file) = hdr {
         file.write_all(json::hgrm(&run.tally.latency).as_bytes())
             .map_err(|error| Error::usage("write --hdr", error).exit(Exit::Io))?;
@@ -136,7 +135,7 @@ fn one(cli: &Cli, plan: &Plan, around: &Around, hdr: Option<File>) -> Result<Exi
     Ok(run.status(plan))
 }
 
-fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit> {
+fn two(args: &Args, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit> {
     let done = load::compare(plan, rounds, around)?;
     unwatch(around);
     let report = Versus {
@@ -144,7 +143,7 @@ fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit>
         rounds,
         done: &done,
     };
-    tell_of(cli, &report, || {
+    tell_of(args, &report, || {
         json::comparison(plan, &rounds.other, &done)
     })?;
     failures(&done.a);
@@ -163,7 +162,7 @@ fn two(cli: &Cli, plan: &Plan, rounds: &Rounds, around: &Around) -> Result<Exit>
     Ok(done.status(plan))
 }
 
-fn many(cli: &Cli, plan: &Plan, sweep: &Sweep, around: &Around) -> Result<Exit> {
+fn many(args: &Args, plan: &Plan, sweep: &Sweep, around: &Around) -> Result<Exit> {
     let swept = &load::sweep(plan, sweep, around)?;
     unwatch(around);
     let report = Knee {
@@ -172,7 +171,7 @@ fn many(cli: &Cli, plan: &Plan, sweep: &Sweep, around: &Around) -> Result<Exit> 
         swept,
         block: block(),
     };
-    tell_of(cli, &report, || json::swept(plan, sweep, swept))?;
+    tell_of(args, &report, || json::swept(plan, sweep, swept))?;
     let first = swept.steps.iter().map(|step| &step.run);
     let first = first.max_by_key(|run| run.tally.local.is_some() || run.tally.connected == 0);
     if let (Some(run), true) = (first, swept.status() != Exit::Ok) {
@@ -198,9 +197,9 @@ fn catch(interrupt: &Arc<AtomicUsize>) -> Result<()> {
 }
 
 /// Whose processor time can be told.
-fn servers(cli: &Cli, plan: &Plan, job: &Job) -> Result<Vec<(Target, Server)>> {
+fn servers(args: &Args, plan: &Plan, job: &Job) -> Result<Vec<(Target, Server)>> {
     let mut servers = Vec::new();
-    if let Some(pid) = cli.server_pid.and_then(|pid| i32::try_from(pid).ok()) {
+    if let Some(pid) = args.server_pid.and_then(|pid| i32::try_from(pid).ok()) {
         servers.push((plan.target.clone(), Server::of_pid(pid)?));
     }
     let other = match job {
@@ -254,16 +253,16 @@ fn create(path: &Path) -> Result<File> {
 }
 
 /// Is JSON what goes to standard output?
-fn json_instead(cli: &Cli) -> bool {
-    cli.json.as_deref() == Some(Path::new("-"))
+fn json_instead(args: &Args) -> bool {
+    args.json.as_deref() == Some(Path::new("-"))
 }
 
 /// The report, or JSON instead, or JSON beside it.
-fn tell_of(cli: &Cli, report: &impl Display, json: impl Fn() -> Value) -> Result<()> {
-    if json_instead(cli) {
+fn tell_of(args: &Args, report: &impl Display, json: impl Fn() -> Value) -> Result<()> {
+    if json_instead(args) {
         return print(&format!("{}\n", json()));
     }
-    if let Some(path) = &cli.json {
+    if let Some(path) = &args.json {
         let text = format!("{}\n", json());
         let written = create(path)?.write_all(text.as_bytes());
         written.map_err(|error| Error::usage("write --json", error).exit(Exit::Io))?;

@@ -1,7 +1,7 @@
 //! The supervisor's table of its children: reserve before the fork, commit
 //! after it, release when the kernel says they are gone.
 //!
-//! The table lives in memory that fork(2) does not copy (`sys::shm::Private`),
+//! The table lives in memory that fork(2) does not copy (`sys::shm::DontFork`),
 //! so a child cannot see it and thousands of children do not slow the next fork
 //! down. Counts are kept, never recounted from what children say.
 
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::daemon::shared::scoreboard::Slot;
-use crate::sys::shm::{Pile, Private};
+use crate::sys::shm::{DontFork, FixedStack};
 
 /// What the supervisor holds a child to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,8 @@ impl Reserved {
 
 /// The table.
 pub struct Children {
-    table: Private<Option<Child>>,
-    free: Pile<u32>,
+    table: DontFork<Option<Child>>,
+    free: FixedStack<u32>,
     slots: usize,
     idle: usize,
     high: usize,
@@ -67,12 +67,12 @@ impl Children {
     /// # Errors
     /// mmap(2)'s.
     pub fn new(slots: usize) -> Result<Self, Errno> {
-        let mut free = Pile::new(slots, 0)?;
+        let mut free = FixedStack::new(slots, 0)?;
         for slot in (0..slots).rev() {
             free.push(slot as u32); // the lowest is on top
         }
         Ok(Children {
-            table: Private::new(slots, None)?,
+            table: DontFork::new(slots, None)?,
             free,
             slots,
             idle: 0,

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::access::Source;
-use crate::sys::shm::Private;
+use crate::sys::shm::DontFork;
 
 /// How long a crash counts, as long as the longest penalty of sshd(8); the page
 /// names it: echod(8), ACCESS.
@@ -22,7 +22,7 @@ const KNOWN: usize = 1024;
 /// See the module.
 pub struct Crashes {
     /// A ring; `None` is no crash.
-    last: Private<Option<(Source, Instant)>>,
+    last: DontFork<Option<(Source, Instant)>>,
     next: usize,
 }
 
@@ -33,7 +33,7 @@ impl Crashes {
     /// mmap(2)'s and madvise(2)'s.
     pub fn new() -> Result<Self, Errno> {
         Ok(Crashes {
-            last: Private::new(KNOWN, None)?,
+            last: DontFork::new(KNOWN, None)?,
             next: 0,
         })
     }

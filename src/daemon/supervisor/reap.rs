@@ -20,7 +20,7 @@ use crate::config::Reap;
 use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::supervisor::children::Children;
-use crate::sys::shm::Pile;
+use crate::sys::shm::FixedStack;
 
 /// How long an unannounced death may go unseen, when there are many children: so
 /// long for each [`LONG`] of them. With other work beside it, a walk of 20,000
@@ -33,7 +33,7 @@ const MANY: usize = 256;
 const BATCH: usize = 64;
 
 /// Who was found dead, and how; room for every slot.
-pub type Dead = Pile<(Slot, Gone)>;
+pub type Dead = FixedStack<(Slot, Gone)>;
 
 /// Knows when to look for the dead, and where.
 pub struct Reaper {

@@ -17,14 +17,14 @@ use nix::errno::Errno;
 use crate::access::Source;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::supervisor::crashes::Crashes;
-use crate::sys::shm::Private;
+use crate::sys::shm::DontFork;
 
 /// No network: all ones is a multicast address, which nobody connects from.
 const NOBODY: Source = Source(u128::MAX);
 
 /// The sources, by slot.
 pub struct Sources {
-    of: Private<Source>,
+    of: DontFork<Source>,
     high: usize,
     crashes: Crashes,
 }
@@ -36,7 +36,7 @@ impl Sources {
     /// mmap(2)'s and madvise(2)'s.
     pub fn new(slots: usize) -> Result<Self, Errno> {
         Ok(Sources {
-            of: Private::new(slots, NOBODY)?,
+            of: DontFork::new(slots, NOBODY)?,
             high: 0,
             crashes: Crashes::new()?,
         })

@@ -12,7 +12,7 @@ use crate::addr::Peer;
 use crate::daemon::shared::refusals::{COUNT, NOBODY, PEER, Refusals, SAID, TENANT};
 use crate::daemon::shared::scoreboard::unpack;
 use crate::daemon::supervisor::backoff::Episode;
-use crate::sys::shm::Private;
+use crate::sys::shm::DontFork;
 use crate::values;
 
 /// While something is refused, how often the counts are looked at.
@@ -20,7 +20,7 @@ pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// What the supervisor knows of the counts, in memory that no child has.
 pub struct RefusalLog {
-    seen: Private<Seen>,
+    seen: DontFork<Seen>,
     looks: Option<Instant>,
 }
 
@@ -38,7 +38,7 @@ impl RefusalLog {
     /// mmap(2)'s and madvise(2)'s.
     pub fn new(refusals: &Refusals) -> Result<Self, Errno> {
         Ok(RefusalLog {
-            seen: Private::new(refusals.lines.len(), Seen::default())?,
+            seen: DontFork::new(refusals.lines.len(), Seen::default())?,
             looks: None,
         })
     }

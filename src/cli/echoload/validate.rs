@@ -6,7 +6,7 @@ use clap::ValueEnum;
 
 use crate::addr::Addr;
 use crate::addr::target::Target;
-use crate::cli::echoload::typed::{Cli, Typed, Word};
+use crate::cli::echoload::args::{Args, Typed, Word};
 use crate::cli::host_and_port;
 use crate::error::{Error, Result};
 use crate::load::stats::PERCENTILES;
@@ -40,11 +40,11 @@ const DEFAULT_STREAM: u64 = 64 << 10;
 /// # Errors
 /// What cannot be meant, by the name of the option (64).
 pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
-    let cli = &typed.cli;
+    let args = &typed.args;
     let is_word = |text: &String| Word::from_str(text, false).is_ok();
-    let (word, addrs) = match cli.what.split_first() {
+    let (word, addrs) = match args.what.split_first() {
         Some((word, addrs)) if is_word(word) || addrs.len() == 2 => (word.as_str(), addrs),
-        _ => ("rr", cli.what.as_slice()),
+        _ => ("rr", args.what.as_slice()),
     };
     let word = Word::from_str(word, false)
         .map_err(|_| Error::usage(word, "not a mode: rr, crr, stream, hold or sweep"))?;
@@ -61,19 +61,19 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
         [addr, other] => (addr.clone(), Some(other)),
         _ => {
             let example = "which server? As in: echoload 127.0.0.1:7777, or echoload crr h 7 -d 5s";
-            return Err(Error::usage(cli.what.join(" "), example));
+            return Err(Error::usage(args.what.join(" "), example));
         }
     };
     refuse(typed, mode, other.is_some())?;
-    let sweep = (word == Word::Sweep || cli.sweep.is_some()).then(|| sweep(cli));
+    let sweep = (word == Word::Sweep || args.sweep.is_some()).then(|| sweep(args));
     sweeps(typed, mode, other.is_some(), sweep.is_some())?;
-    let time = cli.duration.unwrap_or(match mode {
+    let time = args.duration.unwrap_or(match mode {
         Mode::Hold => Duration::ZERO,
         _ if sweep.is_some() => DEFAULT_STEP,
         _ => DEFAULT_DURATION,
     });
-    let (pairs, round) = compare::rounds(time, cli.rounds);
-    let bound = match (cli.count, other) {
+    let (pairs, round) = compare::rounds(time, args.rounds);
+    let bound = match (args.count, other) {
         (Some(count), _) => Bound::Count(count),
         (None, None) => Bound::Time(time),
         (None, Some(_)) => Bound::Time(round),
@@ -84,24 +84,24 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
         target,
         mode,
         bound,
-        connections: cli.connections,
-        size: cli.size.clone().unwrap_or(match mode {
+        connections: args.connections,
+        size: args.size.clone().unwrap_or(match mode {
             Mode::Stream => DEFAULT_STREAM..=DEFAULT_STREAM,
             _ => DEFAULT_SIZE..=DEFAULT_SIZE,
         }),
-        lines: cli.lines,
-        threads: cli.threads,
-        rate: cli.rate,
+        lines: args.lines,
+        threads: args.threads,
+        rate: args.rate,
         warmup: match sweep.is_some() && !typed.given("warmup") {
             true => (time / 5).min(DEFAULT_STEP / 5),
-            false => cli.warmup,
+            false => args.warmup,
         },
-        ramp_up: cli.ramp_up,
-        think: cli.think,
-        timeout: cli.timeout,
-        sources: cli.sources,
-        window: cli.window,
-        percentiles: match &cli.percentiles {
+        ramp_up: args.ramp_up,
+        think: args.think,
+        timeout: args.timeout,
+        sources: args.sources,
+        window: args.window,
+        percentiles: match &args.percentiles {
             Some(list) => list.0.clone(),
             None => PERCENTILES.to_vec(),
         },
@@ -115,7 +115,7 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
         (Some(other), _) => Job::Compare(Rounds {
             other,
             pairs,
-            fail_below: cli.fail_below,
+            fail_below: args.fail_below,
         }),
         (None, Some(sweep)) => Job::Sweep(sweep),
         (None, None) => Job::Run,
@@ -123,11 +123,11 @@ pub(super) fn plan(typed: &Typed) -> Result<(Plan, Job)> {
     Ok((plan, job))
 }
 
-fn sweep(cli: &Cli) -> Sweep {
+fn sweep(args: &Args) -> Sweep {
     Sweep {
-        first: cli.sweep.map_or(FIRST, |(from, _)| from),
-        range: cli.sweep.unwrap_or(ANY),
-        p99: cli.p99.unwrap_or(DEFAULT_P99),
+        first: args.sweep.map_or(FIRST, |(from, _)| from),
+        range: args.sweep.unwrap_or(ANY),
+        p99: args.p99.unwrap_or(DEFAULT_P99),
     }
 }
 
@@ -140,7 +140,7 @@ fn sweeps(typed: &Typed, mode: Mode, two: bool, sweeps: bool) -> Result<()> {
             false => Ok(()),
         };
     }
-    let unusable = [
+    let conflicts = [
         "rate",
         "think",
         "ramp-up",
@@ -149,10 +149,10 @@ fn sweeps(typed: &Typed, mode: Mode, two: bool, sweeps: bool) -> Result<()> {
         "hdr",
         "fail-below",
     ];
-    let unusable = unusable.into_iter().find(|option| given(option));
-    let unusable = unusable.map(|option| format!("--{option}"));
+    let conflicts = conflicts.into_iter().find(|option| given(option));
+    let conflicts = conflicts.map(|option| format!("--{option}"));
     let mode = matches!(mode, Mode::Stream | Mode::Hold).then(|| mode.name().to_owned());
-    match unusable.or(mode).or(two.then(|| "ADDR2".to_owned())) {
+    match conflicts.or(mode).or(two.then(|| "ADDR2".to_owned())) {
         Some(what) => Err(Error::usage(
             format!("{what} with a sweep"),
             "it steps the rate of rr or crr, of one server",
@@ -163,16 +163,16 @@ fn sweeps(typed: &Typed, mode: Mode, two: bool, sweeps: bool) -> Result<()> {
 
 /// Options that the mode, or the other options, cannot use.
 fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
-    let cli = &typed.cli;
+    let args = &typed.args;
     let given = |option| typed.given(option);
     let streams = matches!(mode, Mode::Stream | Mode::Hold);
-    let sizes = cli.size.as_ref();
+    let sizes = args.size.as_ref();
     let many = sizes.is_some_and(|size| size.start() != size.end());
     let (hold, stream) = (mode == Mode::Hold, mode == Mode::Stream);
     let name = mode.name();
     for (wrong, option, with, why) in [
         (
-            hold && cli.count.is_some(),
+            hold && args.count.is_some(),
             "-n",
             name,
             "hold echoes twice on each of -c connections",
@@ -190,13 +190,13 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "hold has nothing to warm up",
         ),
         (
-            streams && cli.rate.is_some(),
+            streams && args.rate.is_some(),
             "-R",
             name,
             "it is for rr and crr",
         ),
         (
-            stream && cli.lines,
+            stream && args.lines,
             "--lines",
             name,
             "a stream is one message without an end",
@@ -214,7 +214,7 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "it is for stream",
         ),
         (
-            cli.rounds.is_some() && !two,
+            args.rounds.is_some() && !two,
             "--rounds",
             "one ADDR",
             "it is for two servers",
@@ -226,7 +226,7 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "it is for rr and crr",
         ),
         (
-            given("think") && cli.rate.is_some(),
+            given("think") && args.rate.is_some(),
             "--think",
             "-R",
             "an open loop does not wait for answers",
@@ -244,37 +244,37 @@ fn refuse(typed: &Typed, mode: Mode, two: bool) -> Result<()> {
             "rounds are too short for it",
         ),
         (
-            cli.fail_below.is_some() && !two,
+            args.fail_below.is_some() && !two,
             "--fail-below",
             "one ADDR",
             "it is for two servers",
         ),
         (
-            cli.fail_below.is_some() && cli.rounds.is_some_and(|pairs| pairs < compare::FEWEST),
+            args.fail_below.is_some() && args.rounds.is_some_and(|pairs| pairs < compare::FEWEST),
             "--fail-below",
             "--rounds below 6",
             "there is no interval of so few",
         ),
         (
-            cli.hdr.is_some() && two,
+            args.hdr.is_some() && two,
             "--hdr",
             "ADDR2",
             "it is for one server",
         ),
         (
-            cli.hdr.is_some() && stream,
+            args.hdr.is_some() && stream,
             "--hdr",
             name,
             "a stream has no latencies",
         ),
         (
-            stream && cli.percentiles.is_some(),
+            stream && args.percentiles.is_some(),
             "--percentiles",
             name,
             "a stream has no latencies",
         ),
         (
-            cli.server_pid.is_some() && two,
+            args.server_pid.is_some() && two,
             "--server-pid",
             "ADDR2",
             "it is for one server",

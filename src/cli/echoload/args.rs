@@ -23,7 +23,7 @@ use crate::values;
     version,
     override_usage = "echoload [OPTIONS] [rr|crr|stream|hold|sweep] ADDR [ADDR2]"
 )]
-pub(super) struct Cli {
+pub(super) struct Args {
     /// What each connection does (default rr), the server, and one to compare
     /// it with: HOST:PORT, tcp:HOST:PORT, udp:HOST:PORT, unix:PATH, unix:@NAME,
     /// unixgram:PATH
@@ -135,7 +135,7 @@ pub(super) struct Cli {
 
 /// What was typed, and which of it was typed rather than a default.
 pub(super) struct Typed {
-    pub(super) cli: Cli,
+    pub(super) args: Args,
     matches: ArgMatches,
 }
 
@@ -143,22 +143,22 @@ impl Typed {
     /// # Errors
     /// Help to print, or a usage error.
     pub(super) fn parse(argv: impl IntoIterator<Item = OsString>) -> Result<Self, Unparsed> {
-        let matches = command::<Cli>()
+        let matches = command::<Args>()
             .try_get_matches_from(argv)
             .map_err(|error| explain(&error))?;
-        let mut cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+        let mut args = Args::from_arg_matches(&matches).map_err(|error| explain(&error))?;
         // "--json h:1": an address is no file, and a mode is none.
-        let taken = cli.json.as_ref().and_then(|file| file.to_str());
+        let taken = args.json.as_ref().and_then(|file| file.to_str());
         if let Some(word) = taken.filter(|word| is_operand(word)).map(str::to_owned)
             && matches.value_source("json") == Some(ValueSource::CommandLine)
         {
             let place = |id: &str| matches.indices_of(id).into_iter().flatten();
             let json = place("json").next().unwrap_or(0);
             let before = place("what").filter(|at| *at < json).count();
-            cli.what.insert(before, word);
-            cli.json = Some("-".into());
+            args.what.insert(before, word);
+            args.json = Some("-".into());
         }
-        Ok(Typed { cli, matches })
+        Ok(Typed { args, matches })
     }
 
     /// Was the option with this long name given?

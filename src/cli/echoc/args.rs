@@ -19,7 +19,7 @@ use crate::values;
     version,
     override_usage = "echoc [OPTIONS] [ADDR | HOST PORT]"
 )]
-pub(super) struct Cli {
+pub(super) struct Args {
     /// The server
     #[arg(value_name = "ADDR", hide = true, num_args = 0..=4)]
     pub(super) server: Vec<String>,
@@ -95,7 +95,7 @@ pub(super) struct Cli {
 
 /// What was typed, and which of it was typed rather than a default.
 pub(super) struct Typed {
-    pub(super) cli: Cli,
+    pub(super) args: Args,
     matches: ArgMatches,
     long: Vec<String>,
 }
@@ -103,15 +103,15 @@ pub(super) struct Typed {
 impl Typed {
     /// # Errors
     /// Help to print, or a usage error.
-    pub(super) fn parse(args: &[String]) -> std::result::Result<Self, Unparsed> {
-        let matches = command::<Cli>()
-            .try_get_matches_from(args)
+    pub(super) fn parse(argv: &[String]) -> std::result::Result<Self, Unparsed> {
+        let matches = command::<Args>()
+            .try_get_matches_from(argv)
             .map_err(|error| explain(&error))?;
-        let cli = Cli::from_arg_matches(&matches).map_err(|error| explain(&error))?;
-        let options = args.iter().take_while(|arg| *arg != "--");
+        let args = Args::from_arg_matches(&matches).map_err(|error| explain(&error))?;
+        let options = argv.iter().take_while(|arg| *arg != "--");
         let name = |arg: &String| arg.split('=').next().unwrap_or_default().to_owned();
         Ok(Typed {
-            cli,
+            args,
             matches,
             long: options.map(name).collect(),
         })
