@@ -27,7 +27,7 @@ fn what_excludes_each_other_is_a_usage_error_and_check_says_so_too() {
     let args = ["--max-per-source", "64/24:56", "--connection-rate", "5/1s"];
     let finished = Builder::new()
         .args(args)
-        .args(["--check", "--deny", "192.0.2.0/24"])
+        .args(["--check", "-l", "127.0.0.1:0", "--deny", "192.0.2.0/24"])
         .bare()
         .run(DEADLINE);
     assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
