@@ -19,7 +19,7 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{Gid, Uid, fchown, getegid, geteuid, isatty, write};
 
 use crate::error::{Error, Exit};
-use crate::sys::fd::{could_create, lost_its_name, stat, write_now};
+use crate::sys::fd::{lost_its_name, nameless, stat, write_now};
 
 pub(super) enum Output {
     Standard(Standard),
@@ -224,9 +224,10 @@ impl LogFile {
     pub fn rehearse(path: &Path) -> Result<(), Error> {
         let (path, dir, name) = place(path)?;
         match open_existing(&dir, &name) {
-            Err(Errno::ENOENT) => could_create(&dir),
-            result => result.map(drop),
+            Err(Errno::ENOENT) => nameless(&dir),
+            result => result,
         }
+        .map(drop)
         .map_err(|e| refused(&path, e))
     }
 

@@ -30,3 +30,4 @@ pub use handed::{Handed, Opened, refused};
 pub use inet::share_an_address;
 pub use listener::{Listener, check, open};
 pub use options::{ListenOptions, overflow_reset, set_accepted};
+pub use unix_path::is_there;

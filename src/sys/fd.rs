@@ -11,10 +11,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat, readlink, renameat};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat, readlink, renameat};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FileStat, Mode, SFlag};
-use nix::unistd::{AccessFlags, faccessat};
+use nix::unistd::{UnlinkatFlags, getpid, unlinkat};
 
 use crate::error::Error;
 
@@ -254,21 +254,23 @@ pub fn lost_its_name(dir: &OwnedFd, name: &OsStr, file: &OwnedFd) -> bool {
     opened_by.is_ok_and(|path| path.as_bytes().ends_with(b" (deleted)"))
 }
 
-/// Could a file be made in this directory, by open(2)'s word? One without a name is,
-/// and is gone when this returns; where the file system has none of those, the
-/// permissions are asked.
+/// Tries to make a file in this directory: one without a name, which is gone when it is
+/// closed. Where the file system has none of those, it has a name for a moment.
 ///
 /// # Errors
 /// open(2)'s.
-pub fn could_create(dir: &OwnedFd) -> Result<(), Errno> {
-    let nameless = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    match openat(dir, ".", nameless, Mode::S_IRUSR | Mode::S_IWUSR) {
-        Ok(_) => Ok(()),
+pub fn nameless(dir: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    match openat(dir, ".", flags | OFlag::O_TMPFILE, mode) {
         Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT | Errno::EINVAL) => {
-            let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
-            faccessat(dir, ".", wanted, AtFlags::AT_EACCESS)
+            let name = format!(".echod-check-{}", getpid());
+            let new = flags | OFlag::O_CREAT | OFlag::O_EXCL;
+            let file = openat(dir, name.as_str(), new, mode)?;
+            let _ = unlinkat(dir, name.as_str(), UnlinkatFlags::NoRemoveDir);
+            Ok(file)
         }
-        Err(errno) => Err(errno),
+        result => result,
     }
 }
 

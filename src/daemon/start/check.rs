@@ -65,9 +65,17 @@ fn rehearse(config: Config, plain: Plain, inherited: Inherited, voice: Voice) ->
     let shortage = privileges::plan(&config.identity, current, &account::System::new())
         .ok()
         .and_then(|plan| limits::shortage(&config, plan.keeps_root(current)));
-    crate::daemon::start(config, plain, inherited, voice).map_err(limits::of_files)?;
-    match shortage {
-        Some(shortage) => Err(Error::usage("limits", shortage).exit(Exit::Config)),
-        None => Ok(()),
+    let started = crate::daemon::start(config, plain, inherited, voice);
+    match (started.map_err(limits::of_files), shortage) {
+        // This process is one more than a start has.
+        (Err(error), Some(shortage)) if error.errno() == Some(Errno::EAGAIN) => {
+            Err(too_low(&shortage))
+        }
+        (Ok(_), Some(shortage)) => Err(too_low(&shortage)),
+        (started, _) => started.map(drop),
     }
+}
+
+fn too_low(shortage: &str) -> Error {
+    Error::usage("limits", shortage).exit(Exit::Config)
 }

@@ -1,5 +1,8 @@
 //! The sockets to serve at: opened or taken over, all of them or none.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -7,8 +10,8 @@ use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::Pid;
 
-use crate::addr::ListenSpec;
-use crate::config::Config;
+use crate::addr::{Addr, ListenSpec, UnixPath};
+use crate::config::{Config, LogTarget};
 use crate::daemon::start::holder;
 use crate::daemon::supervisor::overflows::Overflows;
 use crate::error::{Error, Exit, Result};
@@ -51,7 +54,11 @@ pub(crate) fn open(config: &Config, handed: Vec<Handed>, running: Option<Pid>) -
         sockets.take_over(handed, &options)?;
     }
     for spec in config.listen.iter().skip(config.handed) {
-        let opened = sockets.open_in_time(spec, &options);
+        // Files that the check has not made are in nobody's way.
+        let opened = match config.check && makes_a_file_at(config, spec) {
+            true => Err(net::is_there("a regular file", &spec.addr.to_string())),
+            false => sockets.open_in_time(spec, &options),
+        };
         match (opened, running) {
             (Err(error), Some(pid))
                 if error.errno() == Some(Errno::EADDRINUSE)
@@ -127,15 +134,24 @@ impl Sockets {
     /// The address that this would have, and the name of the one of ours that is in
     /// its way.
     fn taken(&self, spec: &ListenSpec) -> Option<(String, &str)> {
-        let file = |name: &str| match name.split_once(':') {
-            Some(("unix" | "unixgram", path)) => Some(path.to_owned()),
-            _ => None,
-        };
         let names = || self.names.iter().map(String::as_str);
         let wanted = spec.addr.to_string();
-        if let Some(path) = file(&wanted) {
-            let by = names().find(|name| file(name).as_ref() == Some(&path))?;
-            return Some((wanted, by));
+        match &spec.addr {
+            Addr::Unix(UnixPath::Abstract(_)) | Addr::UnixGram(UnixPath::Abstract(_)) => {
+                let by = names().find(|name| *name == wanted)?;
+                return Some((wanted, by));
+            }
+            Addr::Unix(UnixPath::Path(path)) | Addr::UnixGram(UnixPath::Path(path)) => {
+                let by = names().find(|name| {
+                    let other = match name.split_once(':') {
+                        Some(("unix" | "unixgram", other)) => other.replace("\\,", ","),
+                        _ => return false,
+                    };
+                    is_same_place(path, other.as_ref())
+                })?;
+                return Some((wanted, by));
+            }
+            _ => {}
         }
         let scheme = if spec.addr.is_datagram() {
             "udp:"
@@ -180,6 +196,30 @@ impl Sockets {
             let _ = socket.unlink();
         }
     }
+}
+
+/// Do these name the same file, if one is there?
+fn is_same_place(a: &Path, b: &Path) -> bool {
+    let directory = |path: &Path| {
+        let found = fs::metadata(path.parent()?).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    a == b
+        || a.file_name() == b.file_name() && directory(a).is_some_and(|a| directory(b) == Some(a))
+}
+
+/// Will the pidfile or the log be there, when this is opened?
+fn makes_a_file_at(config: &Config, spec: &ListenSpec) -> bool {
+    let (Addr::Unix(UnixPath::Path(path)) | Addr::UnixGram(UnixPath::Path(path))) = &spec.addr
+    else {
+        return false;
+    };
+    let log = match &config.log.target {
+        LogTarget::File(log) => Some(log),
+        _ => None,
+    };
+    let mut files = config.pidfile.iter().chain(log);
+    files.any(|file| is_same_place(path, file))
 }
 
 fn ours_already(error: Error, by: &str) -> Error {

@@ -286,11 +286,7 @@ impl<'a> Place<'a> {
                 SFlag::S_IFLNK => "a symbolic link",
                 _ => "something that is no socket",
             };
-            return Err(Error::os("create", subject, Errno::EEXIST)
-                .hint(format_args!(
-                    "{what} is there; remove it or choose another path"
-                ))
-                .exit(Exit::CantCreate));
+            return Err(is_there(what, subject));
         }
         match probe(path) {
             Err(Errno::ECONNREFUSED) => Ok(Some(stat)),
@@ -331,6 +327,15 @@ impl<'a> Place<'a> {
     fn not_ours(&self, errno: Errno) -> Error {
         explain("unlink", self.subject, errno).hint("a stale socket that is not ours")
     }
+}
+
+/// A file that is no socket has the path.
+pub fn is_there(what: &str, subject: &str) -> Error {
+    Error::os("create", subject, Errno::EEXIST)
+        .hint(format_args!(
+            "{what} is there; remove it or choose another path"
+        ))
+        .exit(Exit::CantCreate)
 }
 
 fn open_dir(parent: &Path, subject: &str) -> Result<OwnedFd, Error> {

@@ -37,6 +37,7 @@ impl Place {
         mode("sticky", 0o1777);
         symlink(path("file"), path("link")).expect("symlink");
         symlink(path("nowhere"), path("dangling")).expect("symlink");
+        symlink(path("dir"), path("other")).expect("symlink");
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
         drop(UnixListener::bind(path("stale")).expect("bind"));
         drop(UnixListener::bind(path("sticky/stale")).expect("bind"));
@@ -125,6 +126,10 @@ const CASES: &[Case] = &[
     ("-l unix:@/s,group=0", OTHER, 77),
     ("-l unix:@/s -l unix:@/s", ROOT, 69),
     ("-l unix:@/s -l unixgram:@/s", ROOT, 69),
+    ("-l unix:@/dir/s -l unix:@/other/s", ROOT, 69),
+    ("-l unixgram:@/s -l unix:@/dir/../s", ROOT, 69),
+    ("--pidfile @/s -l unix:@/s", ROOT, 73),
+    ("--log-target @/dir/s -l unixgram:@/other/s", ROOT, 73),
     // The pidfile and the log.
     ("--pidfile @/dir", ROOT, 73),
     ("--pidfile @/link", ROOT, 73),
@@ -134,6 +139,7 @@ const CASES: &[Case] = &[
     ("--pidfile @/no/pid", ROOT, 73),
     ("--pidfile @/file/pid", ROOT, 73),
     ("--pidfile /dev/null", ROOT, 73),
+    ("--pidfile /proc/pid", ROOT, 73),
     ("--pidfile @/private", OTHER, 77),
     ("--pidfile @/closed/pid", OTHER, 77),
     ("--log-target @/dir", ROOT, 73),
@@ -143,6 +149,8 @@ const CASES: &[Case] = &[
     ("--log-target @/names", ROOT, 73),
     ("--log-target @/no/log", ROOT, 73),
     ("--log-target @/file/log", ROOT, 73),
+    ("--log-target /dev/fd/77", ROOT, 73),
+    ("--log-target /sys/log", ROOT, 77),
     ("--log-target @/private", OTHER, 77),
     ("--log-target @/closed/log", OTHER, 77),
     ("--daemon --log-target @/dir", ROOT, 73),
@@ -227,7 +235,7 @@ fn row_102_check_finds_no_fault_with_what_starts() {
         return;
     }
     for line in [
-        "-l 127.0.0.1:0 -l udp:127.0.0.1:0 -l unix:@/s -l unixgram:@/g -l unix:@row-102",
+        "-l 127.0.0.1:0 -l udp:127.0.0.1:0 -l unix:@/s -l unixgram:@/g -l unix:@row-102 -l unixgram:@row-102",
         "-l *:0 -l unix:@/stale -l unixgram:@/stale-gram",
         "-l unix:@/s,user=65532,group=65532,mode=0600",
         "-l 127.0.0.1:0 --pidfile @/file --log-target @/file2",
@@ -241,9 +249,9 @@ fn row_102_check_finds_no_fault_with_what_starts() {
         let place = Place::new();
         let args: Vec<String> = words(&place, line)
             .into_iter()
-            .map(|word| match word.strip_suffix("row-102") {
-                Some(_) => "unix:@row-102".to_owned(),
-                None => word,
+            .map(|word| match word.split_once(':') {
+                Some((kind, name)) if name.ends_with("row-102") => format!("{kind}:@row-102"),
+                _ => word,
             })
             .collect();
         let before = place.listing();
@@ -301,6 +309,31 @@ fn row_102_check_knows_what_surrounds_it() {
         71,
         "the scoreboard",
     );
+    let no_room = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=4k none /mnt; head -c 4096 /dev/zero >/mnt/all; \
+         : >/mnt/empty; exec \"$@\"",
+        "sh",
+    ];
+    for path in ["/mnt/pid", "/mnt/empty"] {
+        let pidfile = ["-l", "127.0.0.1:0", "--pidfile", path];
+        each(&no_room, &pidfile, 73, "(ENOSPC)");
+    }
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let path = dir.path().join("pid").display().to_string();
+    let pidfile = ["-l", "127.0.0.1:0", "--pidfile", &path];
+    // What is said goes to a file here.
+    each(&["prlimit", "--fsize=0"], &pidfile, 73, "");
+    // The process that checks is one more than a start has.
+    let alone = ["prlimit", "--nproc=2", "setpriv", "--clear-groups"];
+    let alone = [&alone[..], &["--reuid=54321", "--regid=54321"]].concat();
+    let builder = Builder::new().bare().under(alone).args(at).args(["-t"]);
+    let finished = builder.run(DEADLINE);
+    assert_eq!(finished.status.code(), Some(78), "{}", finished.stderr);
+    assert!(finished.stderr.contains("ulimit -u"), "{}", finished.stderr);
     let listen = |word: &'static str| ["sh", "-c", word, "sh"];
     for stdin in [
         "exec \"$@\" </etc/passwd",

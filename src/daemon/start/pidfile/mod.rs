@@ -55,7 +55,7 @@ impl PidFile {
         for _ in 0..ATTEMPTS {
             if let Some((file, created)) = take(&dir, &name, &path)? {
                 let pidfile = PidFile { file, dir, name };
-                return match pidfile.write() {
+                return match number(&pidfile.file) {
                     Ok(()) => Ok(pidfile),
                     Err(errno) => {
                         if created {
@@ -82,10 +82,11 @@ impl PidFile {
         let file = match openat(&dir, name.as_os_str(), FLAGS, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::ENOENT) => {
-                let could = fd::could_create(&dir);
-                return could
-                    .map_err(|errno| refused("open", &path, errno))
-                    .map(|()| None);
+                let file = fd::nameless(&dir).map_err(|errno| refused("open", &path, errno))?;
+                let written = number(&file);
+                return written
+                    .map(|()| None)
+                    .map_err(|errno| refused("write", &path, errno));
             }
             Err(errno) => return Err(refused("open", &path, errno)),
         };
@@ -102,7 +103,12 @@ impl PidFile {
                 Ok(Some(Pid::from_raw(pid)))
             }
             Lock::Held(pid) if !pid.is_some_and(holder::is_dying) => Err(held(&path, pid)),
-            _ => Ok(None),
+            _ => match fd::nameless(&dir).map_or(Ok(()), |other| number(&other)) {
+                // What has a number in it has room for another.
+                Err(Errno::ENOSPC | Errno::EDQUOT) if stat.st_size > 0 => Ok(None),
+                Err(errno) => Err(refused("write", &path, errno)),
+                Ok(()) => Ok(None),
+            },
         }
     }
 
@@ -115,17 +121,6 @@ impl PidFile {
         self.unlink_if_ours();
     }
 
-    /// The pid first, the length after: a reader at any moment finds a whole
-    /// pid in the first line, and a full disk is found out by the write, while
-    /// a file emptied first would show nothing and could stay that way.
-    fn write(&self) -> Result<(), Errno> {
-        let text = format!("{}\n", getpid());
-        if pwrite(&self.file, text.as_bytes(), 0)? != text.len() {
-            return Err(Errno::ENOSPC);
-        }
-        ftruncate(&self.file, text.len().try_into().unwrap_or(0))
-    }
-
     /// Between the check and the unlink only someone who ignores our lock can
     /// put another file there.
     fn unlink_if_ours(&self) {
@@ -133,6 +128,17 @@ impl PidFile {
             let _ = unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// Makes our pid what is in the file. The pid first, the length after: a reader at any
+/// moment finds a whole pid in the first line, and a full disk is found out by the
+/// write, while a file emptied first would show nothing and could stay that way.
+fn number(file: &OwnedFd) -> Result<(), Errno> {
+    let text = format!("{}\n", getpid());
+    if pwrite(file, text.as_bytes(), 0)? != text.len() {
+        return Err(Errno::ENOSPC);
+    }
+    ftruncate(file, text.len().try_into().unwrap_or(0))
 }
 
 /// The path as it counts from `/`, its directory, and its name there.
