@@ -17,8 +17,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use self::shared::{scoreboard, seats};
 use self::start::{
-    account, activation, banner, check, detach, inetd, inherited, limits, notify, offer,
-    privileges, sockets,
+    account, activation, banner, check, detach, inetd, inherited, limits, notify, privileges,
+    services, sockets,
 };
 use self::worker::sandbox;
 use log::{error, info, warn};
@@ -36,19 +36,19 @@ use crate::daemon::supervisor::datagrams::Crew;
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::logging::{self, LogHandle, Voice};
-use crate::service::{Echo, Plain};
+use crate::service::{self, Echo};
 use crate::sys::memory::OomScore;
 use crate::sys::signal::Signals;
 use crate::sys::{fd, memory, process, startup};
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
-    main_with(argv, &Echo)
+    main_with(argv, service::echo)
 }
 
 /// The same, with something else in the place of the echo. The tests of the sandbox
 /// have a service that tries to break out of it.
-pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit {
+pub fn main_with(argv: impl IntoIterator<Item = OsString>, echo: Echo) -> Exit {
     let argv: Vec<OsString> = argv.into_iter().collect();
     if argv.iter().any(|word| word == "--inetd") {
         inetd::spare_the_client();
@@ -85,28 +85,22 @@ pub fn main_with(argv: impl IntoIterator<Item = OsString>, plain: Plain) -> Exit
         startup::raise_files();
     }
     if config.check {
-        return check::check(config, plain, inherited, voice);
+        return check::check(config, echo, inherited, voice);
     }
     if config.inetd {
-        return inetd::serve(&config, plain).unwrap_or_else(|e| failed(&e));
+        return inetd::serve(&config, echo).unwrap_or_else(|e| failed(&e));
     }
     if config.daemon {
-        detach::detach(voice, |ready| serve(config, plain, inherited, ready, voice))
+        detach::detach(voice, |ready| serve(config, echo, inherited, ready, voice))
     } else {
         let ready = Ready::foreground(voice);
-        serve(config, plain, inherited, ready, voice)
+        serve(config, echo, inherited, ready, voice)
     }
 }
 
-fn serve(
-    config: Config,
-    plain: Plain,
-    mut inherited: Inherited,
-    ready: Ready,
-    voice: Voice,
-) -> Exit {
+fn serve(config: Config, echo: Echo, mut inherited: Inherited, ready: Ready, voice: Voice) -> Exit {
     let ready_fd = inherited.ready_fd.take();
-    match start(config, plain, inherited, voice).map_err(limits::of_files) {
+    match start(config, echo, inherited, voice).map_err(limits::of_files) {
         Err(error) => ready.failed(&error),
         Ok((supervisor, pidfile)) => {
             let exit = supervisor.run(|names| {
@@ -129,7 +123,7 @@ fn serve(
 /// [`check`] has it only tried.
 fn start(
     config: Config,
-    plain: Plain,
+    echo: Echo,
     inherited: Inherited,
     voice: Voice,
 ) -> Result<(Supervisor, Option<PidFile>)> {
@@ -151,7 +145,7 @@ fn start(
         privileges::Current::now(),
         &account::System::new(),
     )?;
-    offer::refuse_root(&config, &plan)?;
+    services::refuse_root(&config, &plan)?;
     if let Some((uid, gid)) = plan.becomes() {
         log.give_to(uid, gid);
     }
@@ -174,7 +168,7 @@ fn start(
     };
     let opened = sockets::open(&config, inherited.sockets, running).and_then(|sockets| {
         let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
-            Ok(()) => supervisor(config, plain, &plan, sockets, kept, signals, log),
+            Ok(()) => supervisor(config, echo, &plan, sockets, kept, signals, log),
             Err(error) => Err(Box::new((error, sockets))),
         };
         left.map_err(|left| {
@@ -231,7 +225,7 @@ struct Kept {
 
 fn supervisor(
     config: Config,
-    plain: Plain,
+    echo: Echo,
     plan: &privileges::Plan,
     sockets: Sockets,
     kept: Kept,
@@ -261,7 +255,7 @@ fn supervisor(
             return Err(Box::new((error, sockets)));
         }
     };
-    let services = match offer::services(&config, &sockets.listeners, plain) {
+    let services = match services::services(&config, &sockets.listeners, echo) {
         Ok(services) => services,
         Err(error) => return Err(Box::new((error, sockets))),
     };

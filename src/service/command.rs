@@ -3,14 +3,13 @@
 //!
 //! The process that reads the line is in the same sandbox as one that echoes.
 //! It compares bytes, and all it can say to the outside is the number of a
-//! command, in one byte, to the [`helper`]. Nothing of what a client sends
+//! command, in one byte, to the [`helper`](super::helper). Nothing of what a client sends
 //! becomes an argument, a path or a variable: there is nobody to hand it to.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use super::{Service, helper};
 use crate::allowed::{Allowed, LONGEST_NAME, MOST};
 use crate::net::connection::{Connection, End};
 use crate::sys::raw;
@@ -127,6 +126,22 @@ impl Command {
         }
     }
 
+    /// Serves one connection, beside this helper.
+    pub fn serve(
+        &self,
+        conn: &mut Connection<'_>,
+        helper: Option<BorrowedFd<'_>>,
+        buffer: &mut [u8],
+    ) -> End {
+        let Some(helper) = helper else {
+            return End::Error(Errno::ENOTCONN);
+        };
+        match self.answer(conn, helper, buffer) {
+            Ok(()) => End::Eof,
+            Err(end) => end,
+        }
+    }
+
     fn answer(
         &self,
         conn: &mut Connection<'_>,
@@ -156,27 +171,6 @@ fn line(came: &[u8]) -> Line<'_> {
         (name, _) if name.len() > LONGEST_NAME => Line::TooLong,
         (name, true) => Line::Whole(name),
         (_, false) => Line::Unfinished,
-    }
-}
-
-impl Service for Command {
-    fn helper(&self, null: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
-        helper::start(&self.commands, null).map(Some)
-    }
-
-    fn serve(
-        &self,
-        conn: &mut Connection<'_>,
-        helper: Option<BorrowedFd<'_>>,
-        buffer: &mut [u8],
-    ) -> End {
-        let Some(helper) = helper else {
-            return End::Error(Errno::ENOTCONN);
-        };
-        match self.answer(conn, helper, buffer) {
-            Ok(()) => End::Eof,
-            Err(end) => end,
-        }
     }
 }
 

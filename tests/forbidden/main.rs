@@ -13,7 +13,6 @@ mod harness;
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::BorrowedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -27,7 +26,6 @@ use common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Signal, is_root, poll_some, proc, skipped,
 };
 use echod::net::connection::{Connection, End};
-use echod::service::Service;
 use echod::sys::sandbox::{Descriptors, Sandbox};
 use echod::sys::startup::Worker;
 
@@ -42,7 +40,7 @@ fn main() -> ExitCode {
         Some(AS_ECHOD) => {
             let argv = rest.into_iter().skip(1);
             let argv = std::iter::once(program).chain(argv).map(Into::into);
-            ExitCode::from(echod::daemon::main_with(argv, &Hook) as u8)
+            ExitCode::from(echod::daemon::main_with(argv, hook) as u8)
         }
         Some(AS_DATAGRAMS) => as_datagram_worker(&rest[1]),
         _ => harness::run(rest.into_iter(), tests()),
@@ -109,56 +107,48 @@ const READ_ALL: u8 = u8::MAX - 2;
 /// And what would wake a worker.
 const WAIT_FOR_ALL: u8 = u8::MAX - 4;
 
-struct Hook;
-
-impl Service for Hook {
-    fn serve(
-        &self,
-        conn: &mut Connection<'_>,
-        _helper: Option<BorrowedFd<'_>>,
-        buffer: &mut [u8],
-    ) -> End {
-        let order = match conn.read(buffer) {
-            Ok(came) => <[u8; ORDER]>::try_from(came),
-            Err(end) => return end,
-        };
-        let Ok([act, descriptors, a, b, c, d]) = order else {
-            return End::Error(nix::errno::Errno::EBADMSG);
-        };
-        if act == WRITE_TO_ALL {
+/// What is served in the place of the echo.
+fn hook(conn: &mut Connection<'_>, buffer: &mut [u8]) -> End {
+    let order = match conn.read(buffer) {
+        Ok(came) => <[u8; ORDER]>::try_from(came),
+        Err(end) => return end,
+    };
+    let Ok([act, descriptors, a, b, c, d]) = order else {
+        return End::Error(nix::errno::Errno::EBADMSG);
+    };
+    if act == WRITE_TO_ALL {
+        write_to_all();
+        return End::Eof;
+    }
+    if act == WRITE_AND_STAY || act == STAY {
+        if act == STAY {
+            let _ = conn.write_all(b"!");
+        } else {
             write_to_all();
-            return End::Eof;
         }
-        if act == WRITE_AND_STAY || act == STAY {
-            if act == STAY {
-                let _ = conn.write_all(b"!");
-            } else {
-                write_to_all();
-            }
-            return match conn.read(buffer) {
-                Ok(_) => End::Eof,
-                Err(end) => end,
-            };
-        }
-        if act == WAIT_FOR_ALL {
-            wait_for_all();
-        }
-        if act == READ_ALL {
-            read_all(&[descriptors, a, b, c, d]);
-        }
-        acts::aim(i32::from_ne_bytes([a, b, c, d]), descriptors);
-        // No formatting, which may allocate.
-        let answer = match ACTS[usize::from(act)].commit() {
-            Ok(_) => [b'+', 0, 0],
-            Err(errno) => {
-                let [high, low] = (errno as u16).to_be_bytes();
-                [b'-', high, low]
-            }
-        };
-        match conn.write_all(&answer) {
-            Ok(()) => End::Eof,
+        return match conn.read(buffer) {
+            Ok(_) => End::Eof,
             Err(end) => end,
+        };
+    }
+    if act == WAIT_FOR_ALL {
+        wait_for_all();
+    }
+    if act == READ_ALL {
+        read_all(&[descriptors, a, b, c, d]);
+    }
+    acts::aim(i32::from_ne_bytes([a, b, c, d]), descriptors);
+    // No formatting, which may allocate.
+    let answer = match ACTS[usize::from(act)].commit() {
+        Ok(_) => [b'+', 0, 0],
+        Err(errno) => {
+            let [high, low] = (errno as u16).to_be_bytes();
+            [b'-', high, low]
         }
+    };
+    match conn.write_all(&answer) {
+        Ok(()) => End::Eof,
+        Err(end) => end,
     }
 }
 

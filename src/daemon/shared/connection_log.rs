@@ -1,7 +1,7 @@
 //! How a connection ended, and the one line that says so.
 //!
 //! The verdict is pure: the kernel's word on the process, then the child's own.
-//! The line (log target `conn`, at debug) is part of the contract: DESIGN 3 and
+//! The line (log target `conn`, at debug) is part of the contract:
 //! echod(8), LOGGING.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use log::{Level, debug, log_enabled};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::daemon::shared::scoreboard::Report;
+use crate::daemon::shared::entry::Report;
 use crate::net::connection::End;
 use crate::sys::process;
 

@@ -3,6 +3,7 @@
 
 pub mod access_control;
 pub mod connection_log;
+pub mod entry;
 pub mod generation;
 pub mod refusals;
 pub mod scoreboard;

@@ -5,9 +5,9 @@ use log::{info, warn};
 use crate::addr::ListenSpec;
 use crate::config::{Config, SandboxPolicy};
 use crate::daemon::start::limits;
-use crate::daemon::start::offer;
 use crate::daemon::start::privileges::{Current, Plan};
 use crate::daemon::start::ready;
+use crate::daemon::start::services;
 use crate::daemon::start::sockets::Sockets;
 use crate::sys::process;
 use crate::sys::sandbox::Sandbox;
@@ -52,7 +52,7 @@ pub(crate) fn say_what_starts(config: &Config, plan: &Plan, sockets: &Sockets, s
     if let Some(access) = config.access.describe() {
         info!("{access}");
     }
-    if let Some(allowed) = offer::say(config) {
+    if let Some(allowed) = services::say(config) {
         info!("{allowed}");
     }
     if let Some(hint) = ready::hint(&sockets.names) {

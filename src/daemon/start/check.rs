@@ -17,14 +17,14 @@ use super::{account, inetd, limits};
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::logging::Voice;
-use crate::service::Plain;
+use crate::service::Echo;
 use crate::sys::process;
 
 /// The status, and on standard error the message, of a start; 78 where a limit is
 /// too low, of which a start only warns.
-pub(crate) fn check(config: Config, plain: Plain, inherited: Inherited, voice: Voice) -> Exit {
+pub(crate) fn check(config: Config, echo: Echo, inherited: Inherited, voice: Voice) -> Exit {
     let outcome = process::fork(|| {
-        let outcome = rehearse(config, plain, inherited, voice);
+        let outcome = rehearse(config, echo, inherited, voice);
         let exit = outcome.map_or_else(|error| failed(&error, voice), |()| Exit::Ok);
         exit as i32
     })
@@ -50,10 +50,10 @@ fn failed(error: &Error, voice: Voice) -> Exit {
     error.status()
 }
 
-fn rehearse(config: Config, plain: Plain, inherited: Inherited, voice: Voice) -> Result<()> {
+fn rehearse(config: Config, echo: Echo, inherited: Inherited, voice: Voice) -> Result<()> {
     if config.inetd {
         // It ends in the sandbox, if it comes so far.
-        return inetd::serve(&config, plain).map(drop);
+        return inetd::serve(&config, echo).map(drop);
     }
     if config.daemon {
         umask(Mode::empty());
@@ -65,7 +65,7 @@ fn rehearse(config: Config, plain: Plain, inherited: Inherited, voice: Voice) ->
     let shortage = privileges::plan(&config.identity, current, &account::System::new())
         .ok()
         .and_then(|plan| limits::shortage(&config, plan.keeps_root(current)));
-    let started = crate::daemon::start(config, plain, inherited, voice);
+    let started = crate::daemon::start(config, echo, inherited, voice);
     match (started.map_err(limits::of_files), shortage) {
         // This process is one more than a start has.
         (Err(error), Some(shortage)) if error.errno() == Some(Errno::EAGAIN) => {

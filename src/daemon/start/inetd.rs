@@ -5,7 +5,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::AtomicU64;
 
 use nix::sys::socket::{SockType, SockaddrStorage, getpeername, getsockopt, sockopt};
 use nix::sys::stat::{SFlag, fstat};
@@ -13,16 +12,18 @@ use nix::unistd::dup2_stderr;
 
 use crate::access::Refusal;
 use crate::addr::Peer;
-use crate::config::{Config, SandboxPolicy};
+use crate::config::Config;
 use crate::daemon::shared::access_control;
+use crate::daemon::shared::entry::{Entry, Words};
 use crate::daemon::start::account;
-use crate::daemon::start::offer;
 use crate::daemon::start::privileges;
+use crate::daemon::start::services;
 use crate::daemon::supervisor::BUFFER;
+use crate::daemon::worker::serve::{Serving, lock_in_for_one};
 use crate::error::{Error, Exit, Result};
 use crate::net;
-use crate::net::connection::{Connection, End, Meter};
-use crate::service::Plain;
+use crate::net::connection::End;
+use crate::service::Echo;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::shm::Buffer;
 use crate::sys::{fd, process, signal};
@@ -46,7 +47,7 @@ pub fn spare_the_client() {
 ///
 /// # Errors
 /// Descriptor 0 is not a connection, or the privileges cannot be given up.
-pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
+pub fn serve(config: &Config, echo: Echo) -> Result<Exit> {
     signal::become_worker();
     let conn = fd::adopt(0)?;
     let stream = getsockopt(&conn, sockopt::SockType) == Ok(SockType::Stream);
@@ -68,11 +69,11 @@ pub fn serve(config: &Config, plain: Plain) -> Result<Exit> {
         privileges::Current::now(),
         &account::System::new(),
     )?;
-    offer::refuse_root(config, &plan)?;
+    services::refuse_root(config, &plan)?;
     privileges::apply(&plan, privileges::Open::new(config))?;
     let sandbox = crate::daemon::worker::sandbox::sandbox(config)?;
     let buffer = Buffer::new(BUFFER).map_err(|e| Error::os("mmap", "", e))?;
-    locked_in(config, plain, &sandbox, conn, buffer)
+    locked_in(config, echo, &sandbox, conn, buffer)
 }
 
 /// `--allow` and `--deny`: there is no log here, so the reason is the error.
@@ -106,7 +107,7 @@ fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
 
 fn locked_in(
     config: &Config,
-    plain: Plain,
+    echo: Echo,
     sandbox: &Sandbox,
     conn: OwnedFd,
     mut buffer: Buffer,
@@ -116,38 +117,34 @@ fn locked_in(
     process::guard_children_against_panic();
     process::become_child();
     process::set_name(process::SERVING);
-    let services = offer::services(config, &[], plain)?;
+    let services = services::services(config, &[], echo)?;
     // The one listener, which is somebody else's.
     let service = services.at(0);
     let null = fd::dev_null()?;
-    let helper = std::mem::ManuallyDrop::new(
-        service
-            .helper(null.as_fd())
-            .map_err(|e| Error::os("fork", "", e))?,
-    );
-    // After that: the helper would inherit the handler.
-    if let Some(lifetime) = config.timeouts.lifetime {
-        signal::leave_at_alarm::<{ Exit::Ok as i32 }>()
-            .map_err(|e| Error::os("sigaction", "", e))?;
-        signal::alarm(lifetime);
-    }
-    let beside = helper.as_ref().map(AsFd::as_fd);
-    let mut keep = [Some(conn.as_fd()), beside];
-    keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
-    process::keep_only(keep.into_iter().flatten());
-    if sandbox.enter_for_one().is_err() && config.sandbox == SandboxPolicy::Strict {
-        process::exit(Exit::Config as i32);
-    }
-    if config.check {
-        process::exit(Exit::Ok as i32);
-    }
-    let (received, sent) = (AtomicU64::new(0), AtomicU64::new(0));
-    let meter = Meter {
-        received: &received,
-        sent: &sent,
+    let words = Words::default();
+    let serving = Serving {
+        conn: conn.as_fd(),
+        prepared: Ok(()),
+        service,
+        null: null.as_fd(),
+        print: None,
+        entry: Entry::new(&words),
     };
-    let mut connection = Connection::new(&*conn, meter, None);
-    let end = service.serve(&mut connection, beside, buffer.bytes());
+    let end = serving.serve(buffer.bytes(), |beside| {
+        let beside = beside.map_err(|e| Error::os("fork", "", e))?;
+        if config.timeouts.lifetime.is_some() {
+            // Not before: the helper would inherit the handler.
+            signal::leave_at_alarm::<{ Exit::Ok as i32 }>()
+                .map_err(|e| Error::os("sigaction", "", e))?;
+        }
+        if !lock_in_for_one(config, sandbox, [Some(conn.as_fd()), beside]) {
+            process::exit(Exit::Config as i32);
+        }
+        if config.check {
+            process::exit(Exit::Ok as i32);
+        }
+        Ok(())
+    })?;
     process::exit(match end {
         End::Error(_) => Exit::Io as i32,
         _ => Exit::Ok as i32,

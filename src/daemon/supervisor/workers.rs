@@ -20,8 +20,8 @@ use crate::daemon::supervisor::pool::{Census, Move};
 use crate::daemon::threads::worker;
 use crate::daemon::worker::child;
 use crate::daemon::worker::context::WorkerContext;
-use crate::daemon::worker::fork;
 use crate::daemon::worker::prefork;
+use crate::daemon::worker::serve;
 use crate::daemon::worker::strategy::AcceptStrategy;
 use crate::error::errno_text;
 use crate::net::Accepted;
@@ -247,11 +247,11 @@ impl Supervisor {
             let (context, buffer) = (&self.context, &mut self.buffer);
             let accepted = || accepted.inherited();
             context.fork(Some(slot), || match &channel {
-                None => {
-                    process::fork_bare(|| fork::serve(context, slot, buffer.bytes(), accepted()))
-                }
+                None => process::fork_bare(|| {
+                    serve::serve_as_child(context, slot, buffer.bytes(), accepted())
+                }),
                 Some(end) => process::fork(|| {
-                    fork::serve_as_grandchild(context, slot, buffer.bytes(), accepted(), end)
+                    serve::serve_as_grandchild(context, slot, buffer.bytes(), accepted(), end)
                 }),
             })
         });

@@ -10,7 +10,7 @@
 //! connection's line is written here, since the process lives on.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,14 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use crate::daemon::shared::connection_log::{self, Ended};
+use crate::daemon::shared::connection_log;
 use crate::daemon::shared::seats::{Seat, Seats};
+#[cfg(debug_assertions)]
 use crate::daemon::worker::child;
 use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::serve::Serving;
 use crate::net::Accepted;
-use crate::net::connection::{Connection, Copy, End};
+use crate::net::connection::End;
 use crate::sys::process;
 
 /// The threads, by number.
@@ -133,47 +135,28 @@ impl<'a> Crew<'a> {
     pub fn serve(&self, client: Accepted, seat: &Seat, buffer: Result<&mut [u8], Errno>) {
         process::set_name(process::SERVING);
         let started = connection_log::start_of_conn();
-        let Accepted {
-            conn,
-            listener,
-            peer,
-        } = client;
-        let conn = Arc::new(conn);
-        let life = self.lives.begin(&conn, || self.wake());
-        let served = child::prepare(self.context, conn.as_fd(), listener)
-            .and(buffer)
-            .map(|buffer| {
+        let entry = self.seats.entry(seat);
+        let client = Arc::new(client);
+        let life = self.lives.begin(&client, || self.wake());
+        let serving = Serving::new(self.context, &client, entry);
+        let served = buffer.and_then(|buffer| {
+            // It is locked in already.
+            serving.serve(buffer, |_| {
                 #[cfg(debug_assertions)]
                 child::fault_at("serve");
-                let meter = self.seats.meter(seat);
-                let copy = self.context.printer().map(|to| Copy::lay(to, peer, buffer));
-                let mut connection = Connection::new(&*conn, meter, copy);
-                let service = self.context.services.at(listener);
-                service.serve(&mut connection, None, buffer)
-            });
+                Ok(())
+            })
+        });
         let mut end = served.unwrap_or_else(End::Error);
         if !self.lives.over(life) {
             end = End::MaxLifetime;
         }
-        self.seats.end(seat, end);
-        drop(conn);
+        let report = entry.report();
+        self.seats.over(seat);
+        drop(client);
         if let Some(started) = started {
-            self.log(seat, end, started);
+            self.context.log_connection(report, end, started.elapsed());
         }
-    }
-
-    fn log(&self, seat: &Seat, end: End, started: Instant) {
-        let report = self.seats.report(seat);
-        let listener = self.context.listeners.get(report.listener);
-        connection_log::log_conn(&Ended {
-            pid: Some(nix::unistd::Pid::this()),
-            listener: listener
-                .and_then(Option::as_ref)
-                .map_or("?", |open| open.name()),
-            report,
-            lasted: started.elapsed(),
-            end,
-        });
     }
 }
 
@@ -186,7 +169,7 @@ struct Lives {
 
 struct Life {
     ends: Instant,
-    conn: Arc<OwnedFd>,
+    client: Arc<Accepted>,
 }
 
 impl Lives {
@@ -203,16 +186,16 @@ impl Lives {
 
     /// A connection begins; `first` is called if no other is alive, since nobody
     /// watches the time then.
-    fn begin(&self, conn: &Arc<OwnedFd>, first: impl FnOnce()) -> Option<u64> {
+    fn begin(&self, client: &Arc<Accepted>, first: impl FnOnce()) -> Option<u64> {
         let ends = Instant::now().checked_add(self.limit?)?;
-        let conn = Arc::clone(conn);
+        let client = Arc::clone(client);
         let mut guard = self.alive();
         let (last, alive) = &mut *guard;
         *last += 1;
         if alive.is_empty() {
             first();
         }
-        alive.insert(*last, Life { ends, conn });
+        alive.insert(*last, Life { ends, client });
         Some(*last)
     }
 
@@ -231,7 +214,7 @@ impl Lives {
             if oldest.get().ends > now {
                 return Some(oldest.get().ends);
             }
-            let _ = shutdown(oldest.remove().conn.as_raw_fd(), Shutdown::Both);
+            let _ = shutdown(oldest.remove().client.conn.as_raw_fd(), Shutdown::Both);
         }
         None
     }
@@ -240,6 +223,7 @@ impl Lives {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Peer;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
 
@@ -270,8 +254,12 @@ mod tests {
         let mut ids = Vec::new();
         let mut firsts = 0;
         for (ours, _) in &pairs {
-            let conn = Arc::new(OwnedFd::from(ours.try_clone().unwrap()));
-            ids.push(lives.begin(&conn, || firsts += 1));
+            let client = Arc::new(Accepted {
+                conn: ours.try_clone().unwrap().into(),
+                peer: Peer::Unix,
+                listener: 0,
+            });
+            ids.push(lives.begin(&client, || firsts += 1));
         }
         assert_eq!(firsts, 1);
         let now = Instant::now();

@@ -1,19 +1,12 @@
-//! Life after fork: what every child does, whichever design it belongs to.
-//!
-//! Nothing here returns to the supervisor's code. A child that serves one
-//! connection lets go of everything else, locks itself in and serves: from
-//! then on no allocation, no log, no lock, no clock.
+//! Life after fork: how every child begins and leaves, whichever design it belongs
+//! to. Nothing here returns to the supervisor's code.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
-
-use crate::config::{Orphans, SandboxPolicy};
+use crate::config::Orphans;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::context::WorkerContext;
-use crate::net::Accepted;
-use crate::net::connection::{Connection, Copy, End};
 use crate::sys::{parent_death, process, signal};
 
 /// How a child leaves; the supervisor decides by it what to do next.
@@ -61,84 +54,6 @@ pub fn leave(how: Leave) -> ! {
     process::exit(how as i32)
 }
 
-/// Serves a client and leaves: the whole rest of a single-connection child. The
-/// scoreboard already says whom it serves. `channel` stays open beside the
-/// connection, for the double-forked.
-pub fn serve_only(
-    context: &WorkerContext,
-    slot: Slot,
-    buffer: &mut [u8],
-    accepted: Accepted,
-    channel: Option<&OwnedFd>,
-) -> ! {
-    process::set_name(process::SERVING);
-    // The connection outlives this frame on purpose: dropping it would be a
-    // close(2), which strict mode answers with SIGKILL.
-    let Accepted {
-        conn,
-        peer,
-        listener,
-    } = accepted;
-    let conn = std::mem::ManuallyDrop::new(conn);
-    #[cfg(debug_assertions)]
-    lie(context, slot);
-    let prepared = prepare(context, conn.as_fd(), listener);
-    let service = context.services.at(listener);
-    let helper = std::mem::ManuallyDrop::new(match prepared {
-        Ok(()) => service.helper(context.null.as_fd()),
-        Err(errno) => Err(errno),
-    });
-    // After that: the helper would inherit the handler.
-    if let Some(lifetime) = context.config.timeouts.lifetime {
-        let _ = signal::leave_at_alarm::<{ process::EXPIRED }>();
-        signal::alarm(lifetime);
-    }
-    let beside = helper
-        .as_ref()
-        .map(|helper| helper.as_ref().map(AsFd::as_fd));
-    let_go([
-        context.printer().map(|print| print.to),
-        Some(conn.as_fd()),
-        channel.map(AsFd::as_fd),
-        beside.unwrap_or(None),
-    ]);
-    let copy = context.printer().map(|to| Copy::lay(to, peer, buffer));
-    if context.sandbox.enter_for_one().is_err() && context.config.sandbox == SandboxPolicy::Strict {
-        leave(Leave::NoSandbox);
-    }
-    #[cfg(debug_assertions)]
-    fault_at("serve");
-    let end = match beside {
-        Ok(beside) => {
-            let mut connection = Connection::new(&*conn, context.board.meter(slot), copy);
-            service.serve(&mut connection, beside, buffer)
-        }
-        Err(&errno) => End::Error(errno),
-    };
-    context.board.end(slot, end);
-    context.board.announce_ended(slot);
-    leave(Leave::Served)
-}
-
-/// What an accepted connection does not inherit from its listener.
-pub fn prepare(
-    context: &WorkerContext,
-    conn: BorrowedFd<'_>,
-    listener: usize,
-) -> Result<(), Errno> {
-    context.listeners[listener]
-        .as_ref()
-        .map_or(Ok(()), |listener| listener.prepare(conn))
-}
-
-/// Closes everything but what the connection needs: strict mode permits write(2)
-/// to any descriptor that is open, the log's and the listener's too.
-fn let_go<const N: usize>(needed: [Option<BorrowedFd<'_>>; N]) {
-    let mut keep = needed;
-    keep.sort_unstable_by_key(|fd| fd.map(|fd| fd.as_raw_fd()));
-    process::keep_only(keep.iter().flatten().copied());
-}
-
 /// In a worker that waits to be passed its one connection: closes everything else.
 /// Of the supervisor's there are a channel for each sibling and perhaps clients on
 /// their way, which it must not keep, and too many to close one by one.
@@ -181,7 +96,8 @@ pub(crate) fn lie(context: &WorkerContext, slot: Slot) {
         Some("junk") => context.board.scribble(slot as u64),
         Some("unusable") => {
             context.board.idle(slot);
-            context.board.end(slot, End::Error(Errno::EINVAL));
+            let end = crate::net::connection::End::Error(nix::errno::Errno::EINVAL);
+            context.board.entry(slot).end(end);
             leave(Leave::Unusable);
         }
         _ => {}

@@ -1,16 +1,20 @@
 //! What every child is born with.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::config::Config;
 use crate::daemon::shared::access_control::AccessControl;
+use crate::daemon::shared::connection_log::{self, Ended};
+use crate::daemon::shared::entry::Report;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::shared::seats::Seats;
 use crate::logging::LogHandle;
 use crate::net::Listener;
+use crate::net::connection::End;
 use crate::net::printer::Printer;
 use crate::service::Services;
 use crate::sys::memory::{Goes, OomScore};
@@ -82,6 +86,18 @@ impl WorkerContext {
             Some(score) => score.fork(goes, fork),
             None => fork(),
         }
+    }
+
+    /// In a worker that lives on: writes the line of a connection that is over.
+    pub fn log_connection(&self, report: Report, end: End, lasted: Duration) {
+        let listener = self.listeners.get(report.listener).and_then(Option::as_ref);
+        connection_log::log_conn(&Ended {
+            pid: Some(Pid::this()),
+            report,
+            listener: listener.map_or("?", Listener::name),
+            lasted,
+            end,
+        });
     }
 
     /// With `--print`, where what is received is copied to.

@@ -4,9 +4,9 @@
 pub mod acceptor;
 pub mod child;
 pub mod context;
-pub mod fork;
 pub mod inbox;
 pub mod prefork;
 pub(crate) mod print;
 pub mod sandbox;
+pub mod serve;
 pub mod strategy;

@@ -5,20 +5,23 @@
 //! a client, serves it in the smallest sandbox and exits. Otherwise, and in
 //! `iterative`, it keeps the listener and comes back for the next.
 
+use std::convert::Infallible;
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use nix::errno::Errno;
 
 use crate::config::{Orphans, SandboxPolicy};
-use crate::daemon::shared::connection_log::{self, Ended};
+use crate::daemon::shared::connection_log;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::acceptor::Next;
 use crate::daemon::worker::child::{self, Leave, leave};
 use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::sandbox;
+use crate::daemon::worker::serve::{Serving, serve_only};
 use crate::daemon::worker::strategy::AcceptStrategy;
 use crate::net::Accepted;
-use crate::net::connection::{Connection, Copy, End};
+use crate::net::connection::End;
 use crate::sys::{parent_death, process, signal};
 
 /// A worker for one connection.
@@ -38,7 +41,7 @@ pub fn serve_one(
         Next::Accepted(accepted) => {
             context.board.taken(slot, accepted.peer, accepted.listener);
             strategy.shut();
-            child::serve_only(context, slot, buffer, accepted, None)
+            serve_only(context, slot, buffer, accepted, None)
         }
         Next::Retire => leave(Leave::Retired),
         Next::Unusable(listener, errno) => unusable(context, slot, listener, errno),
@@ -107,45 +110,27 @@ fn lock_in(context: &WorkerContext, strategy: &mut AcceptStrategy<'_>) -> Option
     (entered || context.config.sandbox != SandboxPolicy::Strict).then_some(())
 }
 
+/// Serves a client, and comes back.
 fn serve(context: &WorkerContext, slot: Slot, buffer: &mut [u8], accepted: Accepted) {
-    let Accepted {
-        conn,
-        peer,
-        listener,
-    } = accepted;
     process::set_name(process::SERVING);
     let started = connection_log::start_of_conn();
     #[cfg(debug_assertions)]
     child::lie(context, slot);
-    let end = match child::prepare(context, conn.as_fd(), listener) {
-        Err(errno) => End::Error(errno),
-        Ok(()) => {
-            if let Some(lifetime) = context.config.timeouts.lifetime {
-                signal::alarm(lifetime);
-            }
-            let meter = context.board.meter(slot);
-            let copy = context.printer().map(|to| Copy::lay(to, peer, buffer));
-            let mut connection = Connection::new(&conn, meter, copy);
-            let service = context.services.at(listener);
-            let end = service.serve(&mut connection, None, buffer);
-            if context.config.timeouts.lifetime.is_some() {
-                signal::alarm(std::time::Duration::ZERO);
-            }
-            end
-        }
-    };
-    context.board.end(slot, end);
-    drop(conn);
+    let lifetime = context.config.timeouts.lifetime;
+    let entry = context.board.entry(slot);
+    let serving = Serving::new(context, &accepted, entry);
+    // It is locked in already.
+    let Ok(end) = serving.serve(buffer, |_| {
+        lifetime.into_iter().for_each(signal::alarm);
+        Ok::<(), Infallible>(())
+    });
+    if lifetime.is_some() {
+        signal::alarm(Duration::ZERO);
+    }
+    drop(accepted);
     if let Some(started) = started {
-        connection_log::log_conn(&Ended {
-            pid: Some(nix::unistd::Pid::this()),
-            report: context.board.report(slot),
-            listener: context.listeners[listener]
-                .as_ref()
-                .map_or("?", |l| l.name()),
-            lasted: started.elapsed(),
-            end,
-        });
+        let report = context.board.report(slot);
+        context.log_connection(report, end, started.elapsed());
     }
 }
 
@@ -153,7 +138,7 @@ fn unusable(context: &WorkerContext, slot: Slot, listener: usize, errno: Errno) 
     context
         .board
         .serving(slot, crate::addr::Peer::Unix, listener);
-    context.board.end(slot, End::Error(errno));
+    context.board.entry(slot).end(End::Error(errno));
     context.board.idle(slot);
     leave(Leave::Unusable)
 }

@@ -3,7 +3,7 @@
 //! it writes none), gives up what setrlimit(2) can take, and enters its sandbox.
 //!
 //! A worker with one connection does none of this but to close everything; see
-//! `child::serve_only`.
+//! `serve`.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 

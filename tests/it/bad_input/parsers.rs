@@ -23,7 +23,7 @@ use echod::daemon::start::activation::{Wanted, wanted};
 use echod::daemon::start::notify::watchdog;
 use echod::error::Error;
 use echod::net::connection::{Connection, Meter};
-use echod::service::{Command, Service};
+use echod::service::Command;
 use echod::values;
 
 /// Takes anything, and panics if that was too much.

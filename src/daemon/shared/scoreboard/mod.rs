@@ -17,17 +17,13 @@ use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::addr::Peer;
-use crate::net::connection::{End, Meter};
+use crate::daemon::shared::entry::{self, Entry, Report, STATE};
 use crate::sys::raw;
 use crate::sys::shm::{Line, Shared};
 
-pub(crate) mod entry;
 mod note;
 mod waiting;
 
-pub use entry::Report;
-use entry::STATE;
-pub(crate) use entry::{pack, unpack};
 pub use note::{Note, read_note, write_note};
 
 /// Index of a slot.
@@ -140,9 +136,8 @@ impl Scoreboard {
 
     /// Child, or the supervisor before it forks one: `slot` serves `peer`.
     pub fn serving(&self, slot: Slot, peer: Peer, listener: usize) {
-        let line = &self.line(slot).0;
-        entry::begin(line, peer, listener);
-        line[STATE].store(2, Ordering::Release);
+        self.entry(slot).begin(peer, listener);
+        self.line(slot).0[STATE].store(2, Ordering::Release);
     }
 
     /// Child: the waiting worker of `slot` is a serving one now; the supervisor
@@ -199,9 +194,9 @@ impl Scoreboard {
         self.line(slot).0[PID].store(pid.as_raw().unsigned_abs().into(), Ordering::Relaxed);
     }
 
-    /// Child: the connection of `slot` is over. The process may live on.
-    pub fn end(&self, slot: Slot, end: End) {
-        entry::end(&self.line(slot).0, end);
+    /// What is said of the connection of `slot`, for its child to write.
+    pub fn entry(&self, slot: Slot) -> Entry<'_> {
+        Entry::new(&self.line(slot).0)
     }
 
     /// Child: its last store.
@@ -215,11 +210,6 @@ impl Scoreboard {
         let _ = raw::write(self.waker.as_fd(), &[0]);
     }
 
-    /// The counters of `slot`, for its child to write.
-    pub fn meter(&self, slot: Slot) -> Meter<'_> {
-        entry::meter(&self.line(slot).0)
-    }
-
     /// Supervisor: what the child of `slot` says it is doing.
     pub fn said(&self, slot: Slot) -> Said {
         match self.line(slot).0[STATE].load(Ordering::Acquire) {
@@ -231,10 +221,9 @@ impl Scoreboard {
 
     /// Supervisor: what the child of `slot` says of its connection.
     pub fn report(&self, slot: Slot) -> Report {
-        let line = &self.line(slot).0;
         Report {
-            pid: line[PID].load(Ordering::Relaxed),
-            ..entry::report(line)
+            pid: self.line(slot).0[PID].load(Ordering::Relaxed),
+            ..self.entry(slot).report()
         }
     }
 

@@ -2,7 +2,7 @@
 //! passed the connection.
 
 use crate::addr::Peer;
-use crate::daemon::shared::scoreboard::{pack, unpack};
+use crate::daemon::shared::entry::{pack, unpack};
 
 /// See the module.
 pub type Note = [u8; 24];

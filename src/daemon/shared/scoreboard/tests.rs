@@ -1,6 +1,7 @@
 //! Tests of the scoreboard.
 
 use super::*;
+use crate::net::connection::End;
 
 #[test]
 fn a_report_says_what_the_child_stored() {
@@ -13,13 +14,17 @@ fn a_report_says_what_the_child_stored() {
         assert_eq!(board.said(599), Said::Idle);
         board.serving(599, peer, 3);
         assert_eq!(board.said(599), Said::Serving);
-        board.meter(599).received.store(u64::MAX, Ordering::Relaxed);
-        board.meter(599).sent.store(5, Ordering::Relaxed);
+        board
+            .entry(599)
+            .meter()
+            .received
+            .store(u64::MAX, Ordering::Relaxed);
+        board.entry(599).meter().sent.store(5, Ordering::Relaxed);
         let report = board.report(599);
         assert_eq!(report.end, None);
         assert_eq!((report.peer, report.listener), (peer, 3));
         assert_eq!((report.received, report.sent), (u64::MAX, 5));
-        board.end(599, End::Reset);
+        board.entry(599).end(End::Reset);
         assert_eq!(board.report(599).end, Some(End::Reset));
     }
     board.serving(0, Peer::Unix, 0);

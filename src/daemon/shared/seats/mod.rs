@@ -21,9 +21,8 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::addr::Peer;
+use crate::daemon::shared::entry::{self, Entry, Report, STATE, Words};
 use crate::daemon::shared::scoreboard::Slot;
-use crate::daemon::shared::scoreboard::entry::{self, Report, STATE, Words};
-use crate::net::connection::{End, Meter};
 use crate::sys::shm::{Line, Shared};
 
 // The words of the first line.
@@ -156,33 +155,26 @@ impl Seats {
 
     /// Its owner serves `peer` in this seat from now on.
     pub fn serving(&self, seat: &Seat, peer: Peer, listener: usize) {
+        self.entry(seat).begin(peer, listener);
         let line = self.line(seat.0);
-        entry::begin(line, peer, listener);
         let since = self.epoch.elapsed().as_micros() as u64;
         line[SINCE].store(since, Ordering::Relaxed);
         line[STATE].store(1, Ordering::Release);
     }
 
+    /// What is said of its client, for the owner to write.
+    pub fn entry(&self, seat: &Seat) -> Entry<'_> {
+        Entry::new(self.line(seat.0))
+    }
+
     /// The connection is over; its owner has its line to write and may then use
     /// the seat for another.
-    pub fn end(&self, seat: &Seat, end: End) {
-        let line = self.line(seat.0);
-        entry::end(line, end);
-        line[STATE].store(0, Ordering::Release);
-    }
-
-    /// The counters, for the owner to write.
-    pub fn meter(&self, seat: &Seat) -> Meter<'_> {
-        entry::meter(self.line(seat.0))
-    }
-
-    /// What the owner said of the connection.
-    pub fn report(&self, seat: &Seat) -> Report {
-        self.report_of(seat.0)
+    pub fn over(&self, seat: &Seat) {
+        self.line(seat.0)[STATE].store(0, Ordering::Release);
     }
 
     fn report_of(&self, seat: usize) -> Report {
-        entry::report(self.line(seat))
+        Entry::new(self.line(seat)).report()
     }
 
     /// Seats with a client in them.

@@ -1,6 +1,7 @@
 //! Tests of the seats.
 
 use super::*;
+use crate::net::connection::End;
 
 fn left_by(seats: &Seats, owner: Slot) -> Vec<Report> {
     let mut left = Vec::new();
@@ -51,11 +52,16 @@ fn the_dead_leave_their_clients_and_their_seats() {
     let peer = Peer::Inet("127.0.0.1:52114".parse().unwrap());
     let busy = seats.claim(7, &mut from).unwrap();
     seats.serving(&busy, peer, 2);
-    seats.meter(&busy).received.store(9, Ordering::Relaxed);
+    seats
+        .entry(&busy)
+        .meter()
+        .received
+        .store(9, Ordering::Relaxed);
     let over = seats.claim(7, &mut from).unwrap();
     seats.serving(&over, Peer::Unix, 0);
-    seats.end(&over, End::Eof);
-    assert_eq!(seats.report(&over).end, Some(End::Eof));
+    seats.entry(&over).end(End::Eof);
+    seats.over(&over);
+    assert_eq!(seats.entry(&over).report().end, Some(End::Eof));
     let other = seats.claim(8, &mut from).unwrap();
     seats.serving(&other, Peer::Unix, 1);
     assert_eq!(seats.occupied(), 2);

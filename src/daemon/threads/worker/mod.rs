@@ -205,7 +205,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
             if let Some((listener, errno)) = unusable {
                 let board = &self.context.board;
                 board.serving(self.slot, crate::addr::Peer::Unix, listener);
-                board.end(self.slot, End::Error(errno));
+                board.entry(self.slot).end(End::Error(errno));
                 board.idle(self.slot);
                 return Leave::Unusable;
             }

@@ -8,10 +8,10 @@ use crate::addr::Peer;
 use crate::net::connection::{End, Meter};
 
 /// The words of a line.
-pub(crate) type Words = [AtomicU64; 8];
+pub type Words = [AtomicU64; 8];
 
 /// What its writer does; how it is counted is for each board to say.
-pub(crate) const STATE: usize = 0;
+pub(super) const STATE: usize = 0;
 const END: usize = 1;
 const RECEIVED: usize = 2;
 const SENT: usize = 3;
@@ -19,7 +19,7 @@ const ADDR_HIGH: usize = 4;
 const ADDR_LOW: usize = 5;
 const WHERE: usize = 6;
 /// A word that each board has for itself.
-pub(crate) const OWN: usize = 7;
+pub(super) const OWN: usize = 7;
 
 /// What a child says of the connection it serves, or served last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,41 +38,57 @@ pub struct Report {
     pub pid: u64,
 }
 
-/// A connection of `peer` by this listener begins. The state is the caller's to
-/// store, after this and with release ordering.
-pub(crate) fn begin(line: &Words, peer: Peer, listener: usize) {
-    let (high, low, port) = pack(peer);
-    line[RECEIVED].store(0, Ordering::Relaxed);
-    line[SENT].store(0, Ordering::Relaxed);
-    line[END].store(0, Ordering::Relaxed);
-    line[ADDR_HIGH].store(high, Ordering::Relaxed);
-    line[ADDR_LOW].store(low, Ordering::Relaxed);
-    line[WHERE].store((listener as u64) << 32 | port, Ordering::Relaxed);
-}
+/// See the module.
+#[derive(Clone, Copy)]
+pub struct Entry<'a>(&'a Words);
 
-/// How the connection ended.
-pub(crate) fn end(line: &Words, end: End) {
-    line[END].store(end.encode(), Ordering::Relaxed);
-}
-
-/// The counters, for the one writer.
-pub(crate) fn meter(line: &Words) -> Meter<'_> {
-    Meter {
-        received: &line[RECEIVED],
-        sent: &line[SENT],
+impl<'a> Entry<'a> {
+    /// In the words of this line.
+    pub fn new(line: &'a Words) -> Self {
+        Entry(line)
     }
-}
 
-/// What is said there; nothing of a pid.
-pub(crate) fn report(line: &Words) -> Report {
-    let word = |i: usize| line[i].load(Ordering::Relaxed);
-    Report {
-        peer: unpack(word(ADDR_HIGH), word(ADDR_LOW), word(WHERE) & 0xffff_ffff),
-        listener: (word(WHERE) >> 32) as usize,
-        received: word(RECEIVED),
-        sent: word(SENT),
-        end: End::decode(word(END)),
-        pid: 0,
+    /// A connection of `peer` by this listener begins. The state is the caller's to
+    /// store, after this and with release ordering.
+    pub fn begin(&self, peer: Peer, listener: usize) {
+        let (high, low, port) = pack(peer);
+        let words = [
+            (RECEIVED, 0),
+            (SENT, 0),
+            (END, 0),
+            (ADDR_HIGH, high),
+            (ADDR_LOW, low),
+            (WHERE, (listener as u64) << 32 | port),
+        ];
+        for (word, value) in words {
+            self.0[word].store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// How the connection ended.
+    pub fn end(&self, end: End) {
+        self.0[END].store(end.encode(), Ordering::Relaxed);
+    }
+
+    /// The counters, for the one writer.
+    pub fn meter(&self) -> Meter<'a> {
+        Meter {
+            received: &self.0[RECEIVED],
+            sent: &self.0[SENT],
+        }
+    }
+
+    /// What is said there; nothing of a pid.
+    pub fn report(&self) -> Report {
+        let word = |i: usize| self.0[i].load(Ordering::Relaxed);
+        Report {
+            peer: unpack(word(ADDR_HIGH), word(ADDR_LOW), word(WHERE) & 0xffff_ffff),
+            listener: (word(WHERE) >> 32) as usize,
+            received: word(RECEIVED),
+            sent: word(SENT),
+            end: End::decode(word(END)),
+            pid: 0,
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What this daemon offers: which service answers at which listener, and what
+//! Which service answers at which listener, and what
 //! must hold before a client may ask for a command.
 
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use crate::config::{Config, ServiceKind};
 use crate::daemon::start::privileges::{Current, Plan};
 use crate::error::{Error, Exit, Result};
 use crate::net::Listener;
-use crate::service::{Command, Plain, Services};
+use crate::service::{Command, Echo, Services};
 
 /// Commands are never run by uid 0.
 ///
@@ -29,12 +29,12 @@ pub fn refuse_root(config: &Config, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// The services of these listeners, `plain` where it is not commands; of the one
+/// The services of these listeners, `echo` where it is not commands; of the one
 /// that inetd has, where there are none. To be called once identity and root directory are the final ones.
 ///
 /// # Errors
 /// 78 for a program that cannot be run.
-pub fn services(config: &Config, listeners: &[Listener], plain: Plain) -> Result<Services> {
+pub fn services(config: &Config, listeners: &[Listener], echo: Echo) -> Result<Services> {
     check_runnable(config)?;
     let runs = |attribute| config.served(attribute) == ServiceKind::Command;
     let commands_at = match config.inetd {
@@ -42,7 +42,7 @@ pub fn services(config: &Config, listeners: &[Listener], plain: Plain) -> Result
         false => listeners.iter().map(|l| runs(l.service())).collect(),
     };
     let command = Command::new(config.commands.clone());
-    Ok(Services::new(plain, command, commands_at))
+    Ok(Services::new(echo, command, commands_at))
 }
 
 fn check_runnable(config: &Config) -> Result<()> {
