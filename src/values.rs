@@ -15,6 +15,17 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// When a peer that is silent is asked whether it is there, as tcp(7) has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Seconds of silence until the first question.
+    pub idle: u32,
+    /// Seconds from one question to the next.
+    pub interval: u32,
+    /// Questions without an answer, until it counts as gone.
+    pub count: u32,
+}
+
 /// As it is typed.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -201,6 +212,31 @@ pub fn rate(text: &str) -> Result<Option<Rate>> {
         true => Err(quoted(text, "so many in no time; off is no limit")),
         false => Ok(Some(Rate { count, per })),
     }
+}
+
+/// `1m/15s/4`: the first question, those after it, how many; `off` asks none. What
+/// tcp(7) takes: whole seconds up to 32767, and up to 127 questions.
+///
+/// # Errors
+/// A usage error with an example.
+pub fn keepalive(text: &str) -> Result<Option<Keepalive>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let bad = || quoted(text, "not a keepalive such as 1m/15s/4, or off");
+    let [idle, interval, count] =
+        <[&str; 3]>::try_from(text.split('/').collect::<Vec<_>>()).map_err(|_| bad())?;
+    let seconds = |text: &str| match read(text)? {
+        time if time.subsec_nanos() == 0 && (1..=32_767).contains(&time.as_secs()) => {
+            Ok(time.as_secs() as u32)
+        }
+        _ => Err(quoted(text, "not whole seconds from 1s to 32767s")),
+    };
+    Ok(Some(Keepalive {
+        idle: seconds(idle)?,
+        interval: seconds(interval)?,
+        count: self::count(1..=127)(count)?,
+    }))
 }
 
 /// `0-1023,2049`: ports and ranges of them; `off` is none.

@@ -397,6 +397,8 @@ pub struct Attrs {
     pub backlog: Option<u32>,
     /// Bind an address this machine does not have yet.
     pub freebind: bool,
+    /// The interface that clients come by.
+    pub device: Option<String>,
 }
 
 impl From<Addr> for ListenSpec {
@@ -445,7 +447,7 @@ fn misplaced(addr: &Addr, key: &str) -> Option<&'static str> {
     match key {
         "mode" | "user" | "group" if inet => Some("only a Unix socket has a file"),
         "mode" | "user" | "group" if abstract_name => Some("an abstract socket has no file"),
-        "freebind" if !inet => Some("only for tcp and udp"),
+        "freebind" | "device" if !inet => Some("only for tcp and udp"),
         "backlog" if !stream => Some("only for tcp and unix"),
         _ => None,
     }
@@ -470,8 +472,9 @@ impl Attrs {
             "group" => self.group = Some(text()?.to_owned()),
             "mode" => self.mode = Some(parse_mode(text()?)?),
             "backlog" => self.backlog = Some(parse_backlog(text()?)?),
+            "device" => self.device = Some(parse_device(text()?)?),
             _ => {
-                let known = "service mode user group backlog freebind";
+                let known = "service mode user group backlog freebind device";
                 return Err(format!("unknown attribute; there are {known}"));
             }
         }
@@ -494,6 +497,17 @@ fn parse_backlog(text: &str) -> Result<u32, String> {
         Ok(n) if digits && (1..=i32::MAX as u32).contains(&n) => Ok(n),
         _ => Err("expected a number from 1 to 2147483647".to_owned()),
     }
+}
+
+fn parse_device(text: &str) -> Result<String, String> {
+    // As the kernel's dev_valid_name(), whose longest is 15 bytes.
+    let bad = |c: char| c == '/' || c == ':' || c.is_whitespace();
+    match text {
+        "." | ".." => {}
+        name if name.len() <= 15 && !name.contains(bad) => return Ok(name.to_owned()),
+        _ => {}
+    }
+    Err("expected an interface, as in eth0".to_owned())
 }
 
 /// The address and its attributes, each with `\,` turned into a comma. Any
@@ -527,6 +541,7 @@ impl fmt::Display for ListenSpec {
             group,
             backlog,
             freebind,
+            device,
         } = &self.attrs;
         write!(f, "{}", self.addr)?;
         let named = |f: &mut fmt::Formatter<'_>, key: &str, value: &Option<String>| match value {
@@ -545,6 +560,7 @@ impl fmt::Display for ListenSpec {
         if *freebind {
             f.write_str(",freebind")?;
         }
+        named(f, "device", device)?;
         Ok(())
     }
 }

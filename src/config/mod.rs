@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use crate::access;
 use crate::addr::ListenSpec;
 use crate::allowed::Allowed;
-use crate::values::{Ports, Rate};
+use crate::values::{Keepalive, Ports, Rate};
 
 mod log_target;
 mod model;
@@ -130,6 +130,8 @@ pub struct Timeouts {
     pub write: Option<Duration>,
     /// A connection in all.
     pub lifetime: Option<Duration>,
+    /// A TCP client whose machine may be gone.
+    pub keepalive: Option<Keepalive>,
 }
 
 /// Which datagrams are answered; `None` is off.

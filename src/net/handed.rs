@@ -213,6 +213,7 @@ mod tests {
             idle: None,
             write: None,
             lifetime: None,
+            keepalive: None,
         },
         sockets: 1,
         dry: false,

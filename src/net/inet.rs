@@ -13,7 +13,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
-use crate::addr::ListenSpec;
+use crate::addr::{Attrs, ListenSpec};
 use crate::error::{Error, Exit};
 use crate::net::options::{self, ListenOptions, backlog, birth_flags};
 use crate::sys::sockopt as sys;
@@ -42,7 +42,7 @@ pub(super) fn open(spec: &ListenSpec, opts: &ListenOptions) -> Result<Vec<Bound>
 /// # Errors
 /// As [`open`]'s.
 pub(super) fn open_udp(spec: &ListenSpec) -> Result<Vec<Bound>, Error> {
-    open_all(spec, |addr| Ok(vec![bind_udp(addr, spec.attrs.freebind)?]))
+    open_all(spec, |addr| Ok(vec![bind_udp(addr, &spec.attrs)?]))
 }
 
 fn open_all(
@@ -107,6 +107,7 @@ fn open_inet(
     let explain = |op: &'static str| move |errno| explain(op, "tcp", addr, errno);
     let fd =
         socket(family(addr), SockType::Stream, birth_flags(), None).map_err(explain("socket"))?;
+    tie(&fd, "tcp", addr, &spec.attrs)?;
     prepare_bind(&fd, addr, spec.attrs.freebind).map_err(explain("setsockopt"))?;
     options::set_tcp(fd.as_fd(), &opts.timeouts).map_err(explain("setsockopt"))?;
     if shared {
@@ -123,7 +124,7 @@ fn open_inet(
 
 /// Without SO_REUSEADDR: two UDP sockets that both have it share a port, and
 /// one of them silently gets nothing, see socket(7).
-fn bind_udp(addr: SocketAddr, freebind: bool) -> Result<Bound, Error> {
+fn bind_udp(addr: SocketAddr, attrs: &Attrs) -> Result<Bound, Error> {
     let explain = |op: &'static str| move |errno| explain(op, "udp", addr, errno);
     let fd = socket(
         family(addr),
@@ -132,7 +133,8 @@ fn bind_udp(addr: SocketAddr, freebind: bool) -> Result<Bound, Error> {
         None,
     )
     .map_err(explain("socket"))?;
-    options::set_udp(&fd, addr.is_ipv6(), freebind).map_err(explain("setsockopt"))?;
+    tie(&fd, "udp", addr, attrs)?;
+    options::set_udp(&fd, addr.is_ipv6(), attrs.freebind).map_err(explain("setsockopt"))?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).map_err(explain("bind"))?;
     let bound = local_addr(&fd).map_err(explain("getsockname"))?;
     Ok((fd, bound))
@@ -174,6 +176,24 @@ fn prepare_bind(fd: &OwnedFd, addr: SocketAddr, freebind: bool) -> Result<(), Er
         setsockopt(fd, sockopt::IpFreebind, &true)?;
     }
     Ok(())
+}
+
+/// The attribute `device`.
+fn tie(fd: &OwnedFd, scheme: &str, addr: SocketAddr, attrs: &Attrs) -> Result<(), Error> {
+    let Some(device) = attrs.device.as_deref() else {
+        return Ok(());
+    };
+    options::bind_to_device(fd, device).map_err(|errno| {
+        let what = format_args!("{scheme}:{addr},device={device}");
+        let error = Error::os("setsockopt", what, errno);
+        match errno {
+            Errno::ENODEV => error
+                .hint("there is no such interface; ip link shows which there are")
+                .exit(Exit::Unavailable),
+            Errno::EPERM => error.exit(Exit::NoPermission),
+            _ => error,
+        }
+    })
 }
 
 fn local_addr(fd: &OwnedFd) -> Result<SocketAddr, Errno> {

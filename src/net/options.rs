@@ -6,6 +6,7 @@
 //! none. What is set per connection here runs in a forked child: it neither
 //! allocates nor logs.
 
+use std::ffi::OsString;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -30,12 +31,6 @@ pub struct ListenOptions {
     pub dry: bool,
 }
 
-/// A silent peer is asked after a minute, then four times in the next, and
-/// counts as gone after that. Longer than a NAT forgets, shorter than two hours.
-const KEEPALIVE_IDLE_SECONDS: u32 = 60;
-const KEEPALIVE_INTERVAL_SECONDS: u32 = 15;
-const KEEPALIVE_PROBES: u32 = 4;
-
 /// Bytes a datagram socket may hold, each way; the kernel doubles it for its
 /// own bookkeeping, see socket(7).
 const DATAGRAM_BUFFER: usize = 1 << 20;
@@ -58,14 +53,12 @@ pub(super) fn birth_flags() -> SockFlag {
 pub(super) fn set_tcp(listener: BorrowedFd<'_>, timeouts: &Timeouts) -> Result<(), Errno> {
     set_stream(listener, timeouts)?;
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
-    setsockopt(&listener, sockopt::KeepAlive, &true)?;
-    setsockopt(&listener, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_SECONDS)?;
-    setsockopt(
-        &listener,
-        sockopt::TcpKeepInterval,
-        &KEEPALIVE_INTERVAL_SECONDS,
-    )?;
-    setsockopt(&listener, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    setsockopt(&listener, sockopt::KeepAlive, &timeouts.keepalive.is_some())?;
+    if let Some(keepalive) = timeouts.keepalive {
+        setsockopt(&listener, sockopt::TcpKeepIdle, &keepalive.idle)?;
+        setsockopt(&listener, sockopt::TcpKeepInterval, &keepalive.interval)?;
+        setsockopt(&listener, sockopt::TcpKeepCount, &keepalive.count)?;
+    }
     if let Some(write) = timeouts.write {
         setsockopt(&listener, sockopt::TcpUserTimeout, &milliseconds(write))?;
     }
@@ -145,6 +138,12 @@ pub(super) fn ask_destination(socket: &OwnedFd, v6: bool) -> Result<(), Errno> {
     } else {
         setsockopt(socket, sockopt::Ipv4PacketInfo, &true)
     }
+}
+
+/// Ties a socket to an interface: what comes by another is not for it, socket(7). Since
+/// Linux 5.7 anybody may do so to a socket that is not tied yet.
+pub(super) fn bind_to_device(socket: &OwnedFd, device: &str) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::BindToDevice, &OsString::from(device))
 }
 
 /// Sets on a UDP socket what it is born with.

@@ -27,6 +27,7 @@ reset\t'accept and reset'"
 complete -c echod -l idle-timeout -d 'End a connection that sends nothing for this long; off is no limit' -r
 complete -c echod -l write-timeout -d 'End a connection that reads nothing for this long; off is no limit' -r
 complete -c echod -l max-lifetime -d 'End a connection after this long; off is no limit' -r
+complete -c echod -l keepalive -d 'When a silent TCP client is asked whether it is there, how often, how many times' -r
 complete -c echod -l allow -d 'Serve clients from this address or network, or uid:N or gid:N; repeatable' -r
 complete -c echod -l deny -d 'Refuse clients from there; the longest prefix decides; repeatable' -r
 complete -c echod -l max-per-source -d 'Connections at once per source /32 or /64, or such networks; off is no limit' -r

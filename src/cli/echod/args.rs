@@ -16,7 +16,7 @@ use crate::config::{
     Accept, LogFormat, LogTarget, ModelName, Orphans, Overflow, Reap, SandboxPolicy, ServiceKind,
 };
 use crate::error::Error;
-use crate::values::{self, Ports, Rate};
+use crate::values::{self, Keepalive, Ports, Rate};
 
 /// The kernel's own limit of processes, PID_MAX_LIMIT.
 const MAX_SLOTS: u64 = 1 << 22;
@@ -91,6 +91,10 @@ pub struct Args {
     /// End a connection after this long; off is no limit
     #[arg(long, value_name = "DURATION", default_value = "off", value_parser = values::limit)]
     pub max_lifetime: std::option::Option<Duration>,
+
+    /// When a silent TCP client is asked whether it is there, how often, how many times
+    #[arg(long, value_name = "IDLE/INTERVAL/COUNT", default_value = "1m/15s/4", value_parser = values::keepalive)]
+    pub keepalive: std::option::Option<Keepalive>,
 
     /// Serve clients from this address or network, or uid:N or gid:N; repeatable
     #[arg(long, value_name = "SOURCE", value_parser = access::who)]

@@ -533,6 +533,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("idle-timeout", &["off", "1.5", "2m"]),
     ("write-timeout", &["7"]),
     ("max-lifetime", &["1h 30m"]),
+    ("keepalive", &["off", "2m/1m/9"]),
     ("allow", &["10.0.0.0/8", "::1"]),
     ("deny", &["192.0.2.1"]),
     ("max-per-source", &["5/24:48"]),

@@ -41,6 +41,7 @@ pub fn config(typed: Typed) -> Result<Config> {
             idle: args.idle_timeout,
             write: args.write_timeout,
             lifetime: args.max_lifetime,
+            keepalive: args.keepalive,
         },
         access,
         udp: UdpLimits {

@@ -18,10 +18,17 @@ use nix::sys::time::TimeVal;
 use super::*;
 use crate::addr::Peer;
 
+use crate::values::Keepalive;
+
 const TIMEOUTS: Timeouts = Timeouts {
     idle: Some(Duration::from_millis(601_500)),
     write: Some(Duration::from_secs(300)),
     lifetime: None,
+    keepalive: Some(Keepalive {
+        idle: 60,
+        interval: 15,
+        count: 4,
+    }),
 };
 
 fn try_open(spec: &str) -> Result<Vec<Listener>, Error> {

@@ -15,6 +15,7 @@ fn serve(spec: &str) -> Result<Listener, Error> {
         idle: None,
         write: None,
         lifetime: None,
+        keepalive: None,
     };
     let opts = ListenOptions {
         sockets: 1,

@@ -9,9 +9,11 @@ use nix::sched::{CloneFlags, setns};
 
 use super::ending::{hours, none_left, started};
 use super::injections::{UNKNOWN, bytes};
-use super::peer::{Gram, OFF, Peer, count, end, inside_netns, net, wait_local};
+use super::peer::{Gram, OFF, Peer, count, end, net, wait_local};
 use super::{helpers, running, serving};
-use crate::common::{Builder, DEADLINE, Daemon, Signal, must, need, poll_some, poll_until, proc};
+use crate::common::{
+    Builder, DEADLINE, Daemon, Signal, inside_netns, must, need, poll_some, poll_until, proc,
+};
 
 /// What fits into a reply, and how many commands run at once.
 const MOST: usize = 1232;

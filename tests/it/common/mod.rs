@@ -135,3 +135,31 @@ pub fn must(program: &str, args: &[&str]) -> String {
     assert!(ok, "{program} {args:?}: {text}");
     text
 }
+
+/// Set in the copy of a test that runs in a network namespace of its own.
+const INSIDE: &str = "ECHOD_TEST_INSIDE_NETNS";
+
+/// Whether this is that copy. Else runs the test there, if that can be done, and
+/// the caller has nothing more to do.
+#[track_caller]
+pub fn inside_netns(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !need_root() || !["unshare", "ip"].iter().all(|t| need(t)) {
+        return false;
+    }
+    let this = std::env::current_exe().expect("our own path");
+    let out = Command::new("unshare")
+        .arg("-n")
+        .arg(this)
+        .args(["--exact", "--nocapture", test])
+        .env(INSIDE, "1")
+        .output()
+        .expect("unshare");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{text}{said}");
+    assert!(text.contains("1 passed"), "{text}");
+    false
+}

@@ -10,8 +10,8 @@ use std::time::Duration;
 use crate::common::client::{is_timeout, tcp_addr};
 use crate::common::design::pool;
 use crate::common::{
-    Builder, Client, ConnLine, DEADLINE, Daemon, Signal, holds_within, must, need, need_root,
-    pattern, poll_until, proc, zombies,
+    Builder, Client, ConnLine, DEADLINE, Daemon, Signal, echo_once, holds_within, inside_netns,
+    must, need, need_root, pattern, poll_until, proc, zombies,
 };
 
 /// A user nobody else is: RLIMIT_NPROC counts all processes of one, and does
@@ -285,65 +285,95 @@ fn row_19_a_failed_second_fork_frees_the_slot() {
     strace.wait().expect("strace ends with what it traces");
 }
 
-/// Set in the copy of this test that runs in a network namespace of its own.
-const INSIDE: &str = "ECHOD_TEST_INSIDE_NETNS";
-
 #[test]
 fn row_84_a_vanished_peer_frees_its_slot() {
-    if std::env::var_os(INSIDE).is_some() {
-        return vanished_peer();
-    }
-    if !need_root() || !["unshare", "ip", "nsenter", "ss"].iter().all(|t| need(t)) {
+    let name = "limits::resources::row_84_a_vanished_peer_frees_its_slot";
+    if !["nsenter", "ss"].iter().all(|t| need(t)) || !inside_netns(name) {
         return;
     }
-    let this = std::env::current_exe().expect("our own path");
-    let out = Command::new("unshare")
-        .arg("-n")
-        .arg(this)
-        .args(["--exact", "--nocapture"])
-        .arg("limits::resources::row_84_a_vanished_peer_frees_its_slot")
-        .env(INSIDE, "1")
-        .output()
-        .expect("unshare");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{text}{said}");
-    assert!(text.contains("1 passed"), "{text}");
-}
-
-/// Ours is one end of a cable, the daemon's namespace has the other.
-fn vanished_peer() {
-    must("ip", &["link", "set", "lo", "up"]);
-    let daemon = Builder::new()
-        .under(["unshare", "-n"])
-        .args(["-l", "tcp:0.0.0.0:0"])
-        .args(["--idle-timeout", "off", "--write-timeout", "2s"])
-        .start();
-    let pid = daemon.pid().to_string();
-    let in_there = |words: &[&str]| {
-        let enter = ["-t", &pid, "-n"];
-        must("nsenter", &[&enter[..], words].concat())
-    };
-    for words in [
-        "link add v0 type veth peer name v1",
-        &format!("link set v1 netns {pid}"),
-        "addr add 10.77.0.1/24 dev v0",
-        "link set v0 up",
-    ] {
-        must("ip", &words.split(' ').collect::<Vec<_>>());
-    }
-    in_there(&["ip", "addr", "add", "10.77.0.2/24", "dev", "v1"]);
-    in_there(&["ip", "link", "set", "v1", "up"]);
-
-    let port = tcp_addr(daemon.addr()).port();
+    let (daemon, port) = across_a_cable(&["--write-timeout", "2s"]);
     let mut client = Client::connect(&format!("tcp:10.77.0.2:{port}"));
     client.ping(b"plugged in");
-    let timers = in_there(&["ss", "-tno"]);
+    let timers = in_there(&daemon, &["ss", "-tno"]);
     assert!(timers.contains("keepalive"), "no keepalive: {timers}");
 
     client.set_timeouts(Duration::from_millis(50));
     let chunk = pattern(0, 1 << 16);
     while client.write(&chunk).is_ok() {}
+    unplug_and_expect_the_end_of(&client, &daemon);
+}
+
+/// A peer that is owed nothing is found out by questions alone.
+#[test]
+fn keepalive_ends_who_vanished_in_silence() {
+    let name = "limits::resources::keepalive_ends_who_vanished_in_silence";
+    if !need("nsenter") || !inside_netns(name) {
+        return;
+    }
+    let options = ["--keepalive", "1s/1s/2", "--write-timeout", "off"];
+    let (daemon, port) = across_a_cable(&options);
+    let mut client = Client::connect(&format!("tcp:10.77.0.2:{port}"));
+    client.ping(b"plugged in");
+    unplug_and_expect_the_end_of(&client, &daemon);
+    let line = daemon.conn_line(&client.peer_name());
+    assert_eq!(line.end, "write-timeout");
+}
+
+/// What comes by another interface is not for a listener of one.
+#[test]
+fn device_serves_what_comes_by_it_alone() {
+    let name = "limits::resources::device_serves_what_comes_by_it_alone";
+    if !need("nsenter") || !inside_netns(name) {
+        return;
+    }
+    let (daemon, port) = across_a_cable(&["-l", "tcp:0.0.0.0:0,device=lo"]);
+    let tied = tcp_addr(&daemon.addrs()[1]).port();
+    assert_eq!(
+        echo_once(&format!("tcp:10.77.0.2:{port}"), b"by the cable"),
+        b"by the cable"
+    );
+    let error = std::net::TcpStream::connect(("10.77.0.2", tied)).expect_err("by the cable");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{tied}; echo at home >&3; head -n 1 <&3");
+    assert_eq!(in_there(&daemon, &["bash", "-c", &script]), "at home\n");
+}
+
+/// Runs a command in the daemon's namespace.
+fn in_there(daemon: &Daemon, words: &[&str]) -> String {
+    let pid = daemon.pid().to_string();
+    must("nsenter", &[&["-t", &pid, "-n"], words].concat())
+}
+
+/// Ours is one end of a cable, the daemon's namespace has the other. Returns the
+/// port it listens at.
+fn across_a_cable(options: &[&str]) -> (Daemon, u16) {
+    must("ip", &["link", "set", "lo", "up"]);
+    let daemon = Builder::new()
+        .under(["unshare", "-n"])
+        .args(["-l", "tcp:0.0.0.0:0", "--idle-timeout", "off"])
+        .args(options)
+        .start();
+    for words in [
+        "link add v0 type veth peer name v1",
+        &format!("link set v1 netns {}", daemon.pid()),
+        "addr add 10.77.0.1/24 dev v0",
+        "link set v0 up",
+    ] {
+        must("ip", &words.split(' ').collect::<Vec<_>>());
+    }
+    for words in [
+        "ip link set lo up",
+        "ip addr add 10.77.0.2/24 dev v1",
+        "ip link set v1 up",
+    ] {
+        in_there(&daemon, &words.split(' ').collect::<Vec<_>>());
+    }
+    let port = tcp_addr(daemon.addr()).port();
+    (daemon, port)
+}
+
+#[track_caller]
+fn unplug_and_expect_the_end_of(client: &Client, daemon: &Daemon) {
     must("ip", &["link", "set", "v0", "down"]);
     let name = client.peer_name();
     poll_until(DEADLINE, "the connection ends", || {

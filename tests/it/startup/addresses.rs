@@ -47,6 +47,18 @@ fn row_26_freebind_takes_an_address_before_the_machine_has_it() {
     assert!(daemon.addr().starts_with("tcp:192.0.2.1:"));
 }
 
+#[test]
+fn an_interface_that_is_not_there_is_named_and_69() {
+    for addr in ["tcp:127.0.0.1:0", "udp:127.0.0.1:0"] {
+        let tied = format!("{addr},device=nosuch0");
+        refused(listening(&tied), 69, &[&tied, "ENODEV", "ip link"]);
+    }
+    if need_root() {
+        let daemon = listening("tcp:127.0.0.1:0,device=lo").start();
+        assert_eq!(echo_once(daemon.addr(), b"here"), b"here");
+    }
+}
+
 /// The low ports' limit is a setting of each network namespace.
 #[test]
 fn row_26_a_low_port_without_privilege_is_named_and_77() {

@@ -13,8 +13,8 @@ pub mod weapon;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::common::{Builder, Client, DEADLINE, Daemon, must, need, pattern};
-use peer::{Gram, OFF, Peer, inside_netns, net, wait_local};
+use crate::common::{Builder, Client, DEADLINE, Daemon, inside_netns, must, need, pattern};
+use peer::{Gram, OFF, Peer, net, wait_local};
 
 #[test]
 fn an_echo_is_exact_from_no_byte_to_the_most_there_can_be() {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-use crate::common::{Builder, DEADLINE, Daemon, must, need, poll_until, rss_kib};
-use crate::udp::peer::{Forger, OFF, Peer, count, end, inside_netns, lo, net, v4, wait_local};
+use crate::common::{Builder, DEADLINE, Daemon, inside_netns, must, need, poll_until, rss_kib};
+use crate::udp::peer::{Forger, OFF, Peer, count, end, lo, net, v4, wait_local};
 
 const RATES_OFF: [&str; 4] = ["--udp-rate", "off", "--udp-global-rate", "off"];
 
