@@ -82,6 +82,9 @@ flight=16 size=64 burst=256
 . "$here/lib.sh"
 cargo build --release --quiet --example bench-report
 report=$bin/examples/bench-report
+# title | connections that can be kept at once | options
+# shellcheck disable=SC2034 # used by the files below
+designs=$("$report" designs)
 # shellcheck source=scripts/bench/servers.sh
 . scripts/bench/servers.sh
 # shellcheck source=scripts/bench/rounds.sh

@@ -1,29 +1,6 @@
 # shellcheck shell=sh
-# What bench.sh, soak.sh and udp-bench.sh share: the designs, a release build, and echods that
-# end with the script. To be sourced; the caller has set -eu and $0 is its own.
-
-# name | connections that can be kept at once | options. An iterative server
-# serves one at a time: a second that is kept would wait for the first to end.
-# shellcheck disable=SC2034 # used by those who source this
-designs="\
-prefork|16|--model prefork
-prefork, fcntl|16|--accept fcntl
-prefork, mutex|16|--accept mutex
-prefork, pass|16|--accept pass
-prefork, reuseport|16|--accept reuseport
-prefork, reuse|16|--model prefork --max-connections-per-child 0
-reuse, fcntl|16|--accept fcntl --max-connections-per-child 0
-reuse, mutex|16|--accept mutex --max-connections-per-child 0
-reuse, pass|16|--accept pass --max-connections-per-child 0
-reuse, reuseport|16|--accept reuseport --max-connections-per-child 0
-fork, wait|16|--model fork --reap wait
-fork, ignore|16|--model fork --reap ignore
-fork, double-fork|16|--model fork --reap double-fork
-iterative|1|--model iterative
-thread|16|--model thread
-prethread|16|--model prethread
-prethread, mutex|16|--model prethread --accept mutex
-prethread, pass|16|--model prethread --accept pass"
+# What bench.sh, scale.sh and udp-bench.sh share: a release build, and echods that end
+# with the script. To be sourced; the caller has set -eu and $0 is its own.
 
 cd "$(dirname "$0")/.." || exit
 cargo build --release --quiet

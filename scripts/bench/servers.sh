@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154 # set by bench.sh and the files it sources
 # Servers for bench.sh: started in a control group of its own each, so that the
 # kernel counts the CPU time of all their processes, whoever reaps them; ended
-# by the pid that was started. To be sourced after lib.sh, which has the
-# designs, $bin and $tmp. Uses $raw and $report of bench.sh.
+# by the pid that was started. To be sourced after lib.sh, which has
+# $bin and $tmp. Uses $raw and $report of bench.sh.
 
 declare -A addr_of=() cpu_of=() pid_of=() group_of=()
 servers=()

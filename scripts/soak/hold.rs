@@ -1,12 +1,11 @@
 //! S7: thousands of clients at once, each with its process, all of them echoed
 //! to again at the end.
 
-use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::card::Row;
 use crate::common::design::{FORK_WAIT, PREFORK};
-use crate::common::{Builder, DEADLINE, Design, holds_within};
+use crate::common::{Builder, DEADLINE, Design, holds_within, proc};
 use crate::plan::Plan;
 use crate::traffic::Traffic;
 use crate::watch::{Watch, children};
@@ -76,7 +75,7 @@ fn at_rest_kib() -> u64 {
 
 /// What the system could still give away: MemAvailable of proc(5).
 fn available_kib() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let text = proc::machine("meminfo").unwrap_or_default();
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"));

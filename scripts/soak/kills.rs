@@ -11,11 +11,8 @@ use crate::common::{
 use crate::foster::Foster;
 use crate::peers;
 use crate::plan::{Dice, Plan};
-use crate::traffic::{Traffic, amount, deaths};
+use crate::traffic::{PAUSE, Traffic, amount, deaths};
 use crate::watch::{Watch, children};
-
-/// Between two kills.
-pub const PAUSE: Duration = Duration::from_millis(50);
 
 /// A second at least is needed to see anything.
 const SHORTEST: Duration = Duration::from_secs(1);

@@ -3,14 +3,13 @@
 //! which is the last thing printed. Started by `scripts/soak.sh`.
 //!
 //! Its parts: [`plan`] is what was asked, [`card`] the table, [`watch`] the
-//! growth of a supervisor, [`traffic`] the clients (echoload), [`explain`] which
-//! loss belongs to which kill. A scenario is a file of its own.
+//! growth of a supervisor, [`traffic`] the clients (echoload), [`common::explain`]
+//! which loss belongs to which kill. A scenario is a file of its own.
 
 mod by_test;
 mod card;
 #[path = "../../tests/it/common/mod.rs"]
 mod common;
-mod explain;
 mod foster;
 mod hold;
 mod hostile;

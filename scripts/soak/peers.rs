@@ -15,12 +15,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 use crate::card::Row;
+use crate::common::explain::Death;
 use crate::common::{Client, DEADLINE, Signal, holds_within, proc, signal};
-use crate::explain::Death;
-use crate::kills::PAUSE;
 use crate::plan::{Dice, Plan};
-use crate::stops::LOAD;
-use crate::traffic::Traffic;
+use crate::traffic::{LOAD, PAUSE, Traffic};
 use crate::watch::children;
 
 /// The files that describe them: those with a process for each client, and the

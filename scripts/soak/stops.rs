@@ -9,10 +9,7 @@ use crate::card::Row;
 use crate::common::{Builder, Client, DEADLINE, DESIGNS, Design, PlainServer, Signal};
 use crate::peers;
 use crate::plan::{Dice, Plan};
-use crate::traffic::{Report, Traffic};
-
-/// The load beside every stop.
-pub const LOAD: [&str; 4] = ["-c", "16", "-d", "0.4"];
+use crate::traffic::{LOAD, Report, Traffic};
 
 /// 100 stops over all designs, and 20 plain closes.
 pub fn stops(plan: &Plan) -> Vec<Row> {

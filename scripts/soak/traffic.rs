@@ -10,7 +10,13 @@ use tempfile::TempDir;
 
 use crate::card::Row;
 use crate::common::Daemon;
-use crate::explain::{Death, Loss, unexplained};
+use crate::common::explain::{Death, Loss, unexplained};
+
+/// Between two kills.
+pub const PAUSE: Duration = Duration::from_millis(50);
+
+/// The load beside every stop.
+pub const LOAD: [&str; 4] = ["-c", "16", "-d", "0.4"];
 
 /// An echoload at work.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ impl Watch {
         }
     }
 
-    /// Waits until the last children are buried, and fills in the row.
+    /// Waits until the last children are reaped, and fills in the row.
     pub fn finish(self, row: &mut Row) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the sampler");

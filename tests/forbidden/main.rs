@@ -19,9 +19,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use acts::{ACTS, Act};
-use common::design::{
-    FORK_DOUBLE, PREFORK, PREFORK_PASS_REUSE, PREFORK_REUSE, THREAD, THREADED, pool,
-};
+use common::design::{FORK_DOUBLE, PREFORK, PREFORK_PASS_REUSE, PREFORK_REUSE, THREAD, pool};
 use common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Design, Signal, is_root, poll_some, proc, skipped,
 };
@@ -234,7 +232,7 @@ fn try_act(daemon: &Daemon, design: &Design, index: usize, target: i32) -> Outco
 /// finds another worker.
 fn refuses_every_act(design: &Design, log: &str) {
     let daemon = start(design, "strict", log);
-    let threads = THREADED.iter().any(|one| one.name == design.name);
+    let threads = design.threaded;
     let strict = daemon.log().contains("sandbox seccomp strict");
     let signal = match (design.exit_status_seen, design.reuses || threads) {
         (false, _) => "?",

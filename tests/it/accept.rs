@@ -54,7 +54,7 @@ fn stop_process(pid: i32) {
 
 /// Where a worker sleeps, where we may look.
 fn sleeps_in(pid: i32) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default()
+    proc::file(pid, "wchan").unwrap_or_default()
 }
 
 /// Row 14: the lock is the kernel's to free.
@@ -376,7 +376,7 @@ fn a_failed_sendmsg_keeps_the_client_waiting_without_a_spin() {
 /// Listening sockets on a port, by /proc/net/tcp.
 fn listening(daemon: &Daemon) -> usize {
     let port = format!(":{:04X}", tcp_addr(daemon.addr()).port());
-    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", daemon.pid()));
+    let table = proc::file(daemon.pid(), "net/tcp");
     let table = table.expect("a live supervisor");
     let listens = |line: &&str| {
         let fields: Vec<_> = line.split_whitespace().collect();

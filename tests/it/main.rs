@@ -14,6 +14,7 @@ mod contained;
 mod daemon;
 mod echo;
 mod examples;
+mod explain;
 mod faults;
 mod inetd;
 mod install;

@@ -19,7 +19,6 @@ use nix::sys::time::TimeVal;
 use crate::common::client::is_timeout;
 use crate::common::design::{
     FORK_DOUBLE, FORK_IGNORE, FORK_WAIT, ITERATIVE, PREFORK, PREFORK_MUTEX, PREFORK_REUSE, THREAD,
-    THREADED,
 };
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Design, Signal, is_root, must, need, pattern, poll_some,
@@ -34,7 +33,7 @@ fn with_sandbox(design: &Design, how: &str) -> Builder {
 }
 
 fn threaded(design: &Design) -> bool {
-    THREADED.iter().any(|one| one.name == design.name)
+    design.threaded
 }
 
 /// Whether the kernel here still gives strict mode: not under somebody's filter.
@@ -432,7 +431,7 @@ fn row_112_a_child_with_one_client_shares_the_scoreboard_alone() {
             DEADLINE,
             &format!("{name} {more:?}: reaches no more"),
             || {
-                let maps = fs::read_to_string(format!("/proc/{serving}/maps")).expect("maps");
+                let maps = proc::file(serving, "maps").expect("maps");
                 let shared = |line: &&str| line.contains("/dev/zero") && line.contains(" rw-s ");
                 (1..=most).contains(&maps.lines().filter(shared).count())
             },

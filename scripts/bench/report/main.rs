@@ -5,6 +5,9 @@
 
 mod columns;
 mod counters;
+#[path = "../../../tests/it/common/design.rs"]
+#[allow(dead_code)] // what else tests need to know of one
+mod design;
 mod measure;
 mod page;
 mod plot;
@@ -67,6 +70,8 @@ enum Verb {
     },
     /// Write bench.csv, bench.json, bench.md and report.html into DIR
     Write { raw: PathBuf, dir: PathBuf },
+    /// Print echod's designs: a title, connections that can be kept at once, options
+    Designs,
     /// Print a TCP port of loopback that is free
     Port,
     /// Wait until the server at ADDR echoes a line
@@ -117,6 +122,7 @@ fn run(verb: Verb) -> Result<(), String> {
             fail_below,
         } => show(&pair(&json, &name, fail_below)?),
         Verb::Write { raw, dir } => write(&read(&raw)?, &dir),
+        Verb::Designs => show(&designs()),
         Verb::Port => show(&format!("{}\n", probe::port()?)),
         Verb::Await { addr } => probe::answers(addr),
         Verb::Hold { addr, clients } => probe::hold(addr, clients),
@@ -139,6 +145,19 @@ fn run(verb: Verb) -> Result<(), String> {
             measure::note(&raw, "note", &words)
         }
     }
+}
+
+/// An iterative server serves one at a time: a second that is kept would wait for the
+/// first to end.
+fn designs() -> String {
+    let line = |title: &str, one: bool, args: &[&str]| {
+        format!("{title}|{}|{}\n", if one { 1 } else { 16 }, args.join(" "))
+    };
+    let all = design::DESIGNS.iter();
+    let all = all.map(|d| line(d.title, d.one_at_a_time, d.args));
+    let more = design::MEASURED_TOO.iter();
+    all.chain(more.map(|(title, args)| line(title, false, args)))
+        .collect()
 }
 
 /// A comparison as a line: the ratio, its interval, and what it says of the bound.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::run::{Ran, Running, echoc};
 use super::servers::{echo, nobody, tcp, udp};
-use crate::common::{DEADLINE, Daemon, Signal, signal};
+use crate::common::{DEADLINE, Daemon, Signal, proc, signal};
 
 /// The line of the summary that begins the figures.
 #[track_caller]
@@ -193,11 +193,9 @@ fn signals_ask_for_a_line_and_for_the_end() {
     let mut run = Running::start(&ping(daemon.addr(), &["-i", "10ms", "-q"]));
     // Before its handlers stand, the signal would end it; the page header is
     // printed after that, but is not seen here.
-    let status = format!("/proc/{}/status", run.pid());
     crate::common::poll_until(DEADLINE, "handlers", || {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let caught = text.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-        let mask = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let caught = proc::status(run.pid(), "SigCgt");
+        let mask = caught.and_then(|mask| u64::from_str_radix(&mask, 16).ok());
         // INT, QUIT and TERM: bits 2, 3 and 15, counted from 1.
         mask.is_some_and(|mask| mask & 0b100_0000_0000_0110 == 0b100_0000_0000_0110)
     });
@@ -208,10 +206,8 @@ fn signals_ask_for_a_line_and_for_the_end() {
     assert!(figures(&ran).contains(" 0% loss, time "), "{}", ran.text());
     // A server that does not even accept does not hold it up.
     let mut run = Running::start(&["--ping", "-i", "1ms", &nobody(), "--retry", "0"]);
-    let status = format!("/proc/{}/status", run.pid());
     crate::common::poll_until(DEADLINE, "handlers", || {
-        std::fs::read_to_string(&status)
-            .is_ok_and(|text| text.contains("SigBlk:\t0000000000004006"))
+        proc::status(run.pid(), "SigBlk").as_deref() == Some("0000000000004006")
     });
     signal(run.pid(), Signal::SIGQUIT);
     run.wait_said(" 0 received");

@@ -212,9 +212,10 @@ impl Elsewhere {
             .expect("unshare");
         let elsewhere = Elsewhere(child);
         let pid = elsewhere.0.id().to_string();
-        let network = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let network = |pid: u32| proc::link(pid.cast_signed(), "ns/net");
         poll_until(DEADLINE, "its own network", || {
-            network(&pid).is_some_and(|there| Some(there) != network("self"))
+            network(elsewhere.0.id())
+                .is_some_and(|there| Some(there) != network(std::process::id()))
         });
         for words in [
             "link set lo up",

@@ -44,10 +44,7 @@ fn asked(daemon: &Daemon, line: &str) -> String {
 
 /// Processes with this word among their arguments.
 fn running(word: &str) -> Vec<i32> {
-    let has = |pid: &i32| {
-        let cmdline = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        cmdline.split(|&b| b == 0).any(|arg| arg == word.as_bytes())
-    };
+    let has = |pid: &i32| proc::cmdline_has(*pid, word);
     let pids = proc::all().into_iter().filter(|p| p.state != 'Z');
     pids.map(|p| p.pid).filter(has).collect()
 }

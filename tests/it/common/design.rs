@@ -1,12 +1,15 @@
-//! The process designs, as the battery of tests sees them: how to ask for one,
-//! and the few ways in which it may honestly differ from the others.
+//! The process designs: how to ask for one, and the few ways in which it may honestly
+//! differ from the others. The one list of them, for tests, soak and bench.
 
 use std::thread;
 
 /// One process design.
 #[derive(Debug)]
 pub struct Design {
+    /// As a test's name has it.
     pub name: &'static str,
+    /// As the tables of the bench have it.
+    pub title: &'static str,
     pub args: &'static [&'static str],
     /// A second client waits until the first has left.
     pub one_at_a_time: bool,
@@ -20,10 +23,13 @@ pub struct Design {
     pub channels: bool,
     /// It cannot serve a Unix socket.
     pub tcp_only: bool,
+    /// One process serves many clients at once.
+    pub threaded: bool,
 }
 
 const BASE: Design = Design {
     name: "",
+    title: "",
     args: &[],
     one_at_a_time: false,
     reuses: false,
@@ -31,10 +37,12 @@ const BASE: Design = Design {
     pooled: false,
     channels: false,
     tcp_only: false,
+    threaded: false,
 };
 
 pub const PREFORK: Design = Design {
     name: "prefork",
+    title: "prefork",
     args: &["--model", "prefork"],
     pooled: true,
     ..BASE
@@ -42,6 +50,7 @@ pub const PREFORK: Design = Design {
 
 pub const PREFORK_REUSE: Design = Design {
     name: "prefork_reuse",
+    title: "prefork, reuse",
     args: &["--model", "prefork", "--max-connections-per-child", "0"],
     reuses: true,
     pooled: true,
@@ -50,6 +59,7 @@ pub const PREFORK_REUSE: Design = Design {
 
 pub const PREFORK_FCNTL: Design = Design {
     name: "prefork_fcntl",
+    title: "prefork, fcntl",
     args: &["--accept", "fcntl"],
     pooled: true,
     ..BASE
@@ -57,6 +67,7 @@ pub const PREFORK_FCNTL: Design = Design {
 
 pub const PREFORK_MUTEX: Design = Design {
     name: "prefork_mutex",
+    title: "prefork, mutex",
     args: &["--accept", "mutex"],
     pooled: true,
     ..BASE
@@ -64,6 +75,7 @@ pub const PREFORK_MUTEX: Design = Design {
 
 pub const PREFORK_PASS: Design = Design {
     name: "prefork_pass",
+    title: "prefork, pass",
     args: &["--accept", "pass"],
     pooled: true,
     channels: true,
@@ -72,6 +84,7 @@ pub const PREFORK_PASS: Design = Design {
 
 pub const PREFORK_PASS_REUSE: Design = Design {
     name: "prefork_pass_reuse",
+    title: "reuse, pass",
     args: &["--accept", "pass", "--max-connections-per-child", "0"],
     reuses: true,
     pooled: true,
@@ -81,6 +94,7 @@ pub const PREFORK_PASS_REUSE: Design = Design {
 
 pub const PREFORK_REUSEPORT: Design = Design {
     name: "prefork_reuseport",
+    title: "prefork, reuseport",
     args: &["--accept", "reuseport"],
     pooled: true,
     tcp_only: true,
@@ -89,12 +103,14 @@ pub const PREFORK_REUSEPORT: Design = Design {
 
 pub const FORK_WAIT: Design = Design {
     name: "fork_wait",
+    title: "fork, wait",
     args: &["--model", "fork", "--reap", "wait"],
     ..BASE
 };
 
 pub const FORK_IGNORE: Design = Design {
     name: "fork_ignore",
+    title: "fork, ignore",
     args: &["--model", "fork", "--reap", "ignore"],
     exit_status_seen: false,
     ..BASE
@@ -102,6 +118,7 @@ pub const FORK_IGNORE: Design = Design {
 
 pub const FORK_DOUBLE: Design = Design {
     name: "fork_double",
+    title: "fork, double-fork",
     args: &["--model", "fork", "--reap", "double-fork"],
     exit_status_seen: false,
     ..BASE
@@ -109,6 +126,7 @@ pub const FORK_DOUBLE: Design = Design {
 
 pub const ITERATIVE: Design = Design {
     name: "iterative",
+    title: "iterative",
     args: &["--model", "iterative"],
     one_at_a_time: true,
     reuses: true,
@@ -117,31 +135,50 @@ pub const ITERATIVE: Design = Design {
 
 pub const THREAD: Design = Design {
     name: "thread",
+    title: "thread",
     args: &["--model", "thread"],
+    threaded: true,
     ..BASE
 };
 
 pub const PRETHREAD: Design = Design {
     name: "prethread",
+    title: "prethread",
     args: &["--model", "prethread"],
     pooled: true,
+    threaded: true,
     ..BASE
 };
 
 pub const PRETHREAD_MUTEX: Design = Design {
     name: "prethread_mutex",
+    title: "prethread, mutex",
     args: &["--model", "prethread", "--accept", "mutex"],
     ..PRETHREAD
 };
 
 pub const PRETHREAD_PASS: Design = Design {
     name: "prethread_pass",
+    title: "prethread, pass",
     args: &["--model", "prethread", "--accept", "pass"],
     ..PRETHREAD
 };
 
-/// The designs in which one process serves many clients at once.
-pub const THREADED: [&Design; 4] = [&THREAD, &PRETHREAD, &PRETHREAD_MUTEX, &PRETHREAD_PASS];
+/// Combinations that the bench alone measures, by their titles and arguments.
+pub const MEASURED_TOO: [(&str, &[&str]); 3] = [
+    (
+        "reuse, fcntl",
+        &["--accept", "fcntl", "--max-connections-per-child", "0"],
+    ),
+    (
+        "reuse, mutex",
+        &["--accept", "mutex", "--max-connections-per-child", "0"],
+    ),
+    (
+        "reuse, reuseport",
+        &["--accept", "reuseport", "--max-connections-per-child", "0"],
+    ),
+];
 
 /// Every design this echod knows.
 pub const DESIGNS: [&Design; 15] = [

@@ -15,6 +15,7 @@ pub mod client;
 pub mod conn;
 pub mod daemon;
 pub mod design;
+pub mod explain;
 pub mod load;
 pub mod plain;
 pub mod proc;

@@ -5,12 +5,29 @@
 //! `None` otherwise (see proc(5)).
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{DEADLINE, poll_until};
+
+/// A file of a process, such as `limits` or `net/tcp`; `None` when it is gone, or
+/// where we may not look.
+pub fn file(pid: i32, name: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/{pid}/{name}")).ok()
+}
+
+/// Where a link of a process leads, such as `root` or `ns/pid`.
+pub fn link(pid: i32, name: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/{name}")).ok()
+}
+
+/// A file of the whole machine, such as `meminfo` or `sys/net/core/somaxconn`.
+pub fn machine(name: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/{name}")).ok()
+}
 
 /// One line of /proc/PID/stat.
 #[derive(Clone, Debug)]
@@ -21,13 +38,15 @@ pub struct Stat {
     pub ppid: i32,
     pub pgrp: i32,
     pub session: i32,
+    /// Clock ticks of processor time, its own and in the kernel for it.
+    pub ticks: u64,
     /// Clock ticks after boot: two processes with one pid differ in it.
     pub start: u64,
 }
 
 /// One process; `None` when it is gone.
 pub fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = file(pid, "stat")?;
     // The name may hold anything, a parenthesis too: the last one ends it.
     let (head, tail) = (text.find('(')?, text.rfind(')')?);
     let rest: Vec<&str> = text[tail + 1..].split_whitespace().collect();
@@ -38,6 +57,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
         ppid: rest.get(1)?.parse().ok()?,
         pgrp: rest.get(2)?.parse().ok()?,
         session: rest.get(3)?.parse().ok()?,
+        ticks: rest.get(11)?.parse::<u64>().ok()? + rest.get(12)?.parse::<u64>().ok()?,
         start: rest.get(19)?.parse().ok()?,
     })
 }
@@ -64,9 +84,9 @@ pub fn children(pid: i32) -> Vec<i32> {
 /// (proc(5), CONFIG_PROC_CHILDREN): quick, and one may be missing when another dies
 /// meanwhile.
 pub fn quick_children(pid: i32) -> Vec<i32> {
-    match fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")) {
-        Ok(list) => list.split_whitespace().flat_map(str::parse).collect(),
-        Err(_) => children(pid),
+    match file(pid, &format!("task/{pid}/children")) {
+        Some(list) => list.split_whitespace().flat_map(str::parse).collect(),
+        None => children(pid),
     }
 }
 
@@ -127,7 +147,7 @@ pub fn strace(pid: i32, words: &[&str]) -> Child {
 
 /// One value of /proc/PID/status, as text.
 pub fn status(pid: i32, key: &str) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let text = file(pid, "status")?;
     let line = text
         .lines()
         .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -158,12 +178,36 @@ pub fn signal_group(pgrp: i32, which: Signal) {
 
 /// Whether a process was started with this `NAME=value`, where we may look.
 pub fn environ_has(pid: i32, entry: &str) -> bool {
-    let Ok(environ) = fs::read(format!("/proc/{pid}/environ")) else {
-        return false;
-    };
-    environ
-        .split(|&byte| byte == 0)
-        .any(|one| one == entry.as_bytes())
+    has_string(pid, "environ", entry)
+}
+
+/// Whether this is one of its arguments.
+pub fn cmdline_has(pid: i32, arg: &str) -> bool {
+    has_string(pid, "cmdline", arg)
+}
+
+/// Of a file in which each ends in a NUL.
+fn has_string(pid: i32, name: &str, string: &str) -> bool {
+    let all = fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    all.split(|&byte| byte == 0)
+        .any(|one| one == string.as_bytes())
+}
+
+/// Soft and hard limit by their name in its `limits`.
+pub fn limit(pid: i32, name: &str) -> String {
+    let text = file(pid, "limits").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let words = line.unwrap_or_default().split_whitespace().take(2);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Are all its threads stopped?
+pub fn all_stopped(pid: i32) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("its tasks");
+    tasks.flatten().all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat"));
+        stat.is_ok_and(|stat| stat.contains(") T "))
+    })
 }
 
 /// The inode of the server's end of a TCP connection, in `pid`'s network
@@ -171,7 +215,7 @@ pub fn environ_has(pid: i32, entry: &str) -> bool {
 pub fn socket_inode(pid: i32, server_port: u16, client_port: u16) -> Option<u64> {
     let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
     for table in ["tcp", "tcp6"] {
-        let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
+        let text = file(pid, &format!("net/{table}")).unwrap_or_default();
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             let (Some(local), Some(remote), Some(inode)) =

@@ -9,7 +9,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-use crate::common::design::{PREFORK, PREFORK_REUSE, THREADED, pool};
+use crate::common::design::{PREFORK, PREFORK_REUSE, pool};
 use crate::common::{
     Builder, DEADLINE, DESIGNS, Signal, echo_once, fd_count, holds_within, is_root, pattern,
     poll_until, proc,
@@ -67,7 +67,7 @@ fn row_24_calls_that_a_container_refuses_have_substitutes() {
         let mode = proc::status(serving, "Seccomp");
         assert_eq!(mode.as_deref(), Some("2"), "{}", design.name);
         // Without close_range(2) too it has let go of all else.
-        if is_root() && !design.reuses && !THREADED.iter().any(|d| d.name == design.name) {
+        if is_root() && !design.reuses && !design.threaded {
             let held = fd_count(serving).expect("/proc/PID/fd");
             let tie = usize::from(design.args.contains(&"double-fork"));
             assert_eq!(held, 1 + tie, "{}", design.name);
@@ -87,7 +87,7 @@ fn row_24_calls_that_a_container_refuses_have_substitutes() {
 }
 
 fn lives_on(design: &crate::common::Design) -> bool {
-    design.reuses || THREADED.iter().any(|one| one.name == design.name)
+    design.reuses || design.threaded
 }
 
 #[test]
@@ -102,21 +102,18 @@ fn row_95_without_any_sandbox_strict_refuses_and_best_effort_says_so_once() {
         client.ping(b"served all the same");
         assert_eq!(daemon.log_count("no sandbox: this kernel"), 1);
         // What needs neither is there; in a worker that lives on, more of it.
-        assert_eq!(limit(serving, "Max core file size"), "0 0");
+        assert_eq!(proc::limit(serving, "Max core file size"), "0 0");
         assert_eq!(proc::status(serving, "NoNewPrivs").as_deref(), Some("1"));
         if design.reuses {
-            assert_eq!(limit(serving, "Max processes"), "0 0", "{}", design.name);
+            assert_eq!(
+                proc::limit(serving, "Max processes"),
+                "0 0",
+                "{}",
+                design.name
+            );
         }
         drop(client);
     }
-}
-
-/// Soft and hard limit by their name in /proc/PID/limits.
-pub fn limit(pid: i32, name: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let words = line.unwrap_or_default().split_whitespace().take(2);
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[test]

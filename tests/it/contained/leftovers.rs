@@ -2,8 +2,7 @@
 
 use std::fs;
 
-use super::kernels::limit;
-use crate::common::design::{FORK_WAIT, PREFORK, PREFORK_REUSE, THREADED};
+use crate::common::design::{FORK_WAIT, PREFORK, PREFORK_REUSE};
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, Signal, is_root, need, need_root, poll_some,
     poll_until, proc, signal, skipped,
@@ -29,7 +28,7 @@ fn assert_harmless(pid: i32, design: &str) {
         }
     }
     for name in ["Max core file size", "Max locked memory"] {
-        assert_eq!(limit(pid, name), "0 0", "{name}, {who}");
+        assert_eq!(proc::limit(pid, name), "0 0", "{name}, {who}");
     }
 }
 
@@ -56,7 +55,7 @@ fn row_96_every_process_of_every_design_is_harmless() {
             // One that is being forked is the supervisor's copy.
             assert_harmless(pid, design.name);
         }
-        let threads = THREADED.iter().any(|one| one.name == design.name);
+        let threads = design.threaded;
         let datagrams = |pid: i32| proc::comm(pid) == "echod-udp";
         let lives_on = |pid: i32| datagrams(pid) || pid == serving && (design.reuses || threads);
         for pid in everybody().filter(|&pid| lives_on(pid)) {
@@ -70,7 +69,7 @@ fn row_96_every_process_of_every_design_is_harmless() {
             // to the fourth.
             let of_all = if threads && !datagrams(pid) { 2 } else { 4 };
             for (name, most) in limits.into_iter().take(of_all) {
-                let is = limit(pid, name);
+                let is = proc::limit(pid, name);
                 let hard = is.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
                 let who = proc::comm(pid);
                 assert!(hard.is_some_and(|n| n <= most), "{name} of {who}: {is}");
@@ -189,7 +188,7 @@ fn row_97_crashes_leave_no_core_file() {
     if !need("prlimit") {
         return;
     }
-    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let pattern = proc::machine("sys/kernel/core_pattern").unwrap_or_default();
     let crash = |design: &crate::common::Design, sandbox: &str, n: usize| {
         let builder = Builder::new();
         let dir = builder.dir();
@@ -215,7 +214,7 @@ fn row_97_crashes_leave_no_core_file() {
             });
         }
         let expected = if sandbox == "off" { "unlimited" } else { "0 0" };
-        let is = limit(daemon.pid(), "Max core file size");
+        let is = proc::limit(daemon.pid(), "Max core file size");
         assert!(is.starts_with(expected), "{is}");
         cores(&dir)
     };

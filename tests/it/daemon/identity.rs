@@ -188,7 +188,7 @@ fn chroot_is_where_all_of_it_lives_and_its_files_are_still_found() {
         .into_iter()
         .chain([daemon.pid(), serving])
     {
-        let root = fs::read_link(format!("/proc/{pid}/root")).expect("readable");
+        let root = proc::link(pid, "root").expect("readable");
         assert_eq!(root, jail);
     }
     client.ping(b"jailed");

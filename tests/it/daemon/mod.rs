@@ -106,7 +106,7 @@ fn the_daemon_has_left_terminal_session_directory_and_umask() {
     );
     assert_ne!(stat.pgrp, daemon.group());
     assert!(stat.ppid != us.pid && stat.ppid != daemon.group());
-    let cwd = fs::read_link(format!("/proc/{pid}/cwd")).expect("readable");
+    let cwd = proc::link(pid, "cwd").expect("readable");
     assert_eq!(cwd, Path::new("/"));
     assert_eq!(proc::status(pid, "Umask").as_deref(), Some("0000"));
     let mode = |path: &Path| fs::metadata(path).expect("stat").permissions().mode() & 0o7777;

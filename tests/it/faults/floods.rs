@@ -63,16 +63,6 @@ fn row_81_a_reset_is_called_one_in_the_access_log() {
     }
 }
 
-/// Clock ticks of processor time, its own and in the kernel for it.
-fn ticks(pid: i32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("alive");
-    let rest = &stat[stat.rfind(')').expect("a name") + 1..];
-    let field = |n: usize| rest.split_whitespace().nth(n).and_then(|t| t.parse().ok());
-    field(11)
-        .zip(field(12))
-        .map_or(0, |(user, system): (u64, u64)| user + system)
-}
-
 /// Connections that end before they say anything: no line each, workers that are
 /// reused cost no fork, and afterwards there is rest.
 #[test]
@@ -108,7 +98,7 @@ fn row_85_a_scan_costs_no_line_and_leaves_rest_behind() {
             daemon.role("echod-conn").is_empty()
         });
         let rests = || {
-            let members = || daemon.members().iter().map(|p| ticks(p.pid)).sum::<u64>();
+            let members = || daemon.members().iter().map(|p| p.ticks).sum::<u64>();
             let before = members();
             std::thread::sleep(std::time::Duration::from_millis(300));
             members() == before

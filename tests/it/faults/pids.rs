@@ -47,7 +47,7 @@ fn inside(pid: i32) -> Option<i32> {
 
 /// The process with this pid there.
 fn outside(daemon: &Daemon, number: i32) -> Option<i32> {
-    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let namespace = |pid: i32| proc::link(pid, "ns/pid");
     let ours = namespace(daemon.pid())?;
     let mut all = proc::all().into_iter().map(|p| p.pid);
     all.find(|&pid| inside(pid) == Some(number) && namespace(pid).as_ref() == Some(&ours))

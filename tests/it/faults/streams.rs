@@ -7,7 +7,7 @@ use std::thread;
 use crate::common::design::{DESIGNS, FORK_WAIT, PREFORK, side_by_side};
 use crate::common::{
     Builder, Client, DEADLINE, Daemon, Design, ONCE, Signal, at_once, need, pattern, poll_some,
-    poll_until, signal, skipped, stream, stream_until_broken,
+    poll_until, proc, signal, skipped, stream, stream_until_broken,
 };
 
 /// All that was sent before our end of file comes back, then theirs.
@@ -226,7 +226,7 @@ fn row_121_what_arrived_whole_is_one_read() {
             let sent = vec![b'x'; 65_536];
             signal(serving, Signal::SIGSTOP);
             // In each thread: until then a read may take what is there.
-            poll_until(DEADLINE, "it stops", || all_stopped(serving));
+            poll_until(DEADLINE, "it stops", || proc::all_stopped(serving));
             client.write_all(&sent).expect("send");
             // Acknowledged, all of it: it lies in the queue of the other end.
             poll_until(DEADLINE, "all has arrived", || client.unsent() == 0);
@@ -240,12 +240,4 @@ fn row_121_what_arrived_whole_is_one_read() {
             assert_eq!(copies, expected, "{}", design.name);
         });
     }
-}
-
-fn all_stopped(pid: i32) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its tasks");
-    tasks.flatten().all(|task| {
-        let stat = std::fs::read_to_string(task.path().join("stat"));
-        stat.is_ok_and(|stat| stat.contains(") T "))
-    })
 }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::resources::ControlGroup;
 use crate::common::client::tcp_addr;
-use crate::common::design::{FORK_WAIT, ITERATIVE, PREFORK, PREFORK_REUSE, PRETHREAD, THREADED};
+use crate::common::design::{FORK_WAIT, ITERATIVE, PREFORK, PREFORK_REUSE, PRETHREAD};
 use crate::common::{
     Builder, Client, DEADLINE, DESIGNS, Daemon, fd_count, holds_within, many, need_root,
-    poll_until, rss_kib, zombies,
+    poll_until, proc, rss_kib, zombies,
 };
 
 /// Connections of the test of growth; a soak sets more.
@@ -55,8 +55,7 @@ fn row_75_the_supervisor_grows_neither_memory_nor_descriptors() {
 
 /// The kernel's choice of whom to kill, as far as it is ours: see proc(5).
 fn malus(pid: i32) -> Option<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?;
-    text.trim().parse().ok()
+    proc::file(pid, "oom_score_adj")?.trim().parse().ok()
 }
 
 #[test]
@@ -69,7 +68,7 @@ fn row_74_every_child_has_a_malus_and_the_supervisor_has_not() {
         "yes=/usr/bin/yes",
     ];
     for design in DESIGNS {
-        let runs = !design.reuses && !THREADED.iter().any(|one| one.name == design.name);
+        let runs = !design.reuses && !design.threaded;
         let daemon = Builder::new()
             .args(design.args)
             .args(["-l", "tcp:127.0.0.1:0", "-l", "udp:127.0.0.1:0"])

@@ -93,7 +93,7 @@ fn row_10_the_default_backlog_is_all_the_kernel_allows() {
     let addr = format!("src = {}", tcp_addr(daemon.addr()));
     let listening = must("ss", &["-ltnH", &addr]);
     let words: Vec<_> = listening.split_whitespace().collect();
-    let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a sysctl");
+    let allowed = proc::machine("sys/net/core/somaxconn").expect("a sysctl");
     assert_eq!(words.get(2), Some(&allowed.trim()), "{port}: {listening}");
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::common::design::{THREADED, side_by_side};
+use crate::common::design::side_by_side;
 use crate::common::{
     Builder, ConnLine, DEADLINE, DESIGNS, Load, Signal, echo_once, holds_within, must, need,
     need_root, poll_until, tool,
@@ -167,7 +167,7 @@ fn row_123_a_log_made_by_root_is_opened_again_by_who_root_becomes() {
                 daemon.signal(order);
                 daemon.wait_log("log reopened", DEADLINE);
                 // Workers that write lines themselves are replaced.
-                if design.reuses || THREADED.iter().any(|d| d.name == design.name) {
+                if design.reuses || design.threaded {
                     daemon.wait_log("generation", DEADLINE);
                 }
                 // Who waits may still be of the old generation for a moment.

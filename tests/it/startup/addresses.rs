@@ -8,7 +8,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use crate::common::{
-    Builder, Client, DEADLINE, Daemon, Signal, echo_once, is_root, need, need_root,
+    Builder, Client, DEADLINE, Daemon, Signal, echo_once, is_root, need, need_root, proc,
 };
 use crate::startup::{as_another_user, refused};
 
@@ -65,8 +65,8 @@ fn row_26_a_low_port_without_privilege_is_named_and_77() {
     let parts = ["bind tcp:0.0.0.0:7", "EACCES", "CAP_NET_BIND_SERVICE"];
     let builder = listening("tcp:0.0.0.0:7");
     if !is_root() {
-        let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-        if first.is_ok_and(|first| first.trim() == "1024") {
+        let first = proc::machine("sys/net/ipv4/ip_unprivileged_port_start");
+        if first.is_some_and(|first| first.trim() == "1024") {
             refused(builder, 77, &parts);
         }
         return;

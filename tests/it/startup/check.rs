@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
-use crate::common::{Builder, DEADLINE, Finished, echo_once, must, need, need_root, tool};
+use crate::common::{Builder, DEADLINE, Finished, echo_once, must, need, need_root, proc, tool};
 
 /// A directory of files in the way, and what else a case needs.
 struct Place {
@@ -205,8 +205,8 @@ fn row_102_check_ends_as_a_start_does_with_its_message_and_leaves_nothing() {
     if !need_root() {
         return;
     }
-    let low_ports = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
-    let open_ports = low_ports.is_ok_and(|first| first.trim() != "1024");
+    let low_ports = proc::machine("sys/net/ipv4/ip_unprivileged_port_start");
+    let open_ports = low_ports.is_some_and(|first| first.trim() != "1024");
     for (line, who, status) in CASES {
         if open_ports && line.contains(".1:7") && who.is_some() {
             continue;

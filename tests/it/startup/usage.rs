@@ -3,7 +3,9 @@
 
 use std::fs;
 
-use crate::common::{Builder, DEADLINE, DESIGNS, Daemon, echo_once, need, need_root, skipped};
+use crate::common::{
+    Builder, DEADLINE, DESIGNS, Daemon, echo_once, need, need_root, proc, skipped,
+};
 use crate::startup::refused;
 
 fn only<S: AsRef<str>>(words: &[S]) -> Builder {
@@ -333,7 +335,7 @@ fn check_names_each_limit_that_is_too_low_and_by_how_much() {
 
 #[test]
 fn check_holds_the_backlog_against_the_kernels_longest_queue() {
-    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").expect("somaxconn");
+    let most = proc::machine("sys/net/core/somaxconn").expect("somaxconn");
     let most: u64 = most.trim().parse().expect("a number");
     let check = |backlog: u64| only(&["-t", "-l", &format!("127.0.0.1:0,backlog={backlog}")]);
     assert_eq!(check(most).run(DEADLINE).status.code(), Some(0));
@@ -385,12 +387,7 @@ fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
     let daemon = Builder::new().under(low).args(["-c", "9"]).start();
     assert_eq!(echo_once(daemon.addr(), b"served"), b"served");
     assert_eq!(daemon.log_count(" WARN "), 0, "{}", daemon.log());
-    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("limits");
-    let files = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"));
-    let files: Vec<_> = files.expect("a line").split_whitespace().collect();
-    assert_eq!(files[3..5], ["2000", "2000"]);
+    assert_eq!(proc::limit(daemon.pid(), "Max open files"), "2000 2000");
     let checked = Builder::new()
         .under(low)
         .args(["--check", "-c", "9"])

@@ -1,7 +1,6 @@
 //! Pitfalls of the tutorials' clients: waiting for what does not come, and
 //! taking a part for the whole.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::UdpSocket;
 use std::thread;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use crate::client::run::{Running, echoc};
 use crate::client::servers::{nobody, tcp, udp};
 use crate::common::Daemon;
+use crate::common::proc;
 
 /// An empty line, its newline cut off, is a write(2) of 0 bytes: no segment, no
 /// answer, and the client waits for one.
@@ -19,15 +19,6 @@ fn an_empty_line_does_not_hang() {
     for input in ["\n", "\n\n\nend\n", ""] {
         assert_eq!(echoc(&[daemon.addr()], input).status(0).text(), input);
     }
-}
-
-/// Clock ticks of processor time a process has used, from /proc/PID/stat.
-fn ticks(pid: i32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let (_, fields) = stat.rsplit_once(") ").expect("a name");
-    let fields: Vec<&str> = fields.split(' ').collect();
-    let number = |at: usize| fields[at].parse::<u64>().expect("a number");
-    number(11) + number(12)
 }
 
 /// `fgets` gives NULL at the end of the input, nobody looks, and the loop runs
@@ -44,7 +35,7 @@ fn the_end_of_the_input_is_not_a_loop() {
     drop(run.stdin.take());
     // A loop would use a tick of every tick.
     thread::sleep(Duration::from_millis(500));
-    let used = ticks(run.pid());
+    let used = proc::stat(run.pid()).expect("it runs").ticks;
     assert!(used < 10, "{used} ticks in half a second of waiting");
 }
 

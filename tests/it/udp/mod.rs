@@ -13,7 +13,7 @@ pub mod weapon;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::common::{Builder, Client, DEADLINE, Daemon, inside_netns, must, need, pattern};
+use crate::common::{Builder, Client, DEADLINE, Daemon, inside_netns, must, need, pattern, proc};
 use peer::{Gram, OFF, Peer, net, wait_local};
 
 #[test]
@@ -195,7 +195,7 @@ fn row_92_the_reply_leaves_from_the_address_that_was_asked() {
 /// The address that means something on this link only, once it is ours.
 fn link_local(interface: &str) -> String {
     let ours = || {
-        let table = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+        let table = proc::machine("net/if_inet6")?;
         let mut lines = table.lines().map(str::split_whitespace).map(Vec::from_iter);
         // Scope 0x20, and no flag such as tentative but that it is permanent.
         let line = lines.find(|w| w[3] == "20" && w[4] == "80" && w[5] == interface)?;

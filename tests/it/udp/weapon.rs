@@ -5,8 +5,13 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
+<<<<<<< HEAD
 use crate::common::{Builder, DEADLINE, Daemon, inside_netns, must, need, poll_until, rss_kib};
 use crate::udp::peer::{Forger, OFF, Peer, count, end, lo, net, v4, wait_local};
+=======
+use crate::common::{Builder, DEADLINE, Daemon, must, need, poll_until, proc, rss_kib};
+use crate::udp::peer::{Forger, OFF, Peer, count, end, inside_netns, lo, net, v4, wait_local};
+>>>>>>> 74bd332 (tests: One list of designs, one reader of /proc, one binary less)
 
 const RATES_OFF: [&str; 4] = ["--udp-rate", "off", "--udp-global-rate", "off"];
 
@@ -59,7 +64,7 @@ fn row_89_no_port_of_another_service_is_answered() {
 
 /// Packets that the loopback interface has carried in this namespace.
 fn carried() -> u64 {
-    let text = std::fs::read_to_string("/proc/net/dev").expect("/proc/net/dev");
+    let text = proc::machine("net/dev").expect("/proc/net/dev");
     let line = text
         .lines()
         .find_map(|line| line.trim().strip_prefix("lo:"));

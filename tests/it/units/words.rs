@@ -39,7 +39,7 @@ fn a_life_is_told_word_by_word() {
         let said = without_status(&said);
         let usec = said[0].strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
         let usec: u64 = usec.expect("both").parse().expect("a number");
-        let uptime = fs::read_to_string("/proc/uptime").expect("/proc/uptime");
+        let uptime = proc::machine("uptime").expect("/proc/uptime");
         let seconds: f64 = uptime.split(' ').next().expect("one").parse().expect("one");
         let now = (seconds * 1e6) as u64;
         // CLOCK_MONOTONIC is at most the time since boot, and we just asked.

@@ -1,10 +1,7 @@
 //! The decisions of `scripts/soak.sh`: which loss is explained by which kill.
 //! The soak itself takes too long for a test.
 
-#[path = "../scripts/soak/explain.rs"]
-mod explain;
-
-use explain::{Death, Loss, unexplained};
+use crate::common::explain::{Death, Loss, unexplained};
 
 fn loss(at: f64, client: &str) -> Loss {
     Loss {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How far apart, in seconds, a client's clock reading and the log line of the
-/// death may lie: the log is written when the dead is buried. Ports come round
+/// death may lie: the log is written when the dead is reaped. Ports come round
 /// again, so a line of another minute explains nothing.
 const WINDOW: f64 = 10.0;
 
