@@ -70,7 +70,7 @@
 //!   would run in children too.
 //! - **A worker is deaf.** What can be sent to a whole process group is meant for the
 //!   supervisor, whose one order to a worker is KILL. A handler in a worker obeys
-//!   who sent the signal, and not that it came: [`sys::parent_death`],
+//!   who sent the signal, and not that it came: [`sys::process`],
 //!   `leave_at_alarm` in [`sys::signal`].
 //! - **A bare fork is unknown to the C library.** The child of
 //!   [`sys::process::fork_bare`], one connection's, may take no mutex of pthreads',

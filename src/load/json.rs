@@ -6,17 +6,14 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde_json::Map;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::addr::target::Target;
 use crate::error::Exit;
 use crate::load::compare::{CONFIDENCE, Comparison, Figure};
 use crate::load::fault::Outcome;
 use crate::load::plan::Plan;
-use crate::load::run::Run;
-use crate::load::stats::{at, buckets};
+use crate::load::run::{Run, at, buckets};
 use crate::load::sweep::{Step, Sweep, Swept};
 
 const SCHEMA: &str = "echoload/1";
@@ -215,7 +212,7 @@ mod tests {
     use super::*;
     use crate::load::plan::Mode;
     use crate::load::plan::tests::plan;
-    use crate::load::stats::histogram;
+    use crate::load::run::histogram;
 
     fn done() -> Run {
         let mut run = Run {

@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] says what is meant, [`engine`] runs it in threads of [`worker`],
 //! each an epoll loop over its [`slot`]s, which end well or in a [`fault`].
-//! [`stats`] counts them and their latencies, [`progress`] tells of them while
+//! [`run`](mod@run) counts them and their latencies, [`progress`] tells of them while
 //! the run goes on, and [`report`] and [`json`] when it is over. [`mod@compare`]
 //! does all this for two servers in turn, and says which is faster; [`mod@sweep`]
 //! does it for one rate after another.
@@ -27,16 +27,10 @@ pub mod run;
 pub mod server;
 pub mod slot;
 pub mod socket;
-pub mod stats;
 pub mod sweep;
 pub mod worker;
 
 pub use compare::compare;
-pub use engine::Around;
-pub use engine::run;
-pub use plan::Bound;
-pub use plan::Mode;
-pub use plan::Plan;
-pub use plan::Rounds;
-pub use sweep::Sweep;
-pub use sweep::sweep;
+pub use engine::{Around, run};
+pub use plan::{Bound, Mode, Plan, Rounds};
+pub use sweep::{Sweep, sweep};

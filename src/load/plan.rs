@@ -251,7 +251,7 @@ impl Timetable {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::load::stats::PERCENTILES;
+    use crate::load::run::PERCENTILES;
 
     /// The plan of the defaults.
     pub(crate) fn plan(mode: Mode) -> Plan {

@@ -8,8 +8,7 @@ use hdrhistogram::Histogram;
 use serde_json::json;
 
 use crate::load::plan::{Bound, Mode, Plan};
-
-use crate::load::stats::{at, histogram, record, time};
+use crate::load::run::{at, histogram, record, time};
 
 /// What happened since somebody last looked.
 #[derive(Clone, Debug)]

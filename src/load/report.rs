@@ -9,8 +9,7 @@ use hdrhistogram::Histogram;
 use crate::load::compare::{Comparison, Figure};
 use crate::load::fault::Outcome;
 use crate::load::plan::{Mode, Plan, Rounds};
-use crate::load::run::Run;
-use crate::load::stats::{at, time};
+use crate::load::run::{Run, at, time};
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {
@@ -290,7 +289,7 @@ fn rows(nanos: &Histogram<u64>) -> Vec<(u64, u64)> {
 mod tests {
     use super::*;
     use crate::load::plan::tests::plan;
-    use crate::load::stats::histogram;
+    use crate::load::run::histogram;
 
     fn run(requests: u64, held: Option<u64>) -> Run {
         let mut run = Run {

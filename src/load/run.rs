@@ -1,11 +1,229 @@
-//! What a run came to, and what follows from it. Pure.
+//! What happened in a run: outcomes counted by kind, how long they took (latencies: a
+//! histogram of nanoseconds, and which of its quantiles are told), and what follows
+//! from that. Pure.
 
 use std::time::Duration;
 
-use crate::error::Exit;
-use crate::load::fault::Outcome;
+use hdrhistogram::Histogram;
+
+use crate::error::{Error, Exit};
+use crate::load::fault::{Fault, Outcome};
 use crate::load::plan::Plan;
-use crate::load::stats::Tally;
+
+/// What one thread, or all of them, saw.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    counts: [u64; Outcome::ALL.len()],
+    /// Connections made, those of the warm-up too.
+    pub connected: u64,
+    /// Payload bytes that were sent.
+    pub sent: u64,
+    /// Payload bytes that came back, each of them verified.
+    pub received: u64,
+    /// Nanoseconds of complete units.
+    pub latency: Histogram<u64>,
+    /// Nanoseconds until a connection could be written to.
+    pub connect: Histogram<u64>,
+    /// Datagrams that came once more.
+    pub duplicates: u64,
+    /// Units of an open loop that were due and were never sent.
+    pub dropped: u64,
+    /// Units that were on their way when the run was interrupted.
+    pub unfinished: u64,
+    /// The first fault that says something of the server.
+    pub first: Option<Error>,
+    /// The first fault of this side: the run ended early.
+    pub local: Option<Error>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally {
+            counts: [0; Outcome::ALL.len()],
+            connected: 0,
+            sent: 0,
+            received: 0,
+            latency: histogram(),
+            connect: histogram(),
+            duplicates: 0,
+            dropped: 0,
+            unfinished: 0,
+            first: None,
+            local: None,
+        }
+    }
+}
+
+impl Tally {
+    /// One unit completed.
+    pub fn complete(&mut self) {
+        self.counts[Outcome::Complete as usize] += 1;
+    }
+
+    /// A message was back after `took`.
+    pub fn echoed(&mut self, took: Duration) {
+        record(&mut self.latency, took);
+    }
+
+    /// So many that were due, a time of `step` apart, are not sent; the first
+    /// was due `late` ago. They are in the percentiles with the time that they
+    /// waited, as wrk2 has it: their latency is at least that.
+    pub fn dropped(&mut self, count: u64, late: Duration, step: Duration) {
+        /// More different values than that would take longer than they tell.
+        const VALUES: u64 = 10_000;
+        self.dropped += count;
+        let group = count.div_ceil(VALUES).max(1);
+        for nth in (0..count).step_by(group as usize) {
+            let waited = late.saturating_sub(step.mul_f64(nth as f64));
+            record_n(&mut self.latency, waited, group.min(count - nth));
+        }
+    }
+
+    /// A connection was made in `took`.
+    pub fn connect(&mut self, took: Duration) {
+        record(&mut self.connect, took);
+    }
+
+    /// One unit failed.
+    pub fn fault(&mut self, fault: Fault) {
+        self.counts[fault.outcome as usize] += 1;
+        let kept = match fault.outcome {
+            Outcome::Other => &mut self.local,
+            _ => &mut self.first,
+        };
+        kept.get_or_insert(fault.error);
+    }
+
+    /// Units that ended so.
+    pub fn count(&self, outcome: Outcome) -> u64 {
+        self.counts[outcome as usize]
+    }
+
+    /// Units that did not complete.
+    pub fn failed(&self) -> u64 {
+        self.counts[1..].iter().sum()
+    }
+
+    /// Adds what another thread, or another round, saw.
+    pub fn merge(&mut self, other: Tally) {
+        for (mine, theirs) in self.counts.iter_mut().zip(other.counts) {
+            *mine += theirs;
+        }
+        self.connected += other.connected;
+        self.sent += other.sent;
+        self.received += other.received;
+        for (mine, theirs) in [
+            (&mut self.latency, &other.latency),
+            (&mut self.connect, &other.connect),
+        ] {
+            mine.add(theirs).expect("both grow without bound");
+        }
+        self.duplicates += other.duplicates;
+        self.dropped += other.dropped;
+        self.unfinished += other.unfinished;
+        self.first = self.first.take().or(other.first);
+        self.local = self.local.take().or(other.local);
+    }
+
+    /// How the program ends: 0 only if all was verified and nothing failed.
+    pub fn status(&self) -> Exit {
+        if self.count(Outcome::Corrupt) > 0 {
+            Exit::Mismatch
+        } else if let Some(error) = &self.local {
+            error.status()
+        } else if self.connected == 0 {
+            Exit::Unavailable
+        } else if self.failed() > 0 {
+            Exit::Io
+        } else {
+            Exit::Ok
+        }
+    }
+}
+
+/// Significant decimal digits of a latency.
+const DIGITS: u8 = 3;
+
+/// Nanoseconds above which a latency is not told from another: 13 days.
+const LONGEST: u64 = 1 << 50;
+
+/// The percentiles of a report that is not told which.
+pub const PERCENTILES: [f64; 6] = [50.0, 75.0, 90.0, 99.0, 99.9, 99.99];
+
+/// Significant decimal digits of a bucket that is told.
+const BUCKET_DIGITS: u8 = 2;
+
+/// A histogram of nanoseconds, empty.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("3 digits are in its range")
+}
+
+/// The latency that so many do not exceed, in nanoseconds; 0 of none.
+pub fn at(histogram: &Histogram<u64>, quantile: f64) -> u64 {
+    // A bucket's upper end may lie beyond the largest.
+    histogram.value_at_quantile(quantile).min(histogram.max())
+}
+
+/// The upper ends of buckets, within 1 % of each other, in nanoseconds, and how
+/// many are in each; only those with something in them.
+pub fn buckets(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
+    let mut coarse = Histogram::<u64>::new(BUCKET_DIGITS).expect("2 digits are in its range");
+    coarse.add(histogram).expect("it grows");
+    let steps = coarse.iter_recorded();
+    let bucket = |value: u64| coarse.highest_equivalent(value).min(histogram.max());
+    steps
+        .map(|step| (bucket(step.value_iterated_to()), step.count_at_value()))
+        .collect()
+}
+
+/// Adds one time to a histogram.
+pub fn record(histogram: &mut Histogram<u64>, took: Duration) {
+    record_n(histogram, took, 1);
+}
+
+/// Adds a time so many times.
+pub fn record_n(histogram: &mut Histogram<u64>, took: Duration, count: u64) {
+    let nanos = u64::try_from(took.as_nanos()).unwrap_or(LONGEST);
+    // Not saturating_record: that clamps to what was seen so far.
+    histogram
+        .record_n(nanos.clamp(1, LONGEST), count)
+        .expect("it grows, and LONGEST is in its range");
+}
+
+/// A time as people say it: `850 ns`, `12.3 us`, `4.56 ms`, `1.20 s`.
+pub fn time(nanos: f64) -> String {
+    let (value, unit) = match nanos {
+        n if n < 1e3 => return format!("{n:.0} ns"),
+        n if n < 1e6 => (n / 1e3, "us"),
+        n if n < 1e9 => (n / 1e6, "ms"),
+        n => (n / 1e9, "s"),
+    };
+    match value {
+        v if v < 10.0 => format!("{v:.2} {unit}"),
+        v if v < 100.0 => format!("{v:.1} {unit}"),
+        v => format!("{v:.0} {unit}"),
+    }
+}
+
+/// A number as people read it: `41,000`, `999.5`, `0.50`.
+pub fn thousands(number: f64) -> String {
+    match number {
+        n if n < 10.0 => return format!("{n:.2}"),
+        n if n < 1000.0 && n.fract() != 0.0 => return format!("{n:.1}"),
+        _ => {}
+    }
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (nth, digit) in digits.chars().enumerate() {
+        if nth > 0 && (digits.len() - nth) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+// What a run came to.
 
 /// This share of the rate that was asked for is the rate.
 const ENOUGH: f64 = 0.98;
@@ -110,9 +328,90 @@ impl Run {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
     use crate::load::plan::Mode;
     use crate::load::plan::tests::plan;
+
+    fn tally(connected: u64, complete: u64, faults: &[Outcome]) -> Tally {
+        let mut tally = Tally {
+            connected,
+            ..Tally::default()
+        };
+        for _ in 0..complete {
+            tally.complete();
+            tally.echoed(Duration::from_micros(100));
+        }
+        for &outcome in faults {
+            let error = Error::os("read", "tcp:h:1", Errno::EIO);
+            tally.fault(Fault { outcome, error });
+        }
+        tally
+    }
+
+    #[test]
+    fn the_status_says_the_worst_that_happened() {
+        use Outcome::*;
+        for (connected, complete, faults, status) in [
+            (1, 5, &[][..], Exit::Ok),
+            (1, 5, &[Corrupt, Other], Exit::Mismatch),
+            (1, 5, &[Other, Reset], Exit::Os),
+            (0, 0, &[Refused], Exit::Unavailable),
+            (0, 0, &[Timeout], Exit::Unavailable),
+            (1, 5, &[Refused], Exit::Io),
+            (1, 5, &[Reset], Exit::Io),
+            (1, 5, &[Timeout], Exit::Io),
+            (1, 5, &[Short], Exit::Io),
+        ] {
+            let tally = tally(connected, complete, faults);
+            assert_eq!(tally.status(), status, "{faults:?}");
+            assert_eq!(tally.failed(), faults.len() as u64);
+        }
+    }
+
+    #[test]
+    fn merged_threads_count_as_one() {
+        let mut all = tally(1, 2, &[Outcome::Short]);
+        let mut slow = tally(3, 0, &[Outcome::Short]);
+        slow.complete();
+        slow.echoed(Duration::from_secs(7200));
+        all.merge(slow);
+        assert_eq!(all.connected, 4);
+        assert_eq!(all.count(Outcome::Complete), 3);
+        assert_eq!(all.count(Outcome::Short), 2);
+        assert_eq!(all.latency.len(), 3);
+        let p50 = all.latency.value_at_quantile(0.5);
+        assert!((100_000..100_200).contains(&p50), "{p50}");
+        assert!(all.latency.max() >= 7_200_000_000_000);
+    }
+
+    #[test]
+    fn numbers_have_commas() {
+        for (number, text) in [
+            (0.5, "0.50"),
+            (100.0, "100"),
+            (999.5, "999.5"),
+            (1000.0, "1,000"),
+            (41_000.4, "41,000"),
+            (1e7, "10,000,000"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn times_have_three_digits_and_a_unit() {
+        for (nanos, text) in [
+            (850.0, "850 ns"),
+            (12_345.0, "12.3 us"),
+            (4_560_000.0, "4.56 ms"),
+            (123_000_000.0, "123 ms"),
+            (1.2e9, "1.20 s"),
+        ] {
+            assert_eq!(time(nanos), text);
+        }
+    }
 
     fn run(complete: u64, seconds: u64) -> Run {
         let mut run = Run {

@@ -11,9 +11,7 @@ use std::time::Duration;
 use crate::error::{Exit, Result};
 use crate::load::engine::{Around, run};
 use crate::load::plan::Plan;
-
-use crate::load::run::Run;
-use crate::load::stats::{at, thousands, time};
+use crate::load::run::{Run, at, thousands, time};
 
 /// Two neighbours are close enough.
 const CLOSE: f64 = 1.05;

@@ -2,6 +2,7 @@
 //! fact it rests on.
 //!
 //! Nothing here decides anything; it knows no client, no pool and no log.
+
 #![allow(unsafe_code)]
 
 pub mod caps;
@@ -9,8 +10,6 @@ pub mod fd;
 pub mod lock;
 pub mod memory;
 pub mod mmsg;
-pub mod parent_death;
-pub mod pass;
 pub mod process;
 pub mod raw;
 pub mod run;
@@ -19,5 +18,4 @@ pub mod shm;
 pub mod signal;
 pub mod sockopt;
 pub mod startup;
-pub mod terminal;
 pub mod wait;

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, chdir, execve, setsid};
 
-use crate::sys::{parent_death, signal, startup};
+use crate::sys::{process, signal, startup};
 
 /// setrlimit(2)'s, beside no files written and no core. Not RLIMIT_NPROC: the
 /// kernel counts a user's processes there, echod's own among them.
@@ -45,7 +45,7 @@ pub fn run(
     let steps = || {
         // A session has no terminal, and a group that can be killed whole.
         setsid()?;
-        parent_death::die_with_parent(parent);
+        process::die_with_parent(parent);
         chdir("/")?;
         umask(Mode::S_IRWXG | Mode::S_IRWXO);
         for (from, to) in [(null, 0), (out, 1), (out, 2)] {

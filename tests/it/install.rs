@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::common::{Daemon, echo_once, need, tool};
+use crate::common::{Daemon, echo_once, need, proc, tool};
 
 /// The script as a packager would run it.
 fn script(dest: &Path, prefix: Option<&str>) -> Command {
@@ -162,12 +162,12 @@ fn an_install_beside_a_daemon_that_runs_cuts_nobody() {
     let daemon = Daemon::builder()
         .program([program.display().to_string()])
         .start();
-    let before = fs::read_link(format!("/proc/{}/exe", daemon.pid())).expect("a program");
+    let before = proc::link(daemon.pid(), "exe").expect("a program");
     assert_eq!(before, program);
     let output = install(built(), dest.path(), None);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(echo_once(daemon.addr(), b"served"), b"served");
-    let after = fs::read_link(format!("/proc/{}/exe", daemon.pid())).expect("a program");
+    let after = proc::link(daemon.pid(), "exe").expect("a program");
     assert_eq!(
         after,
         PathBuf::from(format!("{} (deleted)", program.display()))

@@ -9,7 +9,7 @@ use crate::addr::target::Target;
 use crate::cli::echoload::args::{Args, Typed, Word};
 use crate::cli::host_and_port;
 use crate::error::{Error, Result};
-use crate::load::stats::PERCENTILES;
+use crate::load::run::PERCENTILES;
 use crate::load::{Bound, Mode, Plan, Rounds, Sweep, compare};
 
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);

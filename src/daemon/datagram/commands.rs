@@ -27,7 +27,7 @@ use crate::daemon::worker::child::{Leave, leave};
 use crate::error::errno_text;
 use crate::service::{Command, helper};
 use crate::sys::mmsg::{Arrived, Batch, Wait};
-use crate::sys::{parent_death, process, raw, signal, sockopt};
+use crate::sys::{process, raw, signal, sockopt};
 
 /// How many helpers a worker has, and so how many commands its socket's clients can
 /// have run at once.
@@ -278,7 +278,7 @@ fn attend(commands: &[Allowed], worker: BorrowedFd<'_>, null: BorrowedFd<'_>, pa
     signal::become_worker();
     process::set_name(process::COMMAND);
     // Rather than to notice it: it may be waiting for a command.
-    parent_death::die_with_parent(parent);
+    process::die_with_parent(parent);
     let mut keep = [worker, null];
     keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
     process::keep_only(keep);

@@ -39,7 +39,7 @@ use crate::net::datagram::Guard;
 use crate::net::drops::Reason;
 use crate::net::unix_guard;
 use crate::sys::mmsg::{Arrived, Batch, Sender, Wait};
-use crate::sys::{parent_death, process, sockopt};
+use crate::sys::{process, sockopt};
 
 /// Batches answered after word to go, at most: more than the queue can hold, but
 /// where nothing makes the socket deaf an end must come.
@@ -123,7 +123,7 @@ fn prepare<'a>(context: &'a WorkerContext, post: &'a Post<'a>) -> Option<(Answer
     };
     let own = post.socket.try_clone_to_owned().ok()?;
     let copy = context.printer().map(Print::new).transpose().ok()?;
-    parent_death::release_on_parent_death(&[post.socket], context.null.as_fd(), context.supervisor)
+    process::release_on_parent_death(&[post.socket], context.null.as_fd(), context.supervisor)
         .ok()?;
     let answerer = Answerer {
         context,

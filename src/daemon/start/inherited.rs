@@ -6,12 +6,11 @@ use nix::sys::signal::Signal;
 use crate::config::Config;
 use crate::daemon::start::activation::Activation;
 use crate::daemon::start::notify::Asked;
-use crate::daemon::start::paths;
 use crate::daemon::start::ready::ReadyFd;
-use crate::daemon::start::startup;
+use crate::daemon::start::{paths, startup};
 use crate::error::{Error, Result};
 use crate::net::Handed;
-use crate::sys::terminal::Terminal;
+use crate::sys::signal::Terminal;
 use crate::sys::{fd, signal};
 
 /// What whoever started us gave us, beside the command line.

@@ -63,8 +63,7 @@ use crate::error::{Error, Exit, Result};
 use crate::net::Accepted;
 use crate::sys::memory::OomScore;
 use crate::sys::shm::Buffer;
-use crate::sys::signal::{self, Signals};
-use crate::sys::terminal::Terminal;
+use crate::sys::signal::{self, Signals, Terminal};
 use crate::sys::wait::Wait;
 
 /// Bytes echoed at a time, from the first on: what has come by then goes back in one

@@ -12,7 +12,7 @@ use crate::daemon::start::notify::Word;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::pool::{Pool, Shift};
 use crate::daemon::supervisor::state::{Input, Phase};
-use crate::sys::terminal::Terminal;
+use crate::sys::signal::Terminal;
 
 /// How long one TERM may take to come twice.
 const TWICE: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use crate::daemon::shared::scoreboard::{Said, Scoreboard, Slot, write_note};
 use crate::net::Accepted;
-use crate::sys::pass;
+use crate::sys::fd;
 
 /// The channels and what is on its way.
 pub struct Passing {
@@ -66,7 +66,7 @@ impl Passing {
     /// # Errors
     /// EMFILE and the like: nothing is left open.
     pub fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
-        let (ours, theirs) = pass::pair()?;
+        let (ours, theirs) = fd::pair()?;
         if let Some(asks) = &self.asks {
             asks.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
         }
@@ -176,7 +176,7 @@ impl Passing {
                 continue;
             };
             let note = write_note(accepted.peer, accepted.listener);
-            match pass::send(end.as_fd(), &note, accepted.conn.as_fd()) {
+            match fd::pass(end.as_fd(), &note, accepted.conn.as_fd()) {
                 Ok(()) => {
                     self.free.remove(choice);
                     self.copies.insert(slot, accepted);
@@ -215,7 +215,7 @@ mod tests {
 
     fn got(worker: &OwnedFd) -> Option<UnixStream> {
         let mut note = [0; 24];
-        let conn = pass::receive(worker.as_fd(), &mut note).ok()??;
+        let conn = fd::receive(worker.as_fd(), &mut note).ok()??;
         assert_eq!(read_note(note), (Peer::Unix, 3));
         Some(conn.into())
     }

@@ -7,7 +7,7 @@ use crate::config::Orphans;
 use crate::daemon::shared::generation::Generation;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::context::WorkerContext;
-use crate::sys::{parent_death, process, signal};
+use crate::sys::{process, signal};
 
 /// How a child leaves; the supervisor decides by it what to do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub fn begin_with_threads() {
 /// With `--orphans terminate`, the child dies when the supervisor does.
 pub fn follow(context: &WorkerContext) {
     if context.config.orphans == Orphans::Terminate {
-        parent_death::die_with_parent(context.supervisor);
+        process::die_with_parent(context.supervisor);
     }
 }
 

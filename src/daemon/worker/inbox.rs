@@ -10,7 +10,7 @@ use crate::daemon::shared::scoreboard::{Scoreboard, read_note};
 use crate::daemon::worker::acceptor::{Next, PAUSE, is_retired};
 use crate::daemon::worker::child::{Leave, leave};
 use crate::net::Accepted;
-use crate::sys::{pass, raw};
+use crate::sys::{fd, raw};
 
 /// The worker's end of its channel.
 pub struct Inbox<'a> {
@@ -51,7 +51,7 @@ impl<'a> Inbox<'a> {
             // First the channel: what is in it is for nobody else, and if the
             // supervisor is gone there is no other copy of it.
             let mut note = [0; 24];
-            match pass::receive(self.channel, &mut note) {
+            match fd::receive(self.channel, &mut note) {
                 Ok(Some(conn)) => {
                     let (peer, listener) = read_note(note);
                     return Next::Accepted(Accepted {

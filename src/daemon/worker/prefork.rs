@@ -22,7 +22,7 @@ use crate::daemon::worker::serve::{Serving, serve_only};
 use crate::daemon::worker::strategy::AcceptStrategy;
 use crate::net::Accepted;
 use crate::net::connection::End;
-use crate::sys::{parent_death, process, signal};
+use crate::sys::{process, signal};
 
 /// A worker for one connection.
 pub fn serve_one(
@@ -100,7 +100,7 @@ fn lock_in(context: &WorkerContext, strategy: &mut AcceptStrategy<'_>) -> Option
         sandbox::let_go(context, listeners.iter().copied(), strategy.ties());
     if context.config.orphans == Orphans::Finish && !strategy.is_passed() {
         let null = context.null.as_fd();
-        parent_death::release_on_parent_death(&listeners, null, context.supervisor).ok()?;
+        process::release_on_parent_death(&listeners, null, context.supervisor).ok()?;
     }
     if context.config.timeouts.lifetime.is_some() {
         signal::leave_at_alarm::<{ process::EXPIRED }>().ok()?;

@@ -23,7 +23,7 @@ use crate::net::connection::{Connection, Copy, End};
 use crate::net::printer::Printer;
 use crate::service::Service;
 use crate::sys::sandbox::Sandbox;
-use crate::sys::{parent_death, process, signal};
+use crate::sys::{process, signal};
 
 /// A connection that is to be served.
 pub struct Serving<'a> {
@@ -195,6 +195,6 @@ fn serve_tied(
 ) -> ! {
     context.board.sign(slot, Pid::this());
     let with_supervisor = context.config.orphans == Orphans::Terminate;
-    let _ = parent_death::obey_channel(channel.as_fd(), with_supervisor);
+    let _ = process::obey_channel(channel.as_fd(), with_supervisor);
     serve_only(context, slot, buffer, accepted, Some(channel))
 }

@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::load::board::Board;
 use crate::load::plan::{Mode, Plan, Timetable};
 use crate::load::progress::Progress;
+use crate::load::run::Tally;
 use crate::load::slot::{Io, Phase, Slot};
-use crate::load::stats::Tally;
 
 mod unit;
 

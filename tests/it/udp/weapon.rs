@@ -5,13 +5,10 @@ use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
-<<<<<<< HEAD
-use crate::common::{Builder, DEADLINE, Daemon, inside_netns, must, need, poll_until, rss_kib};
+use crate::common::{
+    Builder, DEADLINE, Daemon, inside_netns, must, need, poll_until, proc, rss_kib,
+};
 use crate::udp::peer::{Forger, OFF, Peer, count, end, lo, net, v4, wait_local};
-=======
-use crate::common::{Builder, DEADLINE, Daemon, must, need, poll_until, proc, rss_kib};
-use crate::udp::peer::{Forger, OFF, Peer, count, end, inside_netns, lo, net, v4, wait_local};
->>>>>>> 74bd332 (tests: One list of designs, one reader of /proc, one binary less)
 
 const RATES_OFF: [&str; 4] = ["--udp-rate", "off", "--udp-global-rate", "off"];
 
