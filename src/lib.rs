@@ -18,7 +18,7 @@
 //! 5. [`daemon::worker::child`]: the other side of the fork. Nothing there comes back.
 //! 6. [`daemon::worker::prefork`] and [`daemon::worker::acceptor`]: what a worker does,
 //!    and how it waits; [`daemon::worker::strategy`] has the other ways of `--accept`.
-//!    [`daemon::worker::fork`] is the textbook's design.
+//!    [`daemon::worker::serve`] is also all there is to the textbook's design.
 //! 7. [`sys::process`]: the fork itself, and the only way out of a child.
 //! 8. [`service`] and its `echo`: all this, for a loop that reads and writes. Its
 //!    `command` stays in the same sandbox, and `helper` is the one outside.
