@@ -24,7 +24,7 @@
 //!    `command` stays in the same sandbox, and `helper` is the one outside.
 //!
 //! Then, by need: [`daemon::shared::scoreboard`] (what children tell),
-//! [`daemon::supervisor::reap`] and [`daemon::supervisor::pool`] (what scale asks for),
+//! [`daemon::supervisor::reap`] and [`daemon::shared::pool`] (what scale asks for),
 //! [`access`] and [`daemon::shared::access_control`] (who is let in),
 //! [`daemon::datagram::worker`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::start::activation` and `daemon::start::notify` (what a service
@@ -106,7 +106,7 @@
 //! - **A wake-up is spent on one worker.** If that one dies or retires without
 //!   accepting, the client waits beside idle workers. So a woken worker accepts
 //!   before it obeys, and goes on while it refuses ([`daemon::worker::acceptor`]), and the accidental death of an
-//!   idle one always forks another (`lost` in [`daemon::supervisor::pool`]).
+//!   idle one always forks another (`lost` in [`daemon::shared::pool`]).
 //! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
 //!   child makes every later fork slower: [`sys::shm`] keeps the supervisor's
 //!   tables out of children, and only [`daemon::supervisor::channels`] (double-fork) has a

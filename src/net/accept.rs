@@ -1,4 +1,5 @@
-//! What accept(2) brings: a connection, or an errno that asks for a decision.
+//! What accept(2) brings: a connection, or an errno that asks for a decision; and
+//! what is done about clients where there may be no place for them.
 //!
 //! accept(2) reports the listener's troubles, the process's, the machine's and
 //! those of the connection it was about to hand out, all through one errno.
@@ -10,6 +11,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 
 use crate::addr::Peer;
+use crate::config::Overflow;
 use crate::sys::process;
 
 /// An accepted connection.
@@ -85,6 +87,33 @@ pub fn classify(errno: Errno) -> AcceptError {
     }
 }
 
+/// What is to be done about clients that come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// They wait, or are somebody else's business.
+    Leave,
+    /// One is accepted, to be served.
+    Take,
+    /// One is accepted, to be turned away.
+    TurnAway,
+}
+
+impl Intake {
+    /// `takes`: is there a place for one, with whoever asks? `full`: has nobody
+    /// one?
+    ///
+    /// Asked before each accept(2) and not before the wait that came before it: a
+    /// listener that was readable stays so, a place may be gone by then, and whom
+    /// nobody has a place for must not be accepted.
+    pub fn decide(takes: bool, full: bool, overflow: Overflow) -> Intake {
+        match overflow {
+            _ if takes => Intake::Take,
+            Overflow::Close | Overflow::Reset if full => Intake::TurnAway,
+            _ => Intake::Leave,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +140,28 @@ mod tests {
             for errno in errnos {
                 assert_eq!(classify(*errno), answer, "{errno:?}");
             }
+        }
+    }
+
+    #[test]
+    fn who_has_no_place_is_left_or_turned_away_and_never_taken() {
+        use Intake::{Leave, Take, TurnAway};
+        use Overflow::{Close, Queue, Reset};
+        for (takes, full, overflow, expected) in [
+            (true, false, Queue, Take),
+            (true, false, Close, Take),
+            // A worker is idle, though no further one could be forked.
+            (true, true, Reset, Take),
+            (false, true, Queue, Leave),
+            (false, true, Close, TurnAway),
+            (false, true, Reset, TurnAway),
+            // A place is being made.
+            (false, false, Queue, Leave),
+            (false, false, Close, Leave),
+            (false, false, Reset, Leave),
+        ] {
+            let got = Intake::decide(takes, full, overflow);
+            assert_eq!(got, expected, "{takes} {full} {overflow:?}");
         }
     }
 }

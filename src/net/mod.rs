@@ -24,7 +24,7 @@ pub mod udp_guard;
 pub mod unix_guard;
 mod unix_path;
 
-pub use accept::{AcceptError, Accepted, classify};
+pub use accept::{AcceptError, Accepted, Intake, classify};
 pub use datagram::{DatagramSocket, open_datagram};
 pub use handed::{Handed, Opened, refused};
 pub use inet::share_an_address;

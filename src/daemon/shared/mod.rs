@@ -2,9 +2,11 @@
 //! connection.
 
 pub mod access_control;
+pub mod backoff;
 pub mod connection_log;
 pub mod entry;
 pub mod generation;
+pub mod pool;
 pub mod refusals;
 pub mod scoreboard;
 pub mod seats;

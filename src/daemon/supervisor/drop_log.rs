@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use crate::daemon::shared::backoff::Episode;
 use crate::daemon::shared::tally::Tally;
-use crate::daemon::supervisor::backoff::Episode;
 use crate::net::drops::{REASONS, Reason};
 use crate::values;
 

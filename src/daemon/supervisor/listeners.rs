@@ -13,37 +13,10 @@ use crate::daemon::supervisor::sleep::LISTENERS;
 use crate::daemon::worker::acceptor::{Answer, accept_from};
 use crate::error::errno_text;
 use crate::net;
-use crate::net::{Accepted, Listener};
+use crate::net::{Accepted, Intake, Listener};
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
-
-/// What is to be done about clients that come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Intake {
-    /// They wait, or are somebody else's business.
-    Leave,
-    /// One is accepted, to be served.
-    Take,
-    /// One is accepted, to be turned away.
-    TurnAway,
-}
-
-impl Intake {
-    /// `takes`: is there a place for one, with whoever asks? `full`: has nobody
-    /// one?
-    ///
-    /// Asked before each accept(2) and not before the wait that came before it: a
-    /// listener that was readable stays so, a place may be gone by then, and whom
-    /// nobody has a place for must not be accepted.
-    pub(crate) fn decide(takes: bool, full: bool, overflow: Overflow) -> Intake {
-        match overflow {
-            _ if takes => Intake::Take,
-            Overflow::Close | Overflow::Reset if full => Intake::TurnAway,
-            _ => Intake::Leave,
-        }
-    }
-}
 
 impl Supervisor {
     /// What the supervisor would do now about a client.
@@ -225,32 +198,5 @@ impl Supervisor {
             self.close_listener(listener);
         }
         cut
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_has_no_place_is_left_or_turned_away_and_never_taken() {
-        use Intake::{Leave, Take, TurnAway};
-        use Overflow::{Close, Queue, Reset};
-        for (takes, full, overflow, expected) in [
-            (true, false, Queue, Take),
-            (true, false, Close, Take),
-            // A worker is idle, though no further one could be forked.
-            (true, true, Reset, Take),
-            (false, true, Queue, Leave),
-            (false, true, Close, TurnAway),
-            (false, true, Reset, TurnAway),
-            // A place is being made.
-            (false, false, Queue, Leave),
-            (false, false, Close, Leave),
-            (false, false, Reset, Leave),
-        ] {
-            let got = Intake::decide(takes, full, overflow);
-            assert_eq!(got, expected, "{takes} {full} {overflow:?}");
-        }
     }
 }

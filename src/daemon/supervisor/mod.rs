@@ -8,7 +8,6 @@
 //! orders in `orders`, the stop in `stop`.
 
 pub(crate) mod access;
-pub mod backoff;
 pub mod channels;
 pub mod children;
 pub(crate) mod crashes;
@@ -20,7 +19,6 @@ pub(crate) mod listeners;
 pub(crate) mod orders;
 pub(crate) mod overflows;
 pub(crate) mod passing;
-pub mod pool;
 pub(crate) mod posts;
 pub mod reap;
 pub(crate) mod report;
@@ -39,37 +37,34 @@ use log::debug;
 use nix::sys::signal::Signal;
 
 use crate::config::{Accept, Model, PoolLimits, Reap};
+use crate::daemon::shared::backoff::{
+    Backoff, Episode, FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT,
+};
 use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::pool::Pool;
 use crate::daemon::shared::refusals::RefusalLog;
 use crate::daemon::start::notify::{Notify, Word};
-use crate::daemon::supervisor::backoff::{Backoff, Episode};
 use crate::daemon::supervisor::channels::Channels;
 use crate::daemon::supervisor::children::Children;
 use crate::daemon::supervisor::datagrams::Crew;
 use crate::daemon::supervisor::overflows::Overflows;
 use crate::daemon::supervisor::passing::Passing;
-use crate::daemon::supervisor::pool::Pool;
 use crate::daemon::supervisor::reap::{Dead, Reaper};
 use crate::daemon::supervisor::respawn::Births;
 use crate::daemon::supervisor::sleep::{BOARD, CHANNELS, LISTENERS, SIGNALS};
 use crate::daemon::supervisor::sources::Sources;
 use crate::daemon::supervisor::state::Phase;
 use crate::daemon::supervisor::waiters::{UNHEARD, Waiters};
-use crate::daemon::supervisor::workers::{FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT};
 use crate::daemon::worker::acceptor::Turn;
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::net::Accepted;
+use crate::net::connection::BUFFER;
 use crate::sys::memory::OomScore;
 use crate::sys::shm::Buffer;
 use crate::sys::signal::{self, Signals, Terminal};
 use crate::sys::wait::Wait;
-
-/// Bytes echoed at a time, from the first on: what has come by then goes back in one
-/// write, and there are clients that count on it up to 64 KiB. Measured: 256 KiB streams 1.2 to 1.4 times as fast as
-/// 64 KiB, and a child pays only for the pages it touches.
-pub const BUFFER: usize = 256 * 1024;
 
 /// Stretches of trouble, each logged when it begins and when it is over.
 #[derive(Default)]

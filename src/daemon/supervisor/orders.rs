@@ -8,9 +8,9 @@ use nix::sys::signal::Signal;
 use crate::config::Model;
 use crate::daemon::shared::connection_log;
 use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::pool::{Pool, Shift};
 use crate::daemon::start::notify::Word;
 use crate::daemon::supervisor::Supervisor;
-use crate::daemon::supervisor::pool::{Pool, Shift};
 use crate::daemon::supervisor::state::{Input, Phase};
 use crate::sys::signal::Terminal;
 

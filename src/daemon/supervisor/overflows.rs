@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use crate::daemon::supervisor::backoff::Episode;
+use crate::daemon::shared::backoff::Episode;
 use crate::net::Listener;
 use crate::sys::sockopt;
 use crate::values::{self, plural};

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::supervisor::backoff::Backoff;
+use crate::daemon::shared::backoff::Backoff;
 
 /// A worker that dies younger than this may have been born sick.
 const YOUTH: Duration = Duration::from_secs(1);

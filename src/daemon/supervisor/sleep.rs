@@ -7,9 +7,9 @@ use crate::daemon::shared::refusals::RefusalLog;
 use crate::daemon::start::notify::Notify;
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::channels::Channels;
-use crate::daemon::supervisor::listeners::Intake;
 use crate::daemon::supervisor::passing::Passing;
 use crate::daemon::supervisor::waiters::Watch;
+use crate::net::Intake;
 
 // Places in the wait.
 pub(crate) const SIGNALS: usize = 0;

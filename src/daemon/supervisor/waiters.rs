@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use crate::config::{Model, Overflow};
+use crate::daemon::shared::backoff::Episode;
 use crate::daemon::shared::scoreboard::Said;
 use crate::daemon::supervisor::Supervisor;
-use crate::daemon::supervisor::backoff::Episode;
 use crate::daemon::supervisor::children::Role;
-use crate::daemon::supervisor::listeners::Intake;
+use crate::net::Intake;
 use crate::values::{self, plural};
 
 /// From one look to the next.

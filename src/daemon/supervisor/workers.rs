@@ -12,11 +12,11 @@ use nix::unistd::Pid;
 use crate::config::{Model, Overflow};
 use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::pool::{Census, Move};
 use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::supervisor::Supervisor;
 use crate::daemon::supervisor::children::{Child, Reserved, Role};
 use crate::daemon::supervisor::datagrams::Crew;
-use crate::daemon::supervisor::pool::{Census, Move};
 use crate::daemon::threads::worker;
 use crate::daemon::worker::child;
 use crate::daemon::worker::context::WorkerContext;
@@ -28,11 +28,6 @@ use crate::net::Accepted;
 use crate::net::connection::End;
 use crate::sys::process;
 use crate::values;
-
-/// Wait after a first failure, and at most.
-pub(crate) const FIRST_WAIT: Duration = Duration::from_millis(100);
-pub(crate) const LONGEST_FORK_WAIT: Duration = Duration::from_secs(10);
-pub(crate) const LONGEST_ACCEPT_WAIT: Duration = Duration::from_secs(1);
 
 /// How long memory counts as short after the kernel has killed for it.
 const SHORT_FOR: Duration = Duration::from_secs(60);
@@ -109,7 +104,7 @@ impl Supervisor {
         let Some(limits) = self
             .pool
             .as_ref()
-            .map(crate::daemon::supervisor::pool::Pool::limits)
+            .map(crate::daemon::shared::pool::Pool::limits)
         else {
             return;
         };

@@ -16,10 +16,10 @@ use nix::errno::Errno;
 use crate::addr::Peer;
 use crate::config::PoolLimits;
 use crate::daemon::shared::seats::{Seat, Seats};
-use crate::daemon::supervisor::BUFFER;
 use crate::daemon::threads::pool::Crew;
 use crate::daemon::worker::acceptor::{Acceptor, Next};
 use crate::net::Accepted;
+use crate::net::connection::BUFFER;
 use crate::sys::process;
 use crate::sys::shm::Buffer;
 

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 
 use crate::access::Policy;
 use crate::addr::Peer;
+use crate::daemon::shared::backoff::Episode;
 use crate::daemon::shared::entry::unpack;
 use crate::daemon::shared::refusals::{COUNT, NOBODY, PEER, Refusals, SAID, TENANT};
-use crate::daemon::supervisor::backoff::Episode;
 use crate::sys::shm::DontFork;
 use crate::values;
 

@@ -15,12 +15,11 @@ use nix::unistd::Pid;
 
 use crate::config::UdpLimits;
 use crate::daemon::datagram::worker;
+use crate::daemon::shared::backoff::{Backoff, FIRST_WAIT, LONGEST_FORK_WAIT};
 use crate::daemon::shared::connection_log::{self, Gone};
 use crate::daemon::shared::tally::Tally;
-use crate::daemon::supervisor::backoff::Backoff;
 use crate::daemon::supervisor::drop_log::{DropLog, summary};
 use crate::daemon::supervisor::reap;
-use crate::daemon::supervisor::workers::{FIRST_WAIT, LONGEST_FORK_WAIT};
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
 use crate::net::DatagramSocket;

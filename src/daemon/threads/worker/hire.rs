@@ -10,12 +10,12 @@ use std::time::Instant;
 use nix::errno::Errno;
 
 use crate::config::{PoolLimits, ThreadAccept};
+use crate::daemon::shared::pool::{Census, Move};
 use crate::daemon::shared::seats::{Seat, Waiter};
-use crate::daemon::supervisor::BUFFER;
-use crate::daemon::supervisor::pool::{Census, Move};
 use crate::daemon::threads::prethread::{self, Place};
 use crate::daemon::threads::worker::Post;
 use crate::net::Accepted;
+use crate::net::connection::BUFFER;
 use crate::sys::shm::Buffer;
 
 /// A thread's stack: an echo needs next to none, a log line some KiB.

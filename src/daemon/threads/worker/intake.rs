@@ -4,11 +4,11 @@
 use std::time::Instant;
 
 use crate::config::{Overflow, ThreadAccept};
-use crate::daemon::supervisor::listeners::Intake;
 use crate::daemon::threads::worker::Post;
 use crate::daemon::worker::acceptor::Answer;
 use crate::daemon::worker::context::WorkerContext;
 use crate::net::Accepted;
+use crate::net::Intake;
 
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;

@@ -26,13 +26,12 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 
 use crate::config::{Model, PoolLimits, SandboxPolicy, ThreadAccept};
+use crate::daemon::shared::backoff::Backoff;
+use crate::daemon::shared::pool::Pool;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::start::limits;
 use crate::daemon::start::machine;
-use crate::daemon::supervisor::backoff::Backoff;
-use crate::daemon::supervisor::listeners::Intake;
-use crate::daemon::supervisor::pool::Pool;
 use crate::daemon::threads::pool::Crew;
 use crate::daemon::threads::prethread::Hand;
 use crate::daemon::worker::acceptor::Acceptor;
@@ -40,6 +39,7 @@ use crate::daemon::worker::child::{self, Leave, leave};
 use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::sandbox;
 use crate::net::Accepted;
+use crate::net::Intake;
 use crate::net::connection::End;
 use crate::sys::process;
 

@@ -5,6 +5,13 @@
 
 use std::time::{Duration, Instant};
 
+/// Wait after a first failure.
+pub const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// Wait for fork(2) at most.
+pub const LONGEST_FORK_WAIT: Duration = Duration::from_secs(10);
+/// Wait for accept(2) at most.
+pub const LONGEST_ACCEPT_WAIT: Duration = Duration::from_secs(1);
+
 /// Waiting longer after each failure, until a success.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
