@@ -114,7 +114,7 @@
 //! - **A copied descriptor is an open one.** A child that kept the write end of
 //!   its generation's pipe would keep its siblings from hearing that the
 //!   supervisor died: `fork_worker` in `daemon::supervisor::workers`,
-//!   [`daemon::shared::generation`]. One that kept a connection on its way to a sibling
+//!   [`daemon::shared::pipe_of_death`]. One that kept a connection on its way to a sibling
 //!   would keep its end from the client: `daemon::supervisor::passing`.
 //! - **An accept lock is held around the wait and no longer.** It belongs to one
 //!   generation, and the kernel frees it with its holder: [`sys::lock`].

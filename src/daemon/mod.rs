@@ -13,33 +13,19 @@ pub mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 
-use self::shared::{scoreboard, seats};
-use self::start::{
-    account, activation, banner, check, detach, inetd, inherited, limits, notify, privileges,
-    services, sockets,
-};
-use self::worker::sandbox;
-use log::{error, info, warn};
-use nix::unistd::Pid;
+use log::error;
 
+use self::start::detach::Ready;
+use self::start::inherited::Inherited;
+use self::start::up::{self, Started};
+use self::start::{activation, check, detach, inetd, inherited, notify};
 use crate::cli::{self, echod::Refused};
-use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
-use crate::daemon::shared::access_control::AccessControl;
-use crate::daemon::start::detach::Ready;
-use crate::daemon::start::inherited::Inherited;
-use crate::daemon::start::pidfile::PidFile;
-use crate::daemon::start::sockets::Sockets;
-use crate::daemon::supervisor::Supervisor;
-use crate::daemon::supervisor::datagrams::Crew;
-use crate::daemon::worker::context::WorkerContext;
-use crate::error::{Error, Exit, Result};
-use crate::logging::{self, LogHandle, Voice};
+use crate::config::Config;
+use crate::error::{Error, Exit};
+use crate::logging::{self, Voice};
 use crate::service::{self, Echo};
-use crate::sys::memory::OomScore;
-use crate::sys::signal::Signals;
-use crate::sys::{fd, memory, process, startup};
+use crate::sys::startup;
 
 /// echod, from its arguments to its exit status.
 pub fn main(argv: impl IntoIterator<Item = OsString>) -> Exit {
@@ -100,12 +86,16 @@ pub fn main_with(argv: impl IntoIterator<Item = OsString>, echo: Echo) -> Exit {
 
 fn serve(config: Config, echo: Echo, mut inherited: Inherited, ready: Ready, voice: Voice) -> Exit {
     let ready_fd = inherited.ready_fd.take();
-    match start(config, echo, inherited, voice).map_err(limits::of_files) {
+    match up::start(config, echo, inherited, voice) {
         Err(error) => ready.failed(&error),
-        Ok((supervisor, pidfile)) => {
-            let exit = supervisor.run(|names| {
+        Ok(Started {
+            supervisor,
+            pidfile,
+            addresses,
+        }) => {
+            let exit = supervisor.run(|| {
                 if let Some(ready_fd) = ready_fd
-                    && let Err(error) = ready_fd.announce(names)
+                    && let Err(error) = ready_fd.announce(&addresses)
                 {
                     error!("{error}");
                 }
@@ -117,174 +107,4 @@ fn serve(config: Config, echo: Echo, mut inherited: Inherited, ready: Ready, voi
             exit
         }
     }
-}
-
-/// Everything up to serving; leaves nothing behind if any of it fails, nor where
-/// [`check`] has it only tried.
-fn start(
-    config: Config,
-    echo: Echo,
-    inherited: Inherited,
-    voice: Voice,
-) -> Result<(Supervisor, Option<PidFile>)> {
-    process::guard_children_against_panic();
-    // From here on a TERM is an orderly stop, at the first look at it.
-    let signals = Signals::install().map_err(|e| Error::os("sigaction", "", e))?;
-    let log = open_log(&config, voice)?;
-    for notice in inherited.notices {
-        warn!("{notice}");
-    }
-    // Before chroot(2), as the manager's socket may be a file.
-    let main_pid = config.daemon.then(|| Pid::this().as_raw());
-    let (notify, complaints) = inherited.manager.connect(main_pid);
-    for complaint in complaints {
-        warn!("{complaint}");
-    }
-    let plan = privileges::plan(
-        &config.identity,
-        privileges::Current::now(),
-        &account::System::new(),
-    )?;
-    services::refuse_root(&config, &plan)?;
-    if let Some((uid, gid)) = plan.becomes() {
-        log.give_to(uid, gid);
-    }
-    // After chroot(2) there may be no /dev.
-    let null = fd::dev_null()?;
-    if fd::is_stand_in(null.as_fd()) {
-        warn!("no /dev/null here: a closed pipe stands in for it");
-    }
-    let oom = OomScore::open();
-    if let Err(error) = &oom {
-        info!("/proc/self/oom_score_adj: {error}: workers do not go first when memory is short");
-    }
-    let kept = Kept {
-        null,
-        oom: oom.ok(),
-    };
-    let (pidfile, running) = match config.pidfile.as_deref() {
-        Some(path) if config.check => (None, PidFile::rehearse(path)?),
-        path => (path.map(PidFile::create).transpose()?, None),
-    };
-    let opened = sockets::open(&config, inherited.sockets, running).and_then(|sockets| {
-        let left = match privileges::apply(&plan, privileges::Open::new(&config)) {
-            Ok(()) => supervisor(config, echo, &plan, sockets, kept, signals, log),
-            Err(error) => Err(Box::new((error, sockets))),
-        };
-        left.map_err(|left| {
-            left.1.unlink();
-            left.0
-        })
-    });
-    match opened {
-        Ok(mut supervisor) => {
-            supervisor.notify = notify;
-            supervisor.terminal = inherited.terminal;
-            Ok((supervisor, pidfile))
-        }
-        Err(error) => {
-            if let Some(pidfile) = pidfile {
-                pidfile.remove();
-            }
-            Err(error)
-        }
-    }
-}
-
-/// A daemon nobody told where to log may find no syslog: better a warning to
-/// whoever starts it than no daemon.
-fn open_log(config: &Config, voice: Voice) -> Result<LogHandle> {
-    let init = match config.check {
-        true => logging::rehearse,
-        false => logging::init,
-    };
-    let no_syslog = match init(&config.log, voice) {
-        Err(error) if config.log.assumed => error,
-        log => return log,
-    };
-    let target = LogTarget::Stderr;
-    let cfg = LogConfig {
-        target,
-        ..config.log.clone()
-    };
-    let log = init(&cfg, voice)?;
-    // Not by the log, whose filter is for readers of the log.
-    voice.warn(&format!(
-        "{no_syslog}; nothing is logged once this has detached"
-    ));
-    Ok(log)
-}
-
-type Left = Box<(Error, Sockets)>;
-
-/// What could be opened at the start and perhaps never again.
-struct Kept {
-    null: OwnedFd,
-    oom: Option<OomScore>,
-}
-
-fn supervisor(
-    config: Config,
-    echo: Echo,
-    plan: &privileges::Plan,
-    sockets: Sockets,
-    kept: Kept,
-    signals: Signals,
-    log: LogHandle,
-) -> Result<Supervisor, Left> {
-    let sandbox = match sandbox::sandbox(&config) {
-        Ok(sandbox) => sandbox,
-        Err(error) => return Err(Box::new((error, sockets))),
-    };
-    memory::give_back();
-    let seats = config
-        .model
-        .is_threaded()
-        .then(|| seats::Seats::new(config.max_clients));
-    let boards = scoreboard::Scoreboard::new(config.child_slots()).and_then(|board| {
-        Ok((
-            board,
-            seats.transpose()?,
-            AccessControl::new(&config.access)?,
-        ))
-    });
-    let (board, seats, access) = match boards {
-        Ok(boards) => boards,
-        Err(errno) => {
-            let error = Error::os("map", "the scoreboard", errno);
-            return Err(Box::new((error, sockets)));
-        }
-    };
-    let services = match services::services(&config, &sockets.listeners, echo) {
-        Ok(services) => services,
-        Err(error) => return Err(Box::new((error, sockets))),
-    };
-    if let Err(error) = limits::room_for_one(&config, fd::lowest_free(kept.null.as_fd())) {
-        return Err(Box::new((error, sockets)));
-    }
-    banner::say_what_starts(&config, plan, &sockets, &sandbox);
-    if let Err(error) = log.can_reopen() {
-        warn!("{error}");
-    }
-    // What may still fail needs memory or descriptors: our own few.
-    let alone = |error| Box::new((error, Sockets::default()));
-    let runs = |attribute: Option<&str>| config.served(attribute) == ServiceKind::Command;
-    let crew = Crew::new(sockets.datagrams, &config.udp, runs)
-        .map_err(|e| alone(Error::os("mmap", "", e)))?;
-    let context = WorkerContext {
-        listeners: sockets.listeners.into_iter().map(Some).collect(),
-        addresses: sockets.names,
-        board,
-        seats,
-        access,
-        services,
-        sandbox,
-        null: kept.null,
-        oom: kept.oom,
-        log,
-        stdout: std::io::stdout(),
-        supervisor: Pid::this(),
-        config,
-    };
-    Supervisor::new(context, crew, sockets.overflows, signals).map_err(alone)
 }

@@ -164,6 +164,16 @@ impl<T: Copy> FixedStack<T> {
         self.len += 1;
     }
 
+    /// Adds several.
+    ///
+    /// # Panics
+    /// When it is full.
+    pub fn extend(&mut self, items: impl IntoIterator<Item = T>) {
+        for item in items {
+            self.push(item);
+        }
+    }
+
     /// Takes the last item off.
     pub fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;

@@ -5,6 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+use log::info;
+
+use crate::values;
+
 /// Wait after a first failure.
 pub const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// Wait for fork(2) at most.
@@ -111,6 +115,14 @@ impl Episode {
             *self = Episode::default();
             (count, last - since)
         })
+    }
+
+    /// One line once it is over: `what` holds again.
+    pub fn say_end(&mut self, what: &str, now: Instant) {
+        if let Some((count, lasted)) = self.end(now) {
+            let (times, lasted) = (values::plural(count, "time"), values::show(lasted));
+            info!("{what}: {times} in {lasted}");
+        }
     }
 
     /// When [`Episode::end`] may have something to say.

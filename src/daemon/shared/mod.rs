@@ -5,7 +5,7 @@ pub mod access_control;
 pub mod backoff;
 pub mod connection_log;
 pub mod entry;
-pub mod generation;
+pub mod pipe_of_death;
 pub mod pool;
 pub mod refusals;
 pub mod scoreboard;

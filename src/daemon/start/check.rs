@@ -13,7 +13,7 @@ use nix::unistd::chdir;
 
 use super::inherited::Inherited;
 use super::privileges::{self, Current};
-use super::{account, inetd, limits};
+use super::{account, inetd, limits, up};
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::logging::Voice;
@@ -65,8 +65,7 @@ fn rehearse(config: Config, echo: Echo, inherited: Inherited, voice: Voice) -> R
     let shortage = privileges::plan(&config.identity, current, &account::System::new())
         .ok()
         .and_then(|plan| limits::shortage(&config, plan.keeps_root(current)));
-    let started = crate::daemon::start(config, echo, inherited, voice);
-    match (started.map_err(limits::of_files), shortage) {
+    match (up::start(config, echo, inherited, voice), shortage) {
         // This process is one more than a start has.
         (Err(error), Some(shortage)) if error.errno() == Some(Errno::EAGAIN) => {
             Err(too_low(&shortage))

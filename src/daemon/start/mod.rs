@@ -19,3 +19,4 @@ pub mod self_check;
 pub(crate) mod services;
 pub(crate) mod sockets;
 pub mod startup;
+pub(crate) mod up;

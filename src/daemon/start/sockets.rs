@@ -17,18 +17,27 @@ use crate::daemon::supervisor::overflows::Overflows;
 use crate::error::{Error, Exit, Result};
 use crate::net::{self, DatagramSocket, Handed, ListenOptions, Listener, Opened};
 
-/// What was opened to serve at.
+/// What was opened to serve at. Dropped, it leaves no socket file behind, unless it was
+/// to be kept.
 #[derive(Default)]
 pub(crate) struct Sockets {
     /// Of streams.
     pub(crate) listeners: Vec<Listener>,
     /// Of datagrams.
-    pub(crate) datagrams: Vec<DatagramSocket>,
+    datagrams: Vec<DatagramSocket>,
     /// Their names, in the order asked for.
     pub(crate) names: Vec<String>,
     /// What the first of them, which were handed over, are called by who did so.
     pub(crate) labels: Vec<String>,
     /// Whether their queues overflow; by files that chroot(2) may put out of reach.
+    overflows: Overflows,
+}
+
+/// What was kept of [`Sockets`].
+pub(crate) struct KeptSockets {
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) datagrams: Vec<DatagramSocket>,
+    pub(crate) names: Vec<String>,
     pub(crate) overflows: Overflows,
 }
 
@@ -70,10 +79,7 @@ pub(crate) fn open(config: &Config, handed: Vec<Handed>, running: Option<Pid>) -
                 );
                 sockets.names.push(spec.addr.to_string());
             }
-            (Err(error), _) => {
-                sockets.unlink();
-                return Err(error);
-            }
+            (Err(error), _) => return Err(error),
             (Ok(()), _) => {}
         }
     }
@@ -187,8 +193,19 @@ impl Sockets {
         Ok(())
     }
 
-    /// Removes their files.
-    pub(crate) fn unlink(&self) {
+    /// They are somebody's, who unlinks their files from now on.
+    pub(crate) fn keep(mut self) -> KeptSockets {
+        KeptSockets {
+            listeners: std::mem::take(&mut self.listeners),
+            datagrams: std::mem::take(&mut self.datagrams),
+            names: std::mem::take(&mut self.names),
+            overflows: std::mem::take(&mut self.overflows),
+        }
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
         for listener in &self.listeners {
             let _ = listener.unlink();
         }

@@ -14,7 +14,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use crate::daemon::shared::scoreboard::Slot;
 
 /// Our ends, by slot.
-pub struct Channels {
+pub(super) struct Channels {
     epoll: Epoll,
     ends: Vec<Option<OwnedFd>>,
 }
@@ -24,7 +24,7 @@ impl Channels {
     ///
     /// # Errors
     /// epoll_create1(2)'s.
-    pub fn new(slots: usize) -> Result<Self, Errno> {
+    pub(super) fn new(slots: usize) -> Result<Self, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         Ok(Channels {
             epoll,
@@ -33,7 +33,7 @@ impl Channels {
     }
 
     /// Readable when a child is gone.
-    pub fn wakeup(&self) -> BorrowedFd<'_> {
+    pub(super) fn wakeup(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
 
@@ -42,7 +42,7 @@ impl Channels {
     ///
     /// # Errors
     /// EMFILE and the like: nothing is left open.
-    pub fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
+    pub(super) fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
         // EPOLLHUP is always waited for, and nothing else is.
@@ -54,14 +54,14 @@ impl Channels {
 
     /// Closes the channel of `slot`. Taken out of the epoll by hand: a child
     /// being born may hold a copy, and the kernel would go on watching it.
-    pub fn close(&mut self, slot: Slot) {
+    pub(super) fn close(&mut self, slot: Slot) {
         if let Some(end) = self.ends[slot].take() {
             let _ = self.epoll.delete(&end);
         }
     }
 
     /// A slot whose child is gone; the same one until its channel is closed.
-    pub fn next_gone(&self) -> Option<Slot> {
+    pub(super) fn next_gone(&self) -> Option<Slot> {
         let mut event = [EpollEvent::empty()];
         match self.epoll.wait(&mut event, EpollTimeout::ZERO) {
             Ok(1..) => Some(event[0].data() as Slot),
@@ -70,7 +70,7 @@ impl Channels {
     }
 
     /// Tells the child of `slot` to go.
-    pub fn order_stop(&self, slot: Slot) {
+    pub(super) fn order_stop(&self, slot: Slot) {
         if let Some(end) = &self.ends[slot] {
             let _ = nix::unistd::write(end, &[1]);
         }

@@ -11,11 +11,12 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::daemon::shared::scoreboard::Slot;
-use crate::sys::shm::{DontFork, FixedStack};
+use crate::daemon::supervisor::places::Places;
+use crate::sys::shm::DontFork;
 
 /// What the supervisor holds a child to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// It waits for a connection, or is on its way to.
     Idle,
     /// It did, and its generation has been told to go: it takes the connection
@@ -27,7 +28,7 @@ pub enum Role {
 
 /// One child.
 #[derive(Clone, Copy, Debug)]
-pub struct Child {
+pub(super) struct Child {
     /// Its pid, while it is ours and unreaped; `None` for a double-forked one.
     pub pid: Option<Pid>,
     /// Idle or busy.
@@ -43,20 +44,19 @@ pub struct Child {
 /// A slot that is reserved and not yet a child: commit or release it.
 #[derive(Debug)]
 #[must_use = "commit or release the slot"]
-pub struct Reserved(Slot);
+pub(super) struct Reserved(Slot);
 
 impl Reserved {
     /// The slot's index.
-    pub fn slot(&self) -> Slot {
+    pub(super) fn slot(&self) -> Slot {
         self.0
     }
 }
 
 /// The table.
-pub struct Children {
+pub(super) struct Children {
     table: DontFork<Option<Child>>,
-    free: FixedStack<u32>,
-    slots: usize,
+    alive: usize,
     idle: usize,
     high: usize,
 }
@@ -66,47 +66,44 @@ impl Children {
     ///
     /// # Errors
     /// mmap(2)'s.
-    pub fn new(slots: usize) -> Result<Self, Errno> {
-        let mut free = FixedStack::new(slots, 0)?;
-        for slot in (0..slots).rev() {
-            free.push(slot as u32); // the lowest is on top
-        }
+    pub(super) fn new(slots: usize) -> Result<Self, Errno> {
         Ok(Children {
             table: DontFork::new(slots, None)?,
-            free,
-            slots,
+            alive: 0,
             idle: 0,
             high: 0,
         })
     }
 
-    /// Takes a free slot; `None` when the limit is reached.
-    pub fn reserve(&mut self) -> Option<Reserved> {
-        self.free.pop().map(|slot| Reserved(slot as Slot))
+    /// Takes a place for a child; `None` when the limit is reached.
+    pub(super) fn reserve(&mut self, places: &mut Places) -> Option<Reserved> {
+        let place = places.take()?;
+        self.alive += 1;
+        Some(Reserved(place))
     }
 
     /// The fork worked.
-    pub fn commit(&mut self, reserved: Reserved, child: Child) {
+    pub(super) fn commit(&mut self, reserved: Reserved, child: Child) {
         self.idle += usize::from(child.role == Role::Idle);
         self.table[reserved.0] = Some(child);
         self.high = self.high.max(reserved.0 + 1);
     }
 
     /// The fork failed.
-    pub fn cancel(&mut self, reserved: Reserved) {
-        self.give_back(reserved.0);
+    pub(super) fn cancel(&mut self, reserved: Reserved, places: &mut Places) {
+        self.give_back(reserved.0, places);
     }
 
     /// The child of `slot` is gone.
-    pub fn release(&mut self, slot: Slot) -> Option<Child> {
+    pub(super) fn release(&mut self, slot: Slot, places: &mut Places) -> Option<Child> {
         let child = self.table[slot].take()?;
         self.idle -= usize::from(child.role == Role::Idle);
-        self.give_back(slot);
+        self.give_back(slot, places);
         Some(child)
     }
 
     /// The child of `slot` has a connection now; false if it had one already.
-    pub fn taken(&mut self, slot: Slot, now: Instant) -> bool {
+    pub(super) fn taken(&mut self, slot: Slot, now: Instant) -> bool {
         match &mut self.table[slot] {
             Some(child) if child.role != Role::Busy => {
                 self.idle -= usize::from(child.role == Role::Idle);
@@ -120,7 +117,7 @@ impl Children {
 
     /// The child of `slot` has served and waits again; true if it may be given
     /// another connection, being of `generation`.
-    pub fn again(&mut self, slot: Slot, generation: u32) -> bool {
+    pub(super) fn again(&mut self, slot: Slot, generation: u32) -> bool {
         match &mut self.table[slot] {
             Some(child) if child.role == Role::Busy => {
                 let current = child.generation == generation;
@@ -133,19 +130,19 @@ impl Children {
     }
 
     /// The child of `slot`.
-    pub fn get(&self, slot: Slot) -> Option<&Child> {
+    pub(super) fn get(&self, slot: Slot) -> Option<&Child> {
         self.table.get(slot)?.as_ref()
     }
 
     /// Notes that the child of `slot` was told to stop.
-    pub fn told(&mut self, slot: Slot) {
+    pub(super) fn told(&mut self, slot: Slot) {
         if let Some(child) = &mut self.table[slot] {
             child.told = true;
         }
     }
 
     /// The idle ones have been told to go.
-    pub fn leave_idle(&mut self) {
+    pub(super) fn leave_idle(&mut self) {
         for child in self.table[..self.high].iter_mut().flatten() {
             if child.role == Role::Idle {
                 child.role = Role::Leaving;
@@ -155,33 +152,29 @@ impl Children {
     }
 
     /// The slot of `pid`. A walk, made only for deaths nobody announced.
-    pub fn find(&self, pid: Pid) -> Option<Slot> {
+    pub(super) fn find(&self, pid: Pid) -> Option<Slot> {
         self.slots()
             .find(|&slot| self.get(slot).is_some_and(|c| c.pid == Some(pid)))
     }
 
     /// Slots that hold a child, in rising order.
-    pub fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..self.high).filter(|&slot| self.table[slot].is_some())
     }
 
     /// Children alive, or reserved.
-    pub fn alive(&self) -> usize {
-        self.slots - self.free.len()
+    pub(super) fn alive(&self) -> usize {
+        self.alive
     }
 
     /// Children held to be idle.
-    pub fn idle(&self) -> usize {
+    pub(super) fn idle(&self) -> usize {
         self.idle
     }
 
-    /// Is there no room for another?
-    pub fn full(&self) -> bool {
-        self.free.is_empty()
-    }
-
-    fn give_back(&mut self, slot: Slot) {
-        self.free.push(slot as u32);
+    fn give_back(&mut self, slot: Slot, places: &mut Places) {
+        places.give_back(slot);
+        self.alive -= 1;
         // After a crowd nobody walks over its empty places.
         while self.high > 0 && self.table[self.high - 1].is_none() {
             self.high -= 1;
@@ -206,14 +199,15 @@ mod tests {
     #[test]
     fn the_limit_is_exact_on_every_path() {
         let mut children = Children::new(2).unwrap();
-        let a = children.reserve().unwrap();
-        let b = children.reserve().unwrap();
+        let places = &mut Places::new(2, false).unwrap();
+        let a = children.reserve(places).unwrap();
+        let b = children.reserve(places).unwrap();
         assert_eq!((a.slot(), b.slot()), (0, 1));
-        assert!(children.full() && children.reserve().is_none());
-        children.cancel(a);
+        assert!(places.full() && children.reserve(places).is_none());
+        children.cancel(a, places);
         children.commit(b, child(11, Role::Idle));
         assert_eq!((children.alive(), children.idle()), (1, 1));
-        let c = children.reserve().unwrap();
+        let c = children.reserve(places).unwrap();
         children.commit(c, child(12, Role::Busy));
         assert_eq!((children.alive(), children.idle()), (2, 1));
         assert_eq!(children.find(Pid::from_raw(11)), Some(1));
@@ -227,10 +221,11 @@ mod tests {
         assert!(children.taken(1, Instant::now()));
         assert!(!children.again(1, 7), "a generation that has ended");
         assert_eq!(children.idle(), 0);
-        assert!(children.release(1).is_some());
-        assert!(children.release(1).is_none(), "given back once");
-        assert!(children.release(0).is_some());
+        assert!(children.release(1, places).is_some());
+        assert!(children.release(1, places).is_none(), "given back once");
+        assert!(children.release(0, places).is_some());
         assert_eq!((children.alive(), children.idle()), (0, 0));
+        assert_eq!(places.taken(), 0);
         assert_eq!(children.slots().count(), 0);
     }
 }

@@ -1,176 +1,194 @@
-//! What children tell of themselves, and their end.
-//!
-//! A slot is released when the kernel (or, double-forked, the channel) says that
-//! the child is gone, so `--max-clients` is exact on every path.
+//! What children tell of themselves, and what their end means for the other parts.
 
 use std::time::Instant;
 
-use log::error;
+use log::{debug, error};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::daemon::shared::connection_log::{self, Ended, Gone};
-use crate::daemon::shared::scoreboard::{Said, Slot};
-use crate::daemon::supervisor::Supervisor;
-use crate::daemon::supervisor::channels::Channels;
-use crate::daemon::supervisor::children::{Child, Role};
+use crate::access::Source;
+use crate::config::{Model, Reap};
+use crate::daemon::shared::connection_log::Gone;
+use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::acceptor::Answer;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
-use crate::net::connection::End;
+use crate::net::{self, Accepted};
+
+use super::Supervisor;
+use super::generation::{ChildExit, Clients};
+use super::places::{COUNTS_FOR, is_crash};
 
 impl Supervisor {
-    /// A child woke us: who has taken a connection, and who could not accept.
-    pub(crate) fn note_taken(&mut self, now: Instant) {
-        self.context.board.clear_wakeup();
-        self.births.well();
-        if self.passing.is_some() {
-            self.note_passed();
-        } else {
-            let children = &mut self.children;
-            self.context.board.drain_taken(|slot| {
-                children.taken(slot, now);
-            });
+    /// A child woke us: who has a connection now, who could not accept, and who was
+    /// turned away or refused.
+    pub(super) fn note_news(&mut self, now: Instant) {
+        let Supervisor {
+            generation,
+            places,
+            forks,
+            accepting,
+            report,
+            ..
+        } = self;
+        generation.board().clear_wakeup();
+        generation.note_taken(places, now);
+        if let Some(errno) = generation.board().take_trouble() {
+            accepting.say_trouble(errno, now);
         }
-        if let Some(errno) = self.context.board.take_trouble() {
-            self.accept_trouble(errno, now);
-        }
-        self.note_seats(now);
-        self.look_at_refusals(now, false);
-    }
-
-    pub(crate) fn note_closed_channels(&mut self, now: Instant) {
-        while let Some(slot) = self.channels.as_ref().and_then(Channels::next_gone) {
-            if let Some(channels) = &mut self.channels {
-                channels.close(slot);
+        if let Some(seats) = generation.seats() {
+            let turned_away = seats.take_turned_away();
+            if turned_away > 0 {
+                report.waits.count_turned_away(turned_away, now);
             }
-            self.bury(slot, Gone::Untold, now);
+            if let Some(errno) = seats.take_short() {
+                forks.thread_failed(errno, now);
+            }
+        }
+        self.look_at_refusals(now, false);
+        self.datagrams.look(now);
+    }
+
+    pub(super) fn look_at_refusals(&mut self, now: Instant, last: bool) {
+        let (access, names) = (self.generation.access(), self.generation.names());
+        self.report.look_at_refusals(access, names, now, last);
+    }
+
+    /// Everything that is known of ends by now, looked for at once and not when
+    /// the loop comes to it.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        self.note_closed_channels(now);
+        self.generation.note_passed(&mut self.places);
+        self.note_dead(true, now);
+    }
+
+    /// Double-forked children whose channel has ended.
+    pub(super) fn note_closed_channels(&mut self, now: Instant) {
+        while let Some(slot) = self.generation.next_closed_channel() {
+            self.note_exit(slot, Gone::Untold, now);
         }
     }
 
-    /// The child of `slot` is gone: account for it, free the slot.
-    pub(crate) fn bury(&mut self, slot: Slot, gone: Gone, now: Instant) {
-        let Some(child) = self.children.release(slot) else {
+    /// Whoever is dead, if SIGCHLD came or it is time to look.
+    pub(super) fn reap(&mut self, child_died: bool, now: Instant) {
+        let number = self.generation.number();
+        if child_died {
+            self.datagrams.reap(number, now);
+        }
+        self.note_dead(child_died, now);
+        while let Some((pid, gone)) = self.reaper.stranger() {
+            if !self.datagrams.note_exit(pid, gone, number, now) {
+                debug!("reaped process {pid}, which holds no slot");
+            }
+        }
+        if child_died {
+            self.left_alone();
+            // A process slot is free, perhaps the one that fork(2) wanted.
+            self.forks.may_work();
+        }
+    }
+
+    fn note_dead(&mut self, child_died: bool, now: Instant) {
+        let (children, board) = (self.generation.table(), self.generation.board());
+        if self.reaper.reap(child_died, now, children, board) {
+            // What the dead said last, before it is judged what they have done.
+            self.generation.note_passed(&mut self.places);
+        }
+        while let Some((slot, gone)) = self.reaper.next_dead() {
+            self.note_exit(slot, gone, now);
+        }
+    }
+
+    /// With `--reap ignore` a new child may have the pid of one that the kernel
+    /// has reaped and we have not missed yet.
+    pub(super) fn outlive(&mut self, pid: Pid, now: Instant) {
+        if self.generation.config().model != Model::Fork(Reap::Ignore) {
+            return;
+        }
+        if let Some(slot) = self.generation.table().find(pid) {
+            self.note_exit(slot, Gone::Untold, now);
+        }
+        let number = self.generation.number();
+        self.datagrams.note_exit(pid, Gone::Untold, number, now);
+    }
+
+    /// The child of `slot` is gone: what it had is free, and its clients accounted for.
+    fn note_exit(&mut self, slot: Slot, gone: Gone, now: Instant) {
+        let Some((exit, clients)) = self.generation.release(slot, gone, &mut self.places) else {
             return;
         };
-        let source = self.vacate(slot);
-        if let Some(channels) = &mut self.channels {
-            channels.close(slot);
+        let reuses = self.generation.config().model.reuses();
+        if reuses && !exit.left(Leave::Served) && !exit.left(Leave::Retired) {
+            self.generation.set_listeners_again();
         }
-        let leave = |how: Leave| gone == Gone::Exited(how as i32);
-        if self.serves_many() && !leave(Leave::Served) && !leave(Leave::Retired) {
-            self.set_listeners_again();
+        if !exit.child.told {
+            let oom = self.generation.oom();
+            self.forks.note_kill(oom, gone, exit.report.end, now);
         }
-        let end = self.context.board.report(slot).end;
-        self.note_kill(gone, child.told, end, now);
-        let said = self.context.board.said(slot);
-        let serving = said == Said::Serving;
-        if !self.tells_roles() && !serving {
-            self.context.board.count_waiting(-1);
+        match clients {
+            Clients::One => {
+                let cut = self.generation.note_end(&exit, now);
+                self.stop.count_cut(usize::from(cut));
+                self.note_crash(exit.source, gone, now);
+            }
+            Clients::Many(clients) => {
+                let cut = self.generation.note_ends(&exit, &clients);
+                self.stop.count_cut(cut);
+            }
+            Clients::Untaken(accepted) => {
+                self.take_back(accepted);
+                self.note_idle_exit(&exit, now);
+            }
+            Clients::None => self.note_idle_exit(&exit, now),
         }
-        if self.context.seats.is_some() {
-            return self.bury_threaded(slot, &child, gone, now);
+    }
+
+    fn note_idle_exit(&mut self, exit: &ChildExit, now: Instant) {
+        if !self.generation.note_idle_exit(exit) {
+            return;
         }
-        let untaken = self.passing.as_mut().and_then(|p| p.close(slot));
-        if let Some(accepted) = untaken
-            && !serving
-        {
-            self.take_back(accepted);
-            return self.bury_idle(slot, &child, gone, said, now);
+        if exit.left(Leave::Unusable) && self.lost_listener(exit.report.listener, now) {
+            return;
         }
-        if serving || child.role == Role::Busy {
-            self.bury_busy(slot, &child, gone, now);
-            self.note_crash(source, gone, now);
+        self.generation.replace(exit, now);
+    }
+
+    /// A worker died before it took this client. Nobody has spoken with it: it is
+    /// passed to another, or, once clients are being cut, reset.
+    fn take_back(&mut self, accepted: Accepted) {
+        if self.stop.phase().cuts() {
+            net::overflow_reset(accepted.conn);
+            self.stop.count_cut(1);
         } else {
-            self.bury_idle(slot, &child, gone, said, now);
+            self.generation.wait(accepted);
         }
     }
 
-    pub(crate) fn bury_busy(&mut self, slot: Slot, child: &Child, gone: Gone, now: Instant) {
-        self.births.well();
-        let report = self.context.board.report(slot);
-        let lasted = now.saturating_duration_since(child.since);
-        let lifetime = self.context.config.timeouts.lifetime;
-        let end = connection_log::verdict(gone, report.end, child.told, lifetime, lasted);
-        if end == End::Stop {
-            self.cut += 1;
-        }
-        let pid = child.pid.map_or(0, Pid::as_raw);
-        match (gone, end) {
-            (_, End::Killed(signal)) => {
-                let hint = connection_log::hint(signal);
-                error!(
-                    "process {pid} died of {signal} while serving {}{hint}",
-                    report.peer
-                );
-            }
-            (Gone::Exited(status), End::Lost) => {
-                error!(
-                    "process {pid} left with status {status} while serving {}",
-                    report.peer
-                );
-            }
-            _ => {}
-        }
-        if self.serves_many() && gone == Gone::Exited(Leave::Served as i32) {
-            return; // it has written its last connection's line like the others
-        }
-        let listener = self.names.get(report.listener).map_or("?", String::as_str);
-        connection_log::log_conn(&Ended {
-            pid: child.pid,
-            report,
-            listener,
-            lasted,
-            end,
-        });
-    }
-
-    pub(crate) fn bury_idle(
-        &mut self,
-        slot: Slot,
-        child: &Child,
-        gone: Gone,
-        said: Said,
-        now: Instant,
-    ) {
-        if child.generation == self.generation.number {
-            self.generation.one_gone();
-        }
-        let leave = |how: Leave| gone == Gone::Exited(how as i32);
-        if leave(Leave::Retired) || leave(Leave::Served) || child.told {
+    /// A child that served a client from there is gone: a crash keeps its place.
+    fn note_crash(&mut self, source: Option<Source>, gone: Gone, now: Instant) {
+        let Gone::Killed(signal) = gone else { return };
+        let limit = self.generation.access().policy().per_source;
+        let (Some(source), Some(limit)) = (source, limit) else {
             return;
-        }
-        if leave(Leave::Unusable) && self.lost_listener(slot, now) {
-            return;
-        }
-        let pid = child.pid.map_or(0, Pid::as_raw);
-        self.idle_lost += 1;
-        if self.births.died(child.since, now, said == Said::Starting) {
-            // It will happen again: slowly, and said once.
-            if !self.troubles.sick.begin(now) {
-                return;
-            }
-            error!("degraded: workers die before they serve: forking one at a time, slowly");
-        }
-        match gone {
-            Gone::Killed(signal) => {
-                let hint = connection_log::hint(signal);
-                error!("idle process {pid} died of {signal}{hint}");
-            }
-            Gone::Exited(status) => error!("idle process {pid} left with status {status}"),
-            Gone::Untold => {}
+        };
+        if is_crash(signal) && self.places.crashed(source, now) == limit.most as usize {
+            error!(
+                "{} from {} in {} minutes: refusing it until fewer count",
+                match limit.most {
+                    1 => "1 crash".to_owned(),
+                    most => format!("{most} crashes"),
+                },
+                limit.network(source),
+                COUNTS_FOR.as_secs() / 60,
+            );
         }
     }
 
     /// A worker says that its listener cannot be accepted on. One that was taken
     /// over could say so to end the service, so we try ourselves; false if it
     /// was not true.
-    fn lost_listener(&mut self, slot: Slot, now: Instant) -> bool {
-        if self.pending.is_some() {
-            return false;
-        }
-        let listener = self.context.board.report(slot).listener;
-        if self.pause().is_some() {
+    fn lost_listener(&mut self, listener: usize, now: Instant) -> bool {
+        if self.accepting.pending().is_some() || self.pause().is_some() {
             return false;
         }
         match self.accept_from(listener, now) {
@@ -183,22 +201,19 @@ impl Supervisor {
                 false
             }
             // Given up already, on another's word.
-            Answer::Nobody => matches!(self.context.listeners.get(listener), Some(None)),
+            Answer::Nobody => matches!(self.generation.listeners().get(listener), Some(None)),
             Answer::Refused | Answer::Short(_) | Answer::Denied(_) => false,
         }
     }
 
     /// accept(2) cannot work on that listener: no process will change it.
-    pub(crate) fn give_up_listener(&mut self, listener: usize, errno: Errno) {
-        let Some(open) = self.context.listeners.get_mut(listener) else {
+    pub(super) fn give_up_listener(&mut self, listener: usize, errno: Errno) {
+        if listener >= self.generation.listeners().len() {
             return;
-        };
-        if open.take().is_some() {
-            error!(
-                "accept {}: {}: given up",
-                self.names[listener],
-                errno_text(errno)
-            );
+        }
+        if self.generation.give_up_listener(listener) {
+            let name = self.generation.name_of(listener);
+            error!("accept {name}: {}: given up", errno_text(errno));
         }
         if !self.left_alone() {
             self.renew();

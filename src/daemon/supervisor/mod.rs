@@ -1,130 +1,89 @@
 //! The supervisor: one thread, one loop, for every design.
 //!
 //! It owns the sockets, the pool, the limits and the log, and never reads a
-//! client's byte. Each turn of the loop: do what is due, wait, note what came.
-//! Signals are read from a descriptor like the rest (`sys::signal`). What it waits
-//! for is in `sleep`, what children are born with in `context`. Forking is in
-//! `workforce`, the dead are in `burial`, clients it accepts itself in `intake`,
-//! orders in `orders`, the stop in `stop`.
+//! client's byte. Each turn of the loop: do what is due, wait, hand what came to the
+//! part that it is for. Signals are read from a descriptor like the rest
+//! (`sys::signal`).
+//!
+//! The parts keep their own state, and answer with what is to be done. What takes two
+//! of them is here: the loop and orders in this file, clients that the supervisor
+//! accepts itself in `clients`, what children say and their ends in `exits`, the stop in
+//! `stop`.
 
-pub(crate) mod access;
 pub mod channels;
 pub mod children;
-pub(crate) mod crashes;
+mod clients;
 pub(crate) mod datagrams;
-pub(crate) mod drop_log;
-pub(crate) mod exits;
-pub(crate) mod handover;
-pub(crate) mod listeners;
-pub(crate) mod orders;
+mod design;
+mod exits;
+mod fd_passing;
+mod forks;
+mod generation;
+mod listeners;
+mod orders;
 pub(crate) mod overflows;
-pub(crate) mod passing;
-pub(crate) mod posts;
+mod places;
 pub mod reap;
-pub(crate) mod report;
+mod report;
 pub mod respawn;
-pub(crate) mod sleep;
-pub(crate) mod sources;
 pub mod state;
-pub(crate) mod stop;
-pub(crate) mod threaded;
-pub(crate) mod waiters;
-pub(crate) mod workers;
+mod stop;
+mod waiters;
 
+use std::os::fd::AsFd;
 use std::time::Instant;
 
-use log::debug;
-use nix::sys::signal::Signal;
+use log::{error, info, warn};
 
-use crate::config::{Accept, Model, PoolLimits, Reap};
-use crate::daemon::shared::backoff::{
-    Backoff, Episode, FIRST_WAIT, LONGEST_ACCEPT_WAIT, LONGEST_FORK_WAIT,
-};
-use crate::daemon::shared::connection_log::Gone;
-use crate::daemon::shared::generation::Generation;
-use crate::daemon::shared::pool::Pool;
-use crate::daemon::shared::refusals::RefusalLog;
-use crate::daemon::start::notify::{Notify, Word};
-use crate::daemon::supervisor::channels::Channels;
-use crate::daemon::supervisor::children::Children;
-use crate::daemon::supervisor::datagrams::Crew;
-use crate::daemon::supervisor::overflows::Overflows;
-use crate::daemon::supervisor::passing::Passing;
-use crate::daemon::supervisor::reap::{Dead, Reaper};
-use crate::daemon::supervisor::respawn::Births;
-use crate::daemon::supervisor::sleep::{BOARD, CHANNELS, LISTENERS, SIGNALS};
-use crate::daemon::supervisor::sources::Sources;
-use crate::daemon::supervisor::state::Phase;
-use crate::daemon::supervisor::waiters::{UNHEARD, Waiters};
-use crate::daemon::worker::acceptor::Turn;
+use crate::config::{Model, Reap};
+use crate::daemon::start::notify::{Notify, Status, Word};
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
-use crate::net::Accepted;
-use crate::net::connection::BUFFER;
-use crate::sys::memory::OomScore;
-use crate::sys::shm::Buffer;
-use crate::sys::signal::{self, Signals, Terminal};
+use crate::net::Intake;
 use crate::sys::wait::Wait;
 
-/// Stretches of trouble, each logged when it begins and when it is over.
-#[derive(Default)]
-pub(crate) struct Troubles {
-    pub fork: Episode,
-    pub sick: Episode,
-    pub accept: Episode,
-    /// `--print` fails, and that was said.
-    pub print: bool,
-}
+use datagrams::DatagramWorkers;
+use forks::Forks;
+use generation::Generation;
+use listeners::Accepting;
+use orders::Order;
+use overflows::Overflows;
+use places::Places;
+use reap::Reaper;
+use report::Report;
+use state::{Input, Phase};
+use stop::Stop;
+use waiters::Watch;
+
+pub(crate) use orders::Orders;
+
+// Places in the wait.
+const ORDERS: usize = 0;
+const BOARD: usize = 1;
+const DESIGN: usize = 2;
+const LISTENERS: usize = 3;
 
 /// See the module.
 pub struct Supervisor {
-    pub(crate) context: WorkerContext,
-    pub(crate) names: Vec<String>,
-    pub(crate) buffer: Buffer,
-    pub(crate) signals: Signals,
-    /// When the last TERM came.
-    pub(crate) last_term: Option<Instant>,
-    pub(crate) children: Children,
-    pub(crate) reaper: Reaper,
-    pub(crate) channels: Option<Channels>,
-    pub(crate) passing: Option<Passing>,
-    pub(crate) sources: Option<Sources>,
-    pub(crate) refusal_log: Option<RefusalLog>,
-    pub(crate) pool: Option<Pool>,
-    pub(crate) generation: Generation,
-    pub(crate) crew: Crew,
-    /// Accepted, and waits for a process.
-    pub(crate) pending: Option<Accepted>,
-    pub(crate) phase: Phase,
-    pub(crate) fork_wait: Backoff,
-    pub(crate) accept_wait: Backoff,
-    pub(crate) troubles: Troubles,
-    pub(crate) started: bool,
-    /// When the kernel last killed a child for its memory, and how many processes it
-    /// had killed by then; for how many children there was room.
-    pub(crate) last_kill: Option<Instant>,
-    pub(crate) kills: u64,
-    pub(crate) proven_for: usize,
-    pub(crate) idle_lost: usize,
-    pub(crate) births: Births,
-    /// Which listener's turn it is, where we accept.
-    pub(crate) turn: Turn,
-    /// Workers forked so far: none is looked at first by all of them.
-    pub(crate) born: usize,
-    pub(crate) overflows: Overflows,
-    /// Who waits for want of a place, or for the rate; who was turned away.
-    pub(crate) places: Waiters,
-    pub(crate) paces: Waiters,
-    pub(crate) unheard: Waiters,
-    pub(crate) turned_away: Episode,
-    pub(crate) cut: usize,
-    pub(crate) exit: Exit,
-    /// The terminal whose end ends us, if there is one.
-    pub(crate) terminal: Option<Terminal>,
-    /// The service manager, if there is one.
-    pub(crate) notify: Option<Notify>,
-    dead: Dead,
-    pub(crate) wait: Wait,
+    /// Signals and the terminal.
+    orders: Orders,
+    /// What was configured: listeners, design and its children, access, services.
+    generation: Generation,
+    /// From which each child takes one.
+    places: Places,
+    /// Whether fork(2) is likely to work.
+    forks: Forks,
+    /// Finds dead children.
+    reaper: Reaper,
+    /// The turn of each listener, where the supervisor accepts.
+    accepting: Accepting,
+    /// One for each datagram socket.
+    datagrams: DatagramWorkers,
+    /// Where in its life it is.
+    stop: Stop,
+    /// What is said of how things are.
+    report: Report,
+    wait: Wait,
 }
 
 impl Supervisor {
@@ -134,132 +93,66 @@ impl Supervisor {
     /// When memory or descriptors are short.
     pub(crate) fn new(
         context: WorkerContext,
-        crew: Crew,
+        datagrams: DatagramWorkers,
         overflows: Overflows,
-        signals: Signals,
+        orders: Orders,
+        notify: Option<Notify>,
     ) -> Result<Self> {
-        let os = |op: &str| {
-            let op = op.to_owned();
-            move |errno| Error::os(&op, "", errno)
-        };
+        let mmap = |errno| Error::os("mmap", "", errno);
         let slots = context.config.child_slots();
-        let accept = context.config.model.accept();
-        let (reap, pool) = match context.config.model {
-            Model::Fork(reap) => (reap, None),
-            Model::Prefork { pool, .. } => (Reap::Wait, Some(pool)),
-            Model::Iterative | Model::Thread | Model::Prethread { .. } => (
-                Reap::Wait,
-                Some(PoolLimits {
-                    start: 1,
-                    min_spare: 1,
-                    max_spare: 1,
-                }),
-            ),
+        let listeners = context.listeners.len();
+        let by_source = context.access.policy().per_source.is_some();
+        let reap = match context.config.model {
+            Model::Fork(reap) => reap,
+            Model::Prefork { .. } | Model::Iterative | Model::Thread | Model::Prethread { .. } => {
+                Reap::Wait
+            }
         };
-        if reap == Reap::Ignore {
-            // Not before here: the sandbox's probe has waited for its child.
-            signal::let_kernel_reap().map_err(os("sigaction"))?;
-        }
-        let channels = (reap == Reap::DoubleFork)
-            .then(|| Channels::new(slots))
-            .transpose()
-            .map_err(os("epoll_create1"))?;
-        let passing = (accept == Accept::Pass).then(|| {
-            let one_each = matches!(
-                context.config.model,
-                Model::Prefork {
-                    per_child: Some(1),
-                    ..
-                }
-            );
-            Passing::new(slots, one_each)
-        });
-        let access = &context.access;
-        let counts_sources = access.policy().per_source.is_some();
-        let sources = counts_sources.then(|| Sources::new(slots));
-        let refusal_log = access.refusals().map(RefusalLog::new);
-        let kills = context.oom.as_ref().map_or(0, OomScore::kills);
         Ok(Supervisor {
-            sources: sources.transpose().map_err(os("mmap"))?,
-            refusal_log: refusal_log.transpose().map_err(os("mmap"))?,
-            names: context
-                .listeners
-                .iter()
-                .flatten()
-                .map(|l| l.name().to_owned())
-                .collect(),
-            buffer: Buffer::new(BUFFER).map_err(os("mmap"))?,
-            children: Children::new(slots).map_err(os("mmap"))?,
-            generation: Generation::new(1, accept)?,
-            reaper: Reaper::new(reap),
-            wait: Wait::new(LISTENERS + context.listeners.len()).map_err(os("mmap"))?,
-            channels,
-            passing: passing.transpose().map_err(os("epoll_create1"))?,
-            // Without a listener there is nobody to wait for.
-            pool: pool
-                .filter(|_| !context.listeners.is_empty())
-                .map(Pool::new),
-            crew,
-            overflows,
-            context,
-            signals,
-            last_term: None,
-            pending: None,
-            phase: Phase::Running,
-            fork_wait: Backoff::new(FIRST_WAIT, LONGEST_FORK_WAIT),
-            accept_wait: Backoff::new(FIRST_WAIT, LONGEST_ACCEPT_WAIT),
-            troubles: Troubles::default(),
-            started: false,
-            last_kill: None,
-            kills,
-            proven_for: 0,
-            idle_lost: 0,
-            births: Births::default(),
-            turn: Turn::default(),
-            born: 0,
-            places: Waiters::new(3),
-            unheard: Waiters::new(UNHEARD),
-            paces: Waiters::new(1),
-            turned_away: Episode::default(),
-            cut: 0,
-            exit: Exit::Ok,
-            terminal: None,
-            notify: None,
-            dead: Dead::new(slots, (0, Gone::Untold)).map_err(os("mmap"))?,
+            orders,
+            places: Places::new(slots, by_source).map_err(mmap)?,
+            forks: Forks::new(context.oom.as_ref()),
+            reaper: Reaper::new(reap, slots).map_err(mmap)?,
+            accepting: Accepting::new(),
+            datagrams,
+            stop: Stop::new(),
+            report: Report::new(&context.config, &context.access, overflows, notify)?,
+            wait: Wait::new(LISTENERS + listeners).map_err(mmap)?,
+            generation: Generation::new(context, slots)?,
         })
     }
 
     /// Serves until told to stop. `ready` is called once, when clients can
     /// connect; before the first fork, so that no child keeps what it closes.
-    pub fn run(mut self, ready: impl FnOnce(&[String])) -> Exit {
+    pub fn run(mut self, ready: impl FnOnce()) -> Exit {
         // First: a manager must know a daemon's pid before its starter ends.
-        self.say(Word::Ready);
-        ready(&self.context.addresses);
+        self.report.say(Word::Ready);
+        ready();
         loop {
             let now = Instant::now();
-            if self.step(now) {
-                return self.exit;
+            if let Some(exit) = self.step(now) {
+                return exit;
             }
             self.maintain(now);
-            self.report(now);
+            self.report
+                .tell(|| status(&self.generation, &self.stop), now);
             let woken = self.sleep(now);
             let now = Instant::now();
             // Before anybody is accepted, which makes room in the queue.
             self.look_at_queues(now);
-            // Taken before the wakeups and the dead: what comes later is seen at
+            // Taken before word from children and the dead: what comes later is seen at
             // the next wait, which it ends at once.
-            if woken && self.wait.came(SIGNALS) {
-                self.signals.hear();
+            if woken && self.wait.came(ORDERS) {
+                self.orders.hear();
             }
-            let child_died = self.signals.take(Signal::SIGCHLD);
+            let child_died = self.orders.child_died();
             self.obey(now);
             if woken && self.wait.came(BOARD) {
-                self.note_taken(now);
-                self.crew.look(now);
+                self.note_news(now);
             }
-            if woken && self.wait.came(CHANNELS) {
+            if woken && self.wait.came(DESIGN) {
                 self.note_closed_channels(now);
-                self.note_passed();
+                self.generation.note_passed(&mut self.places);
             }
             self.reap(child_died, now);
             if woken {
@@ -268,46 +161,195 @@ impl Supervisor {
         }
     }
 
-    fn reap(&mut self, child_died: bool, now: Instant) {
-        let generation = self.generation.number;
-        if child_died {
-            self.crew.reap(generation, now);
+    /// Does what is due: a client kept for want of a process, the pool's size,
+    /// the end of troubles.
+    fn maintain(&mut self, now: Instant) {
+        self.look_at_waiters(now);
+        self.forks.look(now);
+        self.generation.look(now);
+        self.accepting.look(now);
+        if self.generation.config().print {
+            self.report.look_at_print(self.generation.board());
         }
-        self.bury_dead(child_died, now);
-        while let Some((pid, gone)) = self.reaper.stranger() {
-            if !self.crew.bury(pid, gone, generation, now) {
-                debug!("reaped process {pid}, which holds no slot");
+        self.serve_pending(now);
+        if self.stop.phase().serves() && !self.forks.wait(now) {
+            let (places, forks) = (&mut self.places, &mut self.forks);
+            self.generation
+                .size_pool(places, forks, &self.datagrams, now);
+        }
+        self.fork_datagram_workers(now);
+        if self.report.refusals_are_due(now) {
+            self.look_at_refusals(now, false);
+        }
+        self.datagrams.look_in_time(now);
+        self.pass_waiting(now);
+        self.take_queue(now);
+    }
+
+    /// Forks the datagram workers that are missing. During a stop too, while a
+    /// queue has not been answered: its worker was killed.
+    fn fork_datagram_workers(&mut self, now: Instant) {
+        if self.stop.phase().cuts() {
+            return;
+        }
+        let (number, last) = (self.generation.number(), !self.stop.phase().serves());
+        while !self.forks.wait(now)
+            && let Some(socket) = self.datagrams.without_worker(number, now)
+            && let Some(forked) =
+                self.generation
+                    .fork_datagram_worker(&self.datagrams, socket, last)
+        {
+            match forked {
+                Err(errno) => self.forks.failed(errno, now),
+                Ok(pid) => {
+                    self.outlive(pid, now);
+                    self.datagrams.add(socket, pid, number, now);
+                }
             }
         }
-        if child_died {
-            self.left_alone();
-            // A process slot is free, perhaps the one that fork(2) wanted.
-            self.fork_wait.reset();
+    }
+
+    /// Sleeps; true if a descriptor woke us, false for the time.
+    fn sleep(&mut self, now: Instant) -> bool {
+        // Asked once: that it is just over must not be missed by whoever would
+        // have to wake us.
+        let pause = self.pause();
+        let watches = self.report.waits.watches(self.may_wait(), now);
+        let accepts = self.stop.phase().serves()
+            && !self.accepting.waits(now)
+            && self.intake() != Intake::Leave;
+        let listening = (pause.is_none() && accepts) || watches.contains(&Watch::Queues);
+        self.wait.clear();
+        self.wait.add(Some(self.orders.wakeup()));
+        self.wait.add(Some(self.generation.board().wakeup()));
+        self.wait.add(self.generation.wakeup());
+        for listener in self.generation.listeners() {
+            self.wait
+                .add(listener.as_ref().filter(|_| listening).map(AsFd::as_fd));
+        }
+        let timeout = self
+            .wakes_at(now)
+            .into_iter()
+            .chain(pause.map(|pause| now + pause))
+            .chain(watches.into_iter().filter_map(Watch::until))
+            .min()
+            .map(|at| at.saturating_duration_since(now));
+        self.wait.sleep(timeout)
+    }
+
+    fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        let phase = self.stop.phase();
+        [
+            phase.wakes_at(),
+            self.forks.wakes_at(now),
+            self.generation.wakes_at(now),
+            self.accepting.wakes_at(now),
+            self.reaper.wakes_at(),
+            self.datagrams.wakes_at(self.generation.number(), now),
+            self.report.wakes_at(phase.serves(), phase.welcomes()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Have clients found a listen queue full? A stop drops newcomers itself.
+    fn look_at_queues(&mut self, now: Instant) {
+        if self.stop.phase().welcomes() {
+            let no_places = self.may_lack_places();
+            let listeners = self.generation.listeners();
+            self.report.look_at_queues(listeners, no_places, now);
         }
     }
 
-    /// Everything that is known of ends by now, looked for at once and not when
-    /// the loop comes to it.
-    pub(crate) fn catch_up(&mut self, now: Instant) {
-        if self.channels.is_some() {
-            self.note_closed_channels(now);
+    fn obey(&mut self, now: Instant) {
+        while let Some(order) = self.orders.next(now) {
+            match order {
+                Order::Stop(how) => {
+                    self.advance(how, now);
+                }
+                // The first word of it alone, for both the kernel and a shell may bring
+                // it.
+                Order::HangUp => {
+                    if self.stop.phase() == Phase::Running {
+                        info!("the terminal is gone");
+                        self.advance(Input::Term, now);
+                    }
+                }
+                Order::Renew => self.reload(),
+                Order::Reopen => match self.reopen_log() {
+                    None => info!("USR1: this log is no file, and stays open"),
+                    // They have the old file, and open none.
+                    Some(true) if self.generation.workers_log() && self.stop.phase().welcomes() => {
+                        self.renew();
+                    }
+                    Some(_) => {}
+                },
+                Order::Upgrade => warn!("USR2: this version cannot upgrade itself; ignored"),
+                Order::More => self.generation.resize(true),
+                Order::Fewer => self.generation.resize(false),
+            }
         }
-        if self.passing.is_some() {
-            self.note_passed();
-        }
-        self.bury_dead(true, now);
     }
 
-    fn bury_dead(&mut self, child_died: bool, now: Instant) {
-        let (children, board) = (&self.children, &self.context.board);
-        self.reaper
-            .reap(child_died, now, children, board, &mut self.dead);
-        if !self.dead.is_empty() {
-            // What the dead said last, before it is judged what they have done.
-            self.note_passed();
+    /// HUP.
+    fn reload(&mut self) {
+        // A stop that has begun is the last word.
+        let running = self.stop.phase() == Phase::Running;
+        if running {
+            self.report.say(Word::Reloading);
         }
-        while let Some((slot, gone)) = self.dead.pop() {
-            self.bury(slot, gone, now);
+        self.reopen_log();
+        self.generation.set_listeners_again();
+        if self.is_without_workers() {
+            info!("HUP: no worker waits to be replaced");
+        } else if self.stop.phase().welcomes() {
+            self.renew();
         }
+        if running {
+            self.report.say(Word::Ready);
+        }
+    }
+
+    /// Whether that went well; `None` where there is nothing to reopen.
+    fn reopen_log(&mut self) -> Option<bool> {
+        match self.generation.log().reopen() {
+            Ok(false) => return None,
+            Ok(true) => info!("log reopened"),
+            Err(e) => {
+                error!("{e}");
+                return Some(false);
+            }
+        }
+        Some(true)
+    }
+
+    /// Is there nobody to replace, since workers are forked for their client?
+    fn is_without_workers(&self) -> bool {
+        !self.generation.has_pool() && self.datagrams.is_gone()
+    }
+
+    /// New workers, and nobody is cut.
+    fn renew(&mut self) {
+        if self.is_without_workers() || !self.stop.phase().serves() {
+            return;
+        }
+        match self.generation.renew() {
+            Ok(()) => {
+                self.datagrams.dismiss();
+                let number = self.generation.number();
+                info!("generation {number}: new workers, nobody is cut");
+            }
+            Err(error) => error!("{error}; the old workers stay"),
+        }
+    }
+}
+
+/// How things are, for a service manager.
+fn status(generation: &Generation, stop: &Stop) -> Status {
+    Status {
+        serves: stop.phase().serves(),
+        clients: generation.busy(),
+        idle: generation.idle_in_pool(),
     }
 }

@@ -32,12 +32,11 @@ const MANY: usize = 256;
 /// Strangers reaped in one go, before orders are looked at again.
 const BATCH: usize = 64;
 
-/// Who was found dead, and how; room for every slot.
-pub type Dead = FixedStack<(Slot, Gone)>;
-
 /// Knows when to look for the dead, and where.
-pub struct Reaper {
+pub(super) struct Reaper {
     how: Reap,
+    /// Who was found dead, and how.
+    dead: FixedStack<(Slot, Gone)>,
     /// When the next sweep may be.
     rested: Option<Instant>,
     sweep_due: bool,
@@ -45,42 +44,50 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Nothing is due yet.
-    pub fn new(how: Reap) -> Self {
-        Reaper {
+    /// Nothing is due yet, and nobody of so many is dead.
+    ///
+    /// # Errors
+    /// mmap(2)'s and madvise(2)'s.
+    pub(super) fn new(how: Reap, slots: usize) -> Result<Self, Errno> {
+        Ok(Reaper {
             how,
+            dead: FixedStack::new(slots, (0, Gone::Untold))?,
             rested: None,
             sweep_due: false,
             strangers: Vec::new(),
-        }
+        })
     }
 
     /// A process without a slot that was reaped, each told once.
-    pub fn stranger(&mut self) -> Option<(Pid, Gone)> {
+    pub(super) fn stranger(&mut self) -> Option<(Pid, Gone)> {
         self.strangers.pop()
     }
 
+    /// A child that was found dead, each told once.
+    pub(super) fn next_dead(&mut self) -> Option<(Slot, Gone)> {
+        self.dead.pop()
+    }
+
     /// When a sweep is due that was put off.
-    pub fn wakes_at(&self) -> Option<Instant> {
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
         self.sweep_due
             .then(|| self.rested.unwrap_or_else(Instant::now))
     }
 
-    /// Finds the dead and adds them to `dead`; their slots are still held.
-    /// `signalled` is whether SIGCHLD came; it must be asked before this.
-    pub fn reap(
+    /// Finds the dead, whose slots are still held; true if there are any. `signalled` is
+    /// whether SIGCHLD came; it must be asked before this.
+    pub(super) fn reap(
         &mut self,
         signalled: bool,
         now: Instant,
         children: &Children,
         board: &Scoreboard,
-        dead: &mut Dead,
-    ) {
+    ) -> bool {
         if !signalled && !self.sweep_due {
-            return;
+            return false;
         }
         if self.how != Reap::DoubleFork {
-            board.ended(|slot| add(dead, self.ask(slot, children)));
+            board.ended(|slot| self.dead.extend(ask(slot, children)));
         }
         self.sweep_due |= signalled;
         let walk = match self.how {
@@ -88,18 +95,19 @@ impl Reaper {
             _ => children.alive(),
         };
         let rested = self.rested.is_none_or(|at| now >= at);
-        if rested || (dead.is_empty() && walk < MANY) {
+        if rested || (self.dead.is_empty() && walk < MANY) {
             self.rested = Some(now + pause(walk));
-            self.sweep_due = self.sweep(children, dead);
+            self.sweep_due = self.sweep(children);
         }
+        !self.dead.is_empty()
     }
 
     /// Finds unannounced deaths; true if there may be more.
-    fn sweep(&mut self, children: &Children, dead: &mut Dead) -> bool {
+    fn sweep(&mut self, children: &Children) -> bool {
         if self.how == Reap::Ignore {
             // The kernel reaps; waitpid(2) for any child would only say that
             // some are alive.
-            self.ask_all(children, dead);
+            self.ask_all(children);
             return false;
         }
         for _ in 0..BATCH {
@@ -112,8 +120,8 @@ impl Reaper {
                     };
                     match children.find(pid) {
                         Some(slot) => {
-                            dead.push((slot, gone));
-                            self.ask_all(children, dead);
+                            self.dead.push((slot, gone));
+                            self.ask_all(children);
                             return true;
                         }
                         // PID 1 inherits orphans; a double-forked child's
@@ -127,26 +135,27 @@ impl Reaper {
     }
 
     /// Asks about every child that is not known to be dead.
-    fn ask_all(&self, children: &Children, dead: &mut Dead) {
-        let mut known: Vec<_> = dead.items().iter().map(|(slot, _)| *slot).collect();
+    fn ask_all(&mut self, children: &Children) {
+        let mut known: Vec<_> = self.dead.items().iter().map(|(slot, _)| *slot).collect();
         known.sort_unstable();
         let unknown = children
             .slots()
             .filter(|slot| known.binary_search(slot).is_err());
-        add(dead, unknown.filter_map(|slot| self.ask(slot, children)));
+        self.dead
+            .extend(unknown.filter_map(|slot| ask(slot, children)));
     }
+}
 
-    /// Is the child of `slot` dead?
-    fn ask(&self, slot: Slot, children: &Children) -> Option<(Slot, Gone)> {
-        let pid = children.get(slot)?.pid?;
-        loop {
-            return match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Err(Errno::EINTR) => continue,
-                // Under SA_NOCLDWAIT the kernel has reaped it.
-                Err(_) => Some((slot, Gone::Untold)),
-                Ok(status) => gone(status).map(|(_, gone)| (slot, gone)),
-            };
-        }
+/// Is the child of `slot` dead?
+fn ask(slot: Slot, children: &Children) -> Option<(Slot, Gone)> {
+    let pid = children.get(slot)?.pid?;
+    loop {
+        return match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::EINTR) => continue,
+            // Under SA_NOCLDWAIT the kernel has reaped it.
+            Err(_) => Some((slot, Gone::Untold)),
+            Ok(status) => gone(status).map(|(_, gone)| (slot, gone)),
+        };
     }
 }
 
@@ -158,14 +167,8 @@ fn pause(children: usize) -> Duration {
     }
 }
 
-fn add(dead: &mut Dead, found: impl IntoIterator<Item = (Slot, Gone)>) {
-    for found in found {
-        dead.push(found);
-    }
-}
-
 /// Who is gone and how, if anybody is.
-pub(crate) fn gone(status: WaitStatus) -> Option<(Pid, Gone)> {
+pub(super) fn gone(status: WaitStatus) -> Option<(Pid, Gone)> {
     match status {
         WaitStatus::Exited(pid, status) => Some((pid, Gone::Exited(status))),
         WaitStatus::Signaled(pid, signal, _) => Some((pid, Gone::Killed(signal))),

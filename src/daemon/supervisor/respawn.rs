@@ -7,7 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::daemon::shared::backoff::Backoff;
+use log::error;
+
+use crate::daemon::shared::backoff::{Backoff, Episode};
 
 /// A worker that dies younger than this may have been born sick.
 const YOUTH: Duration = Duration::from_secs(1);
@@ -17,30 +19,54 @@ const TOLERATED: usize = 32;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// How the last births went.
-pub struct Births {
+/// See the module.
+pub(super) struct RespawnLimiter {
     wait: Backoff,
     counted: Option<Instant>,
     row: usize,
+    trouble: Episode,
 }
 
-impl Default for Births {
+impl Default for RespawnLimiter {
     fn default() -> Self {
-        Births {
+        RespawnLimiter {
             wait: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
             counted: None,
             row: 0,
+            trouble: Episode::default(),
         }
     }
 }
 
-impl Births {
+impl RespawnLimiter {
+    /// The same as [`RespawnLimiter::died`]; true if the death is worth a line. What
+    /// happens again and again is said once.
+    pub(super) fn note_death(&mut self, born: Instant, now: Instant, starting: bool) -> bool {
+        if !self.died(born, now, starting) {
+            return true;
+        }
+        let begins = self.trouble.begin(now);
+        if begins {
+            error!("degraded: workers die before they serve: forking one at a time, slowly");
+        }
+        begins
+    }
+
+    /// Once a turn of the loop: have none died for a while?
+    pub(super) fn look(&mut self, now: Instant) {
+        let was_on = self.trouble.is_on();
+        self.trouble.say_end("workers live again", now);
+        if was_on && !self.trouble.is_on() {
+            self.well();
+        }
+    }
+
     /// A worker has died without a client; `starting` if it did not even get as
     /// far as waiting for one. True if the next are to be forked slowly.
     ///
     /// Workers that were alive together when one died count as one death: five
     /// hundred killed at once are one accident.
-    pub fn died(&mut self, born: Instant, now: Instant, starting: bool) -> bool {
+    fn died(&mut self, born: Instant, now: Instant, starting: bool) -> bool {
         if self.counted.is_none_or(|at| born >= at) {
             self.counted = Some(now);
             let young = now.saturating_duration_since(born) < YOUTH;
@@ -53,14 +79,14 @@ impl Births {
     }
 
     /// A worker has got as far as a client, or none has died for a while.
-    pub fn well(&mut self) {
+    pub(super) fn well(&mut self) {
         self.wait.reset();
         self.row = 0;
     }
 
     /// How many of `n` workers may be forked now. In trouble one at a time, each
     /// after a wait: the first that lives will tell.
-    pub fn allowed(&self, n: usize, now: Instant) -> usize {
+    pub(super) fn allowed(&self, n: usize, now: Instant) -> usize {
         match (self.wait.failed(), self.wait.waits(now)) {
             (_, true) => 0,
             (true, false) => n.min(1),
@@ -68,9 +94,10 @@ impl Births {
         }
     }
 
-    /// When [`Births::allowed`] will say more.
-    pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
-        self.wait.wakes_at(now)
+    /// When [`RespawnLimiter::allowed`] will say more, or the trouble may be over.
+    pub(super) fn wakes_at(&self, now: Instant) -> Option<Instant> {
+        let times = [self.wait.wakes_at(now), self.trouble.wakes_at()];
+        times.into_iter().flatten().min()
     }
 }
 
@@ -83,35 +110,35 @@ mod tests {
     #[test]
     fn a_sick_birth_is_followed_by_one_at_a_time() {
         let born = Instant::now();
-        let mut births = Births::default();
-        assert_eq!(births.allowed(8, born), 8);
+        let mut limiter = RespawnLimiter::default();
+        assert_eq!(limiter.allowed(8, born), 8);
         let died = born + MS;
         for _ in 0..8 {
-            assert!(births.died(born, died, true), "eight of one birth");
+            assert!(limiter.died(born, died, true), "eight of one birth");
         }
-        assert_eq!(births.allowed(8, died + 99 * MS), 0);
-        assert_eq!(births.wakes_at(died), Some(died + 100 * MS));
+        assert_eq!(limiter.allowed(8, died + 99 * MS), 0);
+        assert_eq!(limiter.wakes_at(died), Some(died + 100 * MS));
         let again = died + 100 * MS;
-        assert_eq!(births.allowed(8, again), 1);
-        assert!(births.died(again, again + MS, true));
-        assert_eq!(births.wakes_at(again), Some(again + 201 * MS));
-        births.well();
-        assert_eq!(births.allowed(8, again), 8);
+        assert_eq!(limiter.allowed(8, again), 1);
+        assert!(limiter.died(again, again + MS, true));
+        assert_eq!(limiter.wakes_at(again), Some(again + 201 * MS));
+        limiter.well();
+        assert_eq!(limiter.allowed(8, again), 8);
     }
 
     #[test]
     fn deaths_while_waiting_are_forgiven_until_they_do_not_end() {
         let mut now = Instant::now();
-        let mut births = Births::default();
+        let mut limiter = RespawnLimiter::default();
         for n in 0..40 {
-            let slowly = births.died(now, now + MS, false);
+            let slowly = limiter.died(now, now + MS, false);
             assert_eq!(slowly, n >= TOLERATED, "{n}");
             now += 2 * MS;
         }
         // An old one shows that workers can live.
-        let mut births = Births::default();
+        let mut limiter = RespawnLimiter::default();
         for _ in 0..40 {
-            assert!(!births.died(now, now + 2 * YOUTH, false));
+            assert!(!limiter.died(now, now + 2 * YOUTH, false));
             now += 3 * YOUTH;
         }
     }
@@ -119,10 +146,10 @@ mod tests {
     #[test]
     fn a_massacre_is_one_death() {
         let born = Instant::now();
-        let mut births = Births::default();
+        let mut limiter = RespawnLimiter::default();
         for n in 1..500 {
-            assert!(!births.died(born, born + n * MS, false));
+            assert!(!limiter.died(born, born + n * MS, false));
         }
-        assert_eq!(births.allowed(500, born + 500 * MS), 500);
+        assert_eq!(limiter.allowed(500, born + 500 * MS), 500);
     }
 }

@@ -1,60 +1,108 @@
-//! Stopping without losing anyone: what each step of `state` does.
+//! Stopping without losing anyone: where in its life the supervisor is, and what each
+//! step of `state` does.
 
 use std::time::Instant;
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use crate::config::StopTimes;
 use crate::daemon::start::notify::Word;
-use crate::daemon::supervisor::Supervisor;
-use crate::daemon::supervisor::state::{Action, Input, Phase, advance};
-use crate::error::errno_text;
-use crate::sys::process;
-use crate::values::plural;
+use crate::daemon::worker::acceptor::Answer;
+use crate::error::Exit;
+use crate::net;
+use crate::values::{plural, show};
+
+use super::Supervisor;
+use super::state::{Action, Input, Phase, advance};
+
+/// Where it is, and what it will have come to.
+pub(super) struct Stop {
+    phase: Phase,
+    /// Clients that were not left to finish.
+    cut: usize,
+    exit: Exit,
+}
+
+impl Stop {
+    /// It serves.
+    pub(super) fn new() -> Self {
+        Stop {
+            phase: Phase::Running,
+            cut: 0,
+            exit: Exit::Ok,
+        }
+    }
+
+    /// Where it is.
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// So many more clients were cut.
+    pub(super) fn count_cut(&mut self, clients: usize) {
+        self.cut += clients;
+    }
+
+    /// The one place where the phase changes: what is to be done, and whether a stop
+    /// has begun.
+    fn advance(&mut self, input: Input, now: Instant, times: &StopTimes) -> (Action, bool) {
+        let before = self.phase;
+        let (phase, action) = advance(before, input, now, times);
+        if phase != before {
+            debug!("{} on {input:?}: {}", before.name(), phase.name());
+        }
+        self.phase = phase;
+        (action, before == Phase::Running && phase != before)
+    }
+}
 
 impl Supervisor {
-    /// Takes the steps that time and emptiness allow; true when it is over.
-    pub(crate) fn step(&mut self, now: Instant) -> bool {
+    /// Takes the steps that time and emptiness allow; the exit status when it is over.
+    pub(super) fn step(&mut self, now: Instant) -> Option<Exit> {
         loop {
-            let before = self.phase;
+            let before = self.stop.phase;
             if self.advance(Input::Tick, now) {
-                return true;
+                return Some(self.stop.exit);
             }
-            if before == self.phase {
+            if before == self.stop.phase {
                 break;
             }
         }
         self.take_queue(now);
-        if !self.phase.serves() {
-            self.crew.close(matches!(self.phase, Phase::Ending { .. }));
+        if !self.stop.phase.serves() {
+            self.datagrams.close(self.stop.phase.cuts());
         }
-        let empty = self.children.alive() == 0
-            && self.pending.is_none()
-            && self.crew.is_gone()
-            && !self.has_waiting()
-            && self.context.listeners.iter().all(Option::is_none);
-        empty && self.advance(Input::Empty, now)
+        let empty = self.generation.is_empty()
+            && self.accepting.pending().is_none()
+            && self.datagrams.is_gone();
+        (empty && self.advance(Input::Empty, now)).then_some(self.stop.exit)
     }
 
-    /// The one place where the phase changes; true when it is over.
-    pub(crate) fn advance(&mut self, input: Input, now: Instant) -> bool {
-        let (phase, action) = advance(self.phase, input, now, &self.context.config.stop);
-        if phase != self.phase {
-            log::debug!("{} on {input:?}: {}", self.phase.name(), phase.name());
-            if self.phase == Phase::Running {
-                self.say(Word::Stopping);
-            }
-            self.phase = phase;
+    /// Time, emptiness or an order changes the phase; true when it is over.
+    pub(super) fn advance(&mut self, input: Input, now: Instant) -> bool {
+        let times = self.generation.config().stop;
+        let (action, begins) = self.stop.advance(input, now, &times);
+        if begins {
+            self.report.say(Word::Stopping);
         }
         match action {
             Action::None => {}
-            Action::Announce => {
-                let delay = crate::values::show(self.context.config.stop.delay);
-                info!("stopping: still accepting for {delay}");
+            Action::Announce => info!("stopping: still accepting for {}", show(times.delay)),
+            Action::RefuseNew => {
+                let busy = self.generation.busy() as u64;
+                let are = if busy == 1 { "is" } else { "are" };
+                info!("stopping: {} {are} left to finish", plural(busy, "client"));
+                self.generation.refuse_new();
             }
-            Action::RefuseNew => self.refuse_new(),
-            Action::TakeQueue => self.retire_all(),
-            Action::Cut => self.end_all(now),
+            Action::TakeQueue => {
+                self.generation.shut_listeners();
+                self.datagrams.deafen();
+                self.datagrams.dismiss();
+                self.generation.end();
+            }
+            Action::Cut => self.cut_all(now),
             Action::Exit => {
                 self.say_goodbye();
                 return true;
@@ -63,87 +111,69 @@ impl Supervisor {
         false
     }
 
-    fn refuse_new(&mut self) {
-        let busy = self.busy() as u64;
-        let are = if busy == 1 { "is" } else { "are" };
-        info!("stopping: {} {are} left to finish", plural(busy, "client"));
-        for listener in 0..self.context.listeners.len() {
-            let Some(open) = &self.context.listeners[listener] else {
-                continue;
-            };
-            if let Err(errno) = open.refuse_new() {
-                // Multipath TCP, say. A plain close resets who is queued, but a
-                // queue that never ends would be worse.
-                let name = open.name();
-                warn!(
-                    "SO_ATTACH_FILTER {name}: {}: closed at once",
-                    errno_text(errno)
-                );
-                self.close_listener(listener);
-            }
+    /// Stops if nothing is left to serve at; says whether it did.
+    pub(super) fn left_alone(&mut self) -> bool {
+        let alone =
+            self.generation.is_deaf() && self.datagrams.is_gone() && self.stop.phase.welcomes();
+        if alone {
+            error!("no listener is left");
+            self.stop.exit = Exit::Os;
+            self.advance(Input::Interrupt, Instant::now());
         }
+        alone
     }
 
-    /// Idle workers accept what they were woken for, or leave; from here on the
-    /// supervisor takes what is queued. A Unix socket can refuse newcomers and
-    /// keep its queue; it would wake waiting workers for ever, so not before. One
-    /// that was handed over is left with its queue to whoever has it next.
-    fn retire_all(&mut self) {
-        for listener in 0..self.context.listeners.len() {
-            let Some(listener) = self.keep_ours(listener) else {
-                continue;
-            };
-            if let Err(errno) = listener.shut() {
-                warn!("shutdown {}: {}", listener.name(), errno_text(errno));
-            }
-        }
-        self.crew.deafen();
-        self.crew.dismiss();
-        self.generation.end();
-    }
-
-    fn end_all(&mut self, now: Instant) {
+    fn cut_all(&mut self, now: Instant) {
         let queued = self.cut_queue(now);
         if queued > 0 {
             let were = if queued == 1 { "was" } else { "were" };
             let clients = plural(queued as u64, "client");
             warn!("{clients} {were} still queued: reset");
         }
-        self.cut += queued;
+        self.stop.count_cut(queued);
         self.generation.end();
-        self.kill_all();
+        self.datagrams.tell(Signal::SIGKILL);
+        self.generation.kill_all();
     }
 
-    /// Kills every child whose pid the kernel still holds for us, for a worker
-    /// hears no order; a double-forked one gets its order by its channel.
-    fn kill_all(&mut self) {
-        self.crew.tell(Signal::SIGKILL);
-        let slots: Vec<_> = self.children.slots().collect();
-        for slot in slots {
-            self.children.told(slot);
-            if let Some(channels) = &self.channels {
-                channels.order_stop(slot);
-            }
-            let Some(pid) = self.children.get(slot).and_then(|child| child.pid) else {
-                continue;
-            };
-            process::signal_child(pid, Signal::SIGKILL);
+    /// The deadline: resets everybody who waits, and closes every listener. Returns how
+    /// many were reset.
+    fn cut_queue(&mut self, now: Instant) -> usize {
+        let mut cut = 0;
+        while let Some(accepted) = self.generation.next_waiting() {
+            net::overflow_reset(accepted.conn);
+            cut += 1;
         }
+        if let Some(accepted) = self.accepting.take_pending() {
+            net::overflow_reset(accepted.conn);
+            cut += 1;
+        }
+        for listener in 0..self.generation.listeners().len() {
+            self.generation.keep_ours(listener);
+            loop {
+                match self.accept_from(listener, now) {
+                    Answer::Accepted(accepted) => net::overflow_reset(accepted.conn),
+                    Answer::Refused => continue,
+                    _ => break,
+                }
+                cut += 1;
+            }
+            self.generation.close_listener(listener);
+        }
+        cut
     }
 
     fn say_goodbye(&mut self) {
-        for slot in self.children.slots() {
-            let pid = self.children.get(slot).and_then(|child| child.pid);
-            error!(
-                "process {} will not die",
-                pid.map_or(0, nix::unistd::Pid::as_raw)
-            );
+        let table = self.generation.table();
+        for child in table.slots().filter_map(|slot| table.get(slot)) {
+            let pid = child.pid.map_or(0, Pid::as_raw);
+            error!("process {pid} will not die");
         }
-        for listener in 0..self.context.listeners.len() {
-            self.close_listener(listener);
+        for listener in 0..self.generation.listeners().len() {
+            self.generation.close_listener(listener);
         }
         self.look_at_refusals(Instant::now(), true);
-        match self.cut {
+        match self.stop.cut {
             0 => info!("stopped; no client was cut"),
             1 => warn!("stopped; 1 client was cut"),
             n => warn!("stopped; {n} clients were cut"),

@@ -14,26 +14,22 @@
 
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{info, warn};
 
-use crate::config::{Model, Overflow};
+use crate::config::{Config, Model, Overflow};
 use crate::daemon::shared::backoff::Episode;
-use crate::daemon::shared::scoreboard::Said;
-use crate::daemon::supervisor::Supervisor;
-use crate::daemon::supervisor::children::Role;
-use crate::net::Intake;
 use crate::values::{self, plural};
 
 /// From one look to the next.
 const STEP: Duration = Duration::from_millis(50);
 
 /// Looks in a row that find somebody waiting, after which no worker will come.
-pub(crate) const UNHEARD: u32 = 20;
+const UNHEARD: u32 = 20;
 
 /// For one thing that clients wait for: when to look, and whether it has begun or is
 /// over. A clock without a clock, as in `backoff`.
 #[derive(Clone, Copy, Debug)]
-pub struct Waiters {
+pub(super) struct Waiters {
     sure: u32,
     seen: u32,
     first: Option<Instant>,
@@ -43,7 +39,7 @@ pub struct Waiters {
 
 /// What a look has found in the queues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub(super) enum Found {
     /// Nobody.
     Nobody,
     /// Clients that will be accepted in a moment.
@@ -52,9 +48,19 @@ pub enum Found {
     Waiting,
 }
 
+impl Found {
+    /// Does anybody?
+    pub(super) fn waiting(waits: bool) -> Found {
+        match waits {
+            true => Found::Waiting,
+            false => Found::Nobody,
+        }
+    }
+}
+
 /// What the supervisor's sleep is to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watch {
+pub(super) enum Watch {
     /// Nothing.
     Nothing,
     /// A queue that is not empty is to wake it.
@@ -65,7 +71,7 @@ pub enum Watch {
 
 impl Watch {
     /// When time is to wake it.
-    pub fn until(self) -> Option<Instant> {
+    pub(super) fn until(self) -> Option<Instant> {
         match self {
             Watch::Until(at) => Some(at),
             Watch::Nothing | Watch::Queues => None,
@@ -75,7 +81,7 @@ impl Watch {
 
 impl Waiters {
     /// Nobody waits; so many looks in a row must say otherwise.
-    pub fn new(sure: u32) -> Self {
+    fn new(sure: u32) -> Self {
         Waiters {
             sure,
             seen: 0,
@@ -87,7 +93,7 @@ impl Waiters {
 
     /// `matters` says that whoever is queued may have to wait. A listener stays
     /// readable, so its queue wakes us once, and then time does.
-    pub fn watch(&self, matters: bool, now: Instant) -> Watch {
+    fn watch(&self, matters: bool, now: Instant) -> Watch {
         match self.next.filter(|_| matters || self.seen > 0) {
             Some(next) if self.seen > 0 || now < next => Watch::Until(next),
             _ if matters => Watch::Queues,
@@ -96,12 +102,12 @@ impl Waiters {
     }
 
     /// Is a look due?
-    pub fn is_due(&self, matters: bool, now: Instant) -> bool {
+    fn is_due(&self, matters: bool, now: Instant) -> bool {
         (matters || self.seen > 0) && self.next.is_none_or(|next| now >= next)
     }
 
     /// The look; true when it has just become certain.
-    pub fn look(&mut self, found: Found, now: Instant) -> bool {
+    fn look(&mut self, found: Found, now: Instant) -> bool {
         // An empty queue wakes nobody, so there is no need to rest.
         self.next = (found != Found::Nobody).then(|| now + STEP);
         if found != Found::Waiting {
@@ -122,126 +128,120 @@ impl Waiters {
     }
 
     /// Once nobody has waited for a while: for how long somebody did.
-    pub fn end(&mut self, now: Instant) -> Option<Duration> {
+    fn end(&mut self, now: Instant) -> Option<Duration> {
         self.episode.end(now).map(|(_, lasted)| lasted)
     }
 
     /// When [`Waiters::end`] may have something to say.
-    pub fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self) -> Option<Instant> {
         self.episode.wakes_at()
     }
 }
 
-impl Supervisor {
-    /// What the sleep is to do about clients that might wait for a place, or for the
-    /// rate.
-    pub(crate) fn watches(&self, now: Instant) -> [Watch; 3] {
+/// What a client that comes now might have to wait for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MayWait {
+    /// A place. Threads do not say how many they are, so there it always might.
+    pub(super) place: bool,
+    /// Its time, by `--connection-rate`; or a worker that keeps to it itself has seen
+    /// one.
+    pub(super) time: bool,
+    /// A worker: several of them accept, so one may be woken and not come.
+    pub(super) worker: bool,
+}
+
+/// What the log says of clients that wait, and of those that are turned away.
+pub(super) struct WaitLog {
+    /// `--max-clients`
+    max: usize,
+    /// One at a time is what `iterative` is; it is no news.
+    silent: bool,
+    /// What becomes of those beyond it.
+    fate: &'static str,
+    /// `--connection-rate`
+    rate: String,
+    place: Waiters,
+    time: Waiters,
+    worker: Waiters,
+    turned_away: Episode,
+}
+
+impl WaitLog {
+    /// Nobody waits.
+    pub(super) fn new(config: &Config) -> Self {
+        let rate = config
+            .access
+            .rate
+            .map_or("off".to_owned(), |r| r.to_string());
+        WaitLog {
+            max: config.max_clients,
+            silent: config.model == Model::Iterative,
+            fate: match config.overflow {
+                Overflow::Reset => "reset",
+                Overflow::Close | Overflow::Queue => "closed",
+            },
+            rate: format!("--connection-rate {rate}"),
+            place: Waiters::new(3),
+            time: Waiters::new(1),
+            worker: Waiters::new(UNHEARD),
+            turned_away: Episode::default(),
+        }
+    }
+
+    /// What the sleep is to do about them.
+    pub(super) fn watches(&self, may: MayWait, now: Instant) -> [Watch; 3] {
         [
-            self.unheard.watch(self.may_be_unheard(), now),
-            self.places.watch(self.may_lack_places(), now),
-            self.paces.watch(self.may_be_early(), now),
+            self.worker.watch(may.worker, now),
+            self.place.watch(may.place, now),
+            self.time.watch(may.time, now),
         ]
     }
 
-    /// Looks, if it is time to, and says what has begun or is over.
-    pub(crate) fn look_at_waiters(&mut self, now: Instant) {
-        if self.places.is_due(self.may_lack_places(), now) {
-            let found = self.look_for_places(now);
-            // One at a time is what `iterative` is; it is no news.
-            if self.places.look(found, now) && self.context.config.model != Model::Iterative {
-                let max = self.context.config.max_clients;
-                warn!(
-                    reason = "--max-clients", limit = max;
-                    "--max-clients {max} reached: further clients wait in the queue"
-                );
-            }
-        }
-        if self.paces.is_due(self.may_be_early(), now) {
-            let told = self.context.board.take_early();
-            let found = match told || (self.is_paced() && self.queued() > 0) {
-                true if self.phase.serves() => Found::Waiting,
-                _ => Found::Nobody,
-            };
-            if self.paces.look(found, now) {
-                let rate = self.rate();
-                warn!(
-                    reason = rate.as_str();
-                    "{rate} reached: further clients wait in the queue"
-                );
-            }
-        }
-        let unheard = self.may_be_unheard();
-        if self.unheard.is_due(unheard, now) {
-            let waits = unheard && self.queued() > 0;
-            let found = if waits { Found::Waiting } else { Found::Nobody };
-            if self.unheard.look(found, now) {
-                self.unheard = Waiters::new(UNHEARD);
-                self.send_somebody();
-            }
-        }
-        if self.phase.serves() {
-            // Whom a stop cannot serve yet waits for a place, too.
-            self.end_waiters(now);
-        }
-        if self.turned_away.is_on() {
-            self.end_turned_away(now);
+    /// Is it time to look, for whom there is no place, for who is too early, and for
+    /// whom no worker comes?
+    pub(super) fn is_due(&self, may: MayWait, now: Instant) -> MayWait {
+        MayWait {
+            place: self.place.is_due(may.place, now),
+            time: self.time.is_due(may.time, now),
+            worker: self.worker.is_due(may.worker, now),
         }
     }
 
-    /// A client waits whom no worker hears: one more looks at the queues, or where
-    /// there is no room for it, all that wait are woken by word to go for one.
-    fn send_somebody(&mut self) {
-        if !self.children.full() {
-            debug!("a client waits and no worker comes: one more");
-            self.idle_lost += 1;
-        } else if self.generation.retiring() == 0 && self.idle() > 0 {
-            debug!("a client waits and no worker comes: all of them look");
-            self.generation.retire(1);
-        }
-    }
-
-    /// When something may be over.
-    pub(crate) fn waiters_wake_at(&self) -> Option<Instant> {
-        let [places, paces] = [&self.places, &self.paces].map(Waiters::wakes_at);
-        let waiters = places.into_iter().chain(paces);
-        let waiters = waiters.filter(|_| self.phase.serves());
-        waiters.chain(self.turned_away.wakes_at()).min()
-    }
-
-    fn end_waiters(&mut self, now: Instant) {
-        let max = self.context.config.max_clients;
-        if let Some(lasted) = self.places.end(now)
-            && self.context.config.model != Model::Iterative
-        {
-            info!(
-                reason = "--max-clients", limit = max, dur_s = lasted.as_secs_f64();
-                "--max-clients {max}: no client waits any more, after {}",
-                values::show(lasted)
-            );
-        }
-        if let Some(lasted) = self.paces.end(now) {
-            let rate = self.rate();
-            info!(
-                reason = rate.as_str(), dur_s = lasted.as_secs_f64();
-                "{rate}: no client waits any more, after {}",
-                values::show(lasted)
+    /// The look for the first.
+    pub(super) fn note_place(&mut self, found: Found, now: Instant) {
+        let max = self.max;
+        if self.place.look(found, now) && !self.silent {
+            warn!(
+                reason = "--max-clients", limit = max;
+                "--max-clients {max} reached: further clients wait in the queue"
             );
         }
     }
 
-    /// Have clients found the queue full? A stop drops newcomers itself.
-    pub(crate) fn look_at_queues(&mut self, now: Instant) {
-        if self.phase.welcomes() {
-            let no_places = self.may_lack_places();
-            self.overflows.look(&self.context.listeners, no_places, now);
+    /// The look for the second.
+    pub(super) fn note_time(&mut self, found: Found, now: Instant) {
+        if self.time.look(found, now) {
+            let rate = &self.rate;
+            warn!(
+                reason = rate.as_str();
+                "{rate} reached: further clients wait in the queue"
+            );
         }
+    }
+
+    /// The look for the third; true if one has waited too long.
+    pub(super) fn note_worker(&mut self, found: Found, now: Instant) -> bool {
+        let unheard = self.worker.look(found, now);
+        if unheard {
+            self.worker = Waiters::new(UNHEARD);
+        }
+        unheard
     }
 
     /// `n` more clients were turned away, here or in a worker.
-    pub(crate) fn count_turned_away(&mut self, n: u64, now: Instant) {
+    pub(super) fn count_turned_away(&mut self, n: u64, now: Instant) {
         if self.turned_away.add(n, now) {
-            let fate = self.fate();
-            let max = self.context.config.max_clients;
+            let WaitLog { max, fate, .. } = *self;
             warn!(
                 reason = "--max-clients", limit = max, overflow = fate;
                 "--max-clients {max} reached: further clients are {fate}"
@@ -249,10 +249,14 @@ impl Supervisor {
         }
     }
 
-    /// One line when no client has been turned away for a while.
-    pub(crate) fn end_turned_away(&mut self, now: Instant) {
+    /// One line for each that is over. Whom a stop cannot serve yet waits for a place,
+    /// too, so those who wait are as before unless the supervisor `serves`.
+    pub(super) fn look(&mut self, serves: bool, now: Instant) {
+        if serves {
+            self.end_waiters(now);
+        }
+        let max = self.max;
         if let Some((n, lasted)) = self.turned_away.end(now) {
-            let max = self.context.config.max_clients;
             let time = match n {
                 1 => String::new(),
                 _ => format!(" in {}", values::show(lasted)),
@@ -265,88 +269,33 @@ impl Supervisor {
         }
     }
 
-    fn fate(&self) -> &'static str {
-        match self.context.config.overflow {
-            Overflow::Reset => "reset",
-            Overflow::Close | Overflow::Queue => "closed",
+    fn end_waiters(&mut self, now: Instant) {
+        let max = self.max;
+        if let Some(lasted) = self.place.end(now)
+            && !self.silent
+        {
+            info!(
+                reason = "--max-clients", limit = max, dur_s = lasted.as_secs_f64();
+                "--max-clients {max}: no client waits any more, after {}",
+                values::show(lasted)
+            );
+        }
+        if let Some(lasted) = self.time.end(now) {
+            let rate = &self.rate;
+            info!(
+                reason = rate.as_str(), dur_s = lasted.as_secs_f64();
+                "{rate}: no client waits any more, after {}",
+                values::show(lasted)
+            );
         }
     }
 
-    fn rate(&self) -> String {
-        let rate = self.context.access.policy().rate;
-        let rate = rate.map_or("off".to_owned(), |rate| rate.to_string());
-        format!("--connection-rate {rate}")
-    }
-
-    /// Might a client that comes now have to wait for a place? Threads do not say
-    /// how many they are, so there it always might.
-    pub(super) fn may_lack_places(&self) -> bool {
-        self.context.config.overflow == Overflow::Queue
-            && self.phase.serves()
-            && (self.context.seats.is_some() || self.children.full())
-    }
-
-    /// Do workers accept, several of them, so that one may be woken and not come?
-    fn may_be_unheard(&self) -> bool {
-        self.phase.serves()
-            && self.passing.is_none()
-            && matches!(self.context.config.model, Model::Prefork { .. })
-    }
-
-    /// Might a client that comes now be too early for the rate, or has a worker that
-    /// keeps to it itself seen one?
-    fn may_be_early(&self) -> bool {
-        self.is_paced() || self.context.board.is_early()
-    }
-
-    /// Would we take a client, but for the rate?
-    fn is_paced(&self) -> bool {
-        self.pause().is_some() && self.intake() != Intake::Leave
-    }
-
-    /// Do more clients wait than there are places for? A place is not taken by a
-    /// worker that waits, is being born or leaves, nor by one that is dead or has
-    /// said that it has nothing more to do.
-    fn look_for_places(&mut self, now: Instant) -> Found {
-        if !self.phase.serves() || self.queued() == 0 {
-            return Found::Nobody;
-        }
-        self.catch_up(now);
-        let places = self.context.config.max_clients;
-        match self.queued() > places.saturating_sub(self.serving()) {
-            true => Found::Waiting,
-            false => Found::Passing,
-        }
-    }
-
-    /// Clients that wait to be accepted, or to be passed to a worker; of a Unix
-    /// socket's the kernel says no more than whether there are any.
-    fn queued(&self) -> usize {
-        let open = self.context.listeners.iter().flatten();
-        let queued: usize = open.map(|listener| listener.queue().waiting as usize).sum();
-        let passed = self.passing.iter().flat_map(|passing| passing.waiting());
-        queued + passed.count()
-    }
-
-    /// Clients that are being served, as far as their children say.
-    fn serving(&self) -> usize {
-        if let Some(seats) = &self.context.seats {
-            return seats.occupied();
-        }
-        let tells = self.tells_roles();
-        let serves = |slot: usize| match tells {
-            true => self
-                .children
-                .get(slot)
-                .is_some_and(|c| c.role == Role::Busy),
-            false => self.context.board.said(slot) == Said::Serving,
-        };
-        let serving = self.children.slots().filter(|&slot| serves(slot)).count();
-        let mut ended = 0;
-        self.context
-            .board
-            .ended(|slot| ended += usize::from(serves(slot)));
-        serving.saturating_sub(ended)
+    /// When that may be.
+    pub(super) fn wakes_at(&self, serves: bool) -> Option<Instant> {
+        let waiters = [&self.place, &self.time].map(Waiters::wakes_at);
+        let waiters = waiters.into_iter().filter(|_| serves);
+        let times = waiters.chain([self.turned_away.wakes_at()]);
+        times.flatten().min()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::config::Orphans;
-use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::pipe_of_death::PipeOfDeath;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::context::WorkerContext;
 use crate::sys::{process, signal};
@@ -57,13 +57,13 @@ pub fn leave(how: Leave) -> ! {
 /// In a worker that waits to be passed its one connection: closes everything else.
 /// Of the supervisor's there are a channel for each sibling and perhaps clients on
 /// their way, which it must not keep, and too many to close one by one.
-pub fn keep_for_channel(context: &WorkerContext, generation: &Generation, channel: &OwnedFd) {
+pub fn keep_for_channel(context: &WorkerContext, death: &PipeOfDeath, channel: &OwnedFd) {
     let print = context
         .printer()
         .map_or(context.null.as_fd(), |print| print.to);
-    let [death, channel] = [generation.pipe_of_death(), channel.as_fd()];
+    let [watched, channel] = [death.watched(), channel.as_fd()];
     let [a, b, c, d, e] = [
-        death,
+        watched,
         channel,
         context.board.waker(),
         context.null.as_fd(),

@@ -11,7 +11,6 @@ use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::connection_log::{self, Ended};
 use crate::daemon::shared::entry::Report;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
-use crate::daemon::shared::seats::Seats;
 use crate::logging::LogHandle;
 use crate::net::Listener;
 use crate::net::connection::End;
@@ -25,14 +24,10 @@ use crate::sys::sandbox::Sandbox;
 pub struct WorkerContext {
     /// What was asked for.
     pub config: Config,
-    /// Everything that is served at, in the order asked for: for `--ready-fd`.
-    pub addresses: Vec<String>,
     /// Open listeners; their index is their name in the scoreboard.
     pub listeners: Vec<Option<Listener>>,
     /// What children tell.
     pub board: Scoreboard,
-    /// Clients that may be served at once, where a process serves many.
-    pub seats: Option<Seats>,
     /// Who is let in.
     pub access: AccessControl,
     /// What they serve, at which listener.
@@ -56,15 +51,12 @@ const FIRST_TO_GO: Slot = 8;
 
 impl WorkerContext {
     /// Does a child that is forked from now on share what only workers that live on
-    /// have business with? A process for one client, taken over, reaches the
-    /// scoreboard and no more.
+    /// have business with?
     ///
     /// # Errors
     /// madvise(2)'s.
     pub fn inherited(&self, whether: bool) -> Result<(), Errno> {
-        self.access.inherited(whether)?;
-        let seats = self.seats.as_ref();
-        seats.map_or(Ok(()), |seats| seats.inherited(whether))
+        self.access.inherited(whether)
     }
 
     /// Makes the fork of the child of `slot`, or of one without. The lowest slots are

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
-use crate::daemon::shared::generation::Generation;
+use crate::daemon::shared::pipe_of_death::PipeOfDeath;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::worker::acceptor::{Acceptor, Next};
 use crate::daemon::worker::context::WorkerContext;
@@ -37,17 +37,17 @@ impl<'a> AcceptStrategy<'a> {
     /// worker before it, so that no flood of one keeps the others waiting.
     pub fn new(
         context: &'a WorkerContext,
-        generation: &'a Generation,
+        death: &'a PipeOfDeath,
         channel: Option<&'a OwnedFd>,
         first: usize,
     ) -> Self {
-        let pipe_of_death = generation.pipe_of_death();
+        let pipe_of_death = death.watched();
         if let Some(channel) = channel {
             let inbox = Inbox::new(channel.as_fd(), pipe_of_death, &context.board);
             return AcceptStrategy::Passed(inbox);
         }
         let acceptor = Acceptor::new(context, pipe_of_death, first);
-        match generation.lock() {
+        match death.lock() {
             Some(lock) => AcceptStrategy::Locked(acceptor, lock, &context.board),
             None => AcceptStrategy::Shared(acceptor),
         }

@@ -1,8 +1,8 @@
-//! The datagram workers: one post for each socket, and who is on it.
+//! The datagram workers: one for each socket, and what is theirs.
 //!
-//! A post outlives its workers: socket, rates and counts go on when one is
-//! killed, replaced or reloaded. Decides who is missing and what a death means;
-//! the supervisor forks (`posts`), and `drop_log` says what they drop.
+//! An endpoint outlives its workers: socket, rates and counts go on when one is
+//! killed, replaced or reloaded. Here it is decided who is missing and what a death
+//! means; `drop_log` says what they drop.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -18,7 +18,6 @@ use crate::daemon::datagram::worker;
 use crate::daemon::shared::backoff::{Backoff, FIRST_WAIT, LONGEST_FORK_WAIT};
 use crate::daemon::shared::connection_log::{self, Gone};
 use crate::daemon::shared::tally::Tally;
-use crate::daemon::supervisor::drop_log::{DropLog, summary};
 use crate::daemon::supervisor::reap;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
@@ -27,29 +26,33 @@ use crate::net::datagram::Guard;
 use crate::net::{udp_guard, unix_guard};
 use crate::sys::process;
 
+mod drop_log;
+
+use drop_log::{DropLog, summary};
+
 /// A worker that dies younger than this may have been born sick.
 const YOUTH: Duration = Duration::from_secs(1);
 
-/// Workers of one post that may die young in a row before their successors are
+/// Workers of one socket that may die young in a row before their successors are
 /// kept waiting.
 const TOLERATED: usize = 3;
 
 #[derive(Clone, Copy)]
-struct Worker {
+struct DatagramWorker {
     pid: Pid,
     generation: u32,
     since: Instant,
     told: bool,
 }
 
-struct Post {
+struct Endpoint {
     /// `None` once it is closed.
     socket: Option<DatagramSocket>,
     name: String,
     guard: Guard,
     runs_commands: bool,
     tally: Tally,
-    workers: Vec<Worker>,
+    workers: Vec<DatagramWorker>,
     /// The queue has been answered, after the socket went deaf.
     drained: bool,
     young_deaths: usize,
@@ -58,18 +61,18 @@ struct Post {
 }
 
 /// All of them.
-pub struct Crew {
-    posts: Vec<Post>,
+pub(crate) struct DatagramWorkers {
+    endpoints: Vec<Endpoint>,
     epoch: Instant,
 }
 
-impl Crew {
-    /// A post for each socket, nobody on them yet. `runs_commands` says it of a
+impl DatagramWorkers {
+    /// An endpoint for each socket, and no worker yet. `runs_commands` says it of a
     /// socket's `service` attribute.
     ///
     /// # Errors
     /// mmap(2)'s.
-    pub fn new(
+    pub(crate) fn new(
         sockets: Vec<DatagramSocket>,
         limits: &UdpLimits,
         runs_commands: impl Fn(Option<&str>) -> bool,
@@ -79,12 +82,12 @@ impl Crew {
             .iter()
             .filter_map(DatagramSocket::unix_name)
             .collect();
-        let post = |socket: DatagramSocket| {
+        let endpoint = |socket: DatagramSocket| {
             let guard = match socket.port() {
                 Some(_) => Guard::Udp(udp_guard::Guard::new(limits, &ports)?),
                 None => Guard::Unix(unix_guard::Guard::new(&names)?),
             };
-            Ok(Post {
+            Ok(Endpoint {
                 name: socket.name().to_owned(),
                 guard,
                 runs_commands: runs_commands(socket.service()),
@@ -97,48 +100,52 @@ impl Crew {
                 drops: DropLog::default(),
             })
         };
-        Ok(Crew {
-            posts: sockets.into_iter().map(post).collect::<Result<_, _>>()?,
+        Ok(DatagramWorkers {
+            endpoints: sockets
+                .into_iter()
+                .map(endpoint)
+                .collect::<Result<_, _>>()?,
             epoch: Instant::now(),
         })
     }
 
     /// Is no socket open, and no worker alive?
-    pub fn is_gone(&self) -> bool {
-        let gone = |post: &Post| post.socket.is_none() && post.workers.is_empty();
-        self.posts.iter().all(gone)
+    pub(super) fn is_gone(&self) -> bool {
+        let gone = |endpoint: &Endpoint| endpoint.socket.is_none() && endpoint.workers.is_empty();
+        self.endpoints.iter().all(gone)
     }
 
-    /// A post without a worker of this generation.
-    pub fn vacant(&self, generation: u32, now: Instant) -> Option<usize> {
-        let vacant = |post: &Post| post.lacks(generation) && !post.wait.waits(now);
-        self.posts.iter().position(vacant)
+    /// An endpoint without a worker of this generation.
+    pub(super) fn without_worker(&self, generation: u32, now: Instant) -> Option<usize> {
+        let lacks_one =
+            |endpoint: &Endpoint| endpoint.lacks(generation) && !endpoint.wait.waits(now);
+        self.endpoints.iter().position(lacks_one)
     }
 
-    /// What the worker of a vacant post takes along; `last` if it is forked during
+    /// What the worker that it lacks takes along; `last` if it is forked during
     /// a stop, to answer what is queued.
-    pub fn post(&self, index: usize, last: bool) -> Option<worker::Post<'_>> {
-        let post = self.posts.get(index)?;
+    pub(super) fn workplace(&self, index: usize, last: bool) -> Option<worker::Post<'_>> {
+        let endpoint = self.endpoints.get(index)?;
         Some(worker::Post {
-            socket: post.socket.as_ref()?.as_fd(),
-            guard: &post.guard,
-            runs_commands: post.runs_commands,
-            tally: &post.tally,
+            socket: endpoint.socket.as_ref()?.as_fd(),
+            guard: &endpoint.guard,
+            runs_commands: endpoint.runs_commands,
+            tally: &endpoint.tally,
             epoch: self.epoch,
-            bound: post.socket.as_ref()?.has_one_address(),
-            address: post.socket.as_ref()?.own_address(),
+            bound: endpoint.socket.as_ref()?.has_one_address(),
+            address: endpoint.socket.as_ref()?.own_address(),
             last,
         })
     }
 
-    /// Does a child that is forked from now on share what the post keeps?
+    /// Does a child that is forked from now on share what the endpoint keeps?
     ///
     /// # Errors
     /// madvise(2)'s.
-    pub fn inherited(&self, index: usize, whether: bool) -> Result<(), Errno> {
-        let post = &self.posts[index];
-        post.tally.inherited(whether)?;
-        match &post.guard {
+    pub(super) fn inherited(&self, index: usize, whether: bool) -> Result<(), Errno> {
+        let endpoint = &self.endpoints[index];
+        endpoint.tally.inherited(whether)?;
+        match &endpoint.guard {
             Guard::Udp(guard) => guard.inherited(whether),
             Guard::Unix(guard) => guard.inherited(whether),
         }
@@ -146,16 +153,20 @@ impl Crew {
 
     /// In a child of another kind: lets go of the sockets, or a worker that lives
     /// long would keep their ports.
-    pub fn close_inherited(&self) {
-        for socket in self.posts.iter().filter_map(|post| post.socket.as_ref()) {
+    pub(super) fn close_inherited(&self) {
+        for socket in self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.socket.as_ref())
+        {
             process::close_inherited(socket.as_fd());
         }
     }
 
     /// It was forked.
-    pub fn hired(&mut self, index: usize, pid: Pid, generation: u32, now: Instant) {
-        debug!("process {pid} serves {}", self.posts[index].name);
-        self.posts[index].workers.push(Worker {
+    pub(super) fn add(&mut self, index: usize, pid: Pid, generation: u32, now: Instant) {
+        debug!("process {pid} serves {}", self.endpoints[index].name);
+        self.endpoints[index].workers.push(DatagramWorker {
             pid,
             generation,
             since: now,
@@ -164,7 +175,7 @@ impl Crew {
     }
 
     /// SIGCHLD came: asks the kernel about each worker.
-    pub fn reap(&mut self, generation: u32, now: Instant) {
+    pub(super) fn reap(&mut self, generation: u32, now: Instant) {
         let pids: Vec<Pid> = self.workers().map(|worker| worker.pid).collect();
         for pid in pids {
             let gone = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
@@ -174,18 +185,25 @@ impl Crew {
                 Ok(status) => reap::gone(status).map(|(_, gone)| gone),
             };
             if let Some(gone) = gone {
-                self.bury(pid, gone, generation, now);
+                self.note_exit(pid, gone, generation, now);
             }
         }
     }
 
     /// The process is gone; false if it was none of ours.
-    pub fn bury(&mut self, pid: Pid, gone: Gone, generation: u32, now: Instant) -> bool {
-        let ours = |post: &Post| post.workers.iter().position(|worker| worker.pid == pid);
-        for post in &mut self.posts {
-            if let Some(i) = ours(post) {
-                let worker = post.workers.remove(i);
-                post.lost(worker, gone, generation, now);
+    pub(super) fn note_exit(
+        &mut self,
+        pid: Pid,
+        gone: Gone,
+        generation: u32,
+        now: Instant,
+    ) -> bool {
+        let ours =
+            |endpoint: &Endpoint| endpoint.workers.iter().position(|worker| worker.pid == pid);
+        for endpoint in &mut self.endpoints {
+            if let Some(i) = ours(endpoint) {
+                let worker = endpoint.workers.remove(i);
+                endpoint.lost(worker, gone, generation, now);
                 return true;
             }
         }
@@ -193,23 +211,27 @@ impl Crew {
     }
 
     /// First step of a stop: what is queued is answered, and no more gets in.
-    pub fn deafen(&mut self) {
-        for post in &self.posts {
-            if let Some(Err(errno)) = post.socket.as_ref().map(DatagramSocket::deafen) {
-                let name = &post.name;
+    pub(super) fn deafen(&mut self) {
+        for endpoint in &self.endpoints {
+            if let Some(Err(errno)) = endpoint.socket.as_ref().map(DatagramSocket::deafen) {
+                let name = &endpoint.name;
                 warn!("deafen {name}: {}: what comes is lost", errno_text(errno));
             }
         }
     }
 
     /// Word to go to every worker: it answers what is queued and leaves.
-    pub fn dismiss(&mut self) {
+    pub(super) fn dismiss(&mut self) {
         self.tell(Signal::SIGPWR);
     }
 
     /// Signals every worker; whatever they die of now is as ordered.
-    pub fn tell(&mut self, signal: Signal) {
-        for worker in self.posts.iter_mut().flat_map(|post| &mut post.workers) {
+    pub(super) fn tell(&mut self, signal: Signal) {
+        for worker in self
+            .endpoints
+            .iter_mut()
+            .flat_map(|endpoint| &mut endpoint.workers)
+        {
             worker.told = true;
             process::signal_child(worker.pid, signal);
         }
@@ -217,49 +239,57 @@ impl Crew {
 
     /// A stop: closes the sockets whose queue was answered, or all of those
     /// without a worker.
-    pub fn close(&mut self, all: bool) {
-        for post in &mut self.posts {
-            if post.workers.is_empty() && (post.drained || all) {
-                post.close();
+    pub(super) fn close(&mut self, all: bool) {
+        for endpoint in &mut self.endpoints {
+            if endpoint.workers.is_empty() && (endpoint.drained || all) {
+                endpoint.close();
             }
         }
     }
 
-    /// Looks at what was counted: a worker woke us, or it is time.
-    pub fn look(&mut self, now: Instant) {
-        for post in &mut self.posts {
-            post.drops.look(&post.name, &post.tally, now);
+    /// Looks at what was counted: a worker woke us.
+    pub(super) fn look(&mut self, now: Instant) {
+        for endpoint in &mut self.endpoints {
+            endpoint.drops.look(&endpoint.name, &endpoint.tally, now);
         }
     }
 
-    /// When [`Crew::look`] may have something to say, and when a post that was
-    /// kept vacant may be filled.
-    pub fn wakes_at(&self, generation: u32, now: Instant) -> Option<Instant> {
-        let looks = self.posts.iter().filter_map(|post| post.drops.wakes_at());
-        let waits = self.posts.iter().filter(|post| post.lacks(generation));
+    /// When [`DatagramWorkers::look`] may have something to say, and when an endpoint that
+    /// was kept without a worker may have one.
+    pub(super) fn wakes_at(&self, generation: u32, now: Instant) -> Option<Instant> {
+        let looks = self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.drops.wakes_at());
+        let waits = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.lacks(generation));
         looks
-            .chain(waits.filter_map(|post| post.wait.wakes_at(now)))
+            .chain(waits.filter_map(|endpoint| endpoint.wait.wakes_at(now)))
             .min()
     }
 
-    /// Is it time to look?
-    pub fn is_due(&self, now: Instant) -> bool {
-        let mut looks = self.posts.iter().filter_map(|post| post.drops.wakes_at());
-        looks.any(|at| at <= now)
+    /// Once a turn of the loop: the same, if it is time.
+    pub(super) fn look_in_time(&mut self, now: Instant) {
+        let mut looks = self.endpoints.iter().filter_map(|e| e.drops.wakes_at());
+        if looks.any(|at| at <= now) {
+            self.look(now);
+        }
     }
 
-    fn workers(&self) -> impl Iterator<Item = &Worker> {
-        self.posts.iter().flat_map(|post| &post.workers)
+    fn workers(&self) -> impl Iterator<Item = &DatagramWorker> {
+        self.endpoints.iter().flat_map(|endpoint| &endpoint.workers)
     }
 }
 
-impl Post {
+impl Endpoint {
     fn lacks(&self, generation: u32) -> bool {
-        let serves = |worker: &Worker| worker.generation == generation;
+        let serves = |worker: &DatagramWorker| worker.generation == generation;
         self.socket.is_some() && !self.drained && !self.workers.iter().any(serves)
     }
 
-    fn lost(&mut self, worker: Worker, gone: Gone, generation: u32, now: Instant) {
+    fn lost(&mut self, worker: DatagramWorker, gone: Gone, generation: u32, now: Instant) {
         let (pid, name) = (worker.pid, &self.name);
         let leave = |how: Leave| gone == Gone::Exited(how as i32);
         if worker.told {

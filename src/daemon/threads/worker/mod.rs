@@ -51,16 +51,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub fn serve(
     context: &WorkerContext,
     slot: Slot,
+    seats: &Seats,
     pipe_of_death: BorrowedFd<'_>,
     first: usize,
 ) -> ! {
     child::begin_with_threads();
     child::follow(context);
     process::set_name(process::THREADED);
-    let left = match &context.seats {
-        Some(seats) => work(context, slot, seats, pipe_of_death, first),
-        None => Ok(Leave::NoSandbox),
-    };
+    let left = work(context, slot, seats, pipe_of_death, first);
     // What cannot be opened is short for the moment: as a worker that dies young.
     process::exit_all(left.map_or(1, |how| how as i32))
 }

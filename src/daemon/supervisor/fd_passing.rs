@@ -21,7 +21,7 @@ use crate::net::Accepted;
 use crate::sys::fd;
 
 /// The channels and what is on its way.
-pub struct Passing {
+pub(super) struct FdPassing {
     ends: Vec<Option<OwnedFd>>,
     free: Vec<Slot>,
     copies: BTreeMap<Slot, Accepted>,
@@ -32,7 +32,7 @@ pub struct Passing {
 }
 
 /// What became of a client that was to be passed.
-pub enum Passed {
+pub(super) enum Passed {
     /// It is on its way to the worker of this slot.
     To(Slot),
     /// No worker is free: it is among those that wait.
@@ -41,15 +41,15 @@ pub enum Passed {
     Short(Errno),
 }
 
-impl Passing {
+impl FdPassing {
     /// Room for `slots` workers; `one_each` says that a worker gets one client in
     /// its life.
     ///
     /// # Errors
     /// epoll_create1(2)'s.
-    pub fn new(slots: usize, one_each: bool) -> Result<Self, Errno> {
+    pub(super) fn new(slots: usize, one_each: bool) -> Result<Self, Errno> {
         let asks = (!one_each).then(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC));
-        Ok(Passing {
+        Ok(FdPassing {
             ends: std::iter::repeat_with(|| None).take(slots).collect(),
             free: Vec::new(),
             copies: BTreeMap::new(),
@@ -61,11 +61,11 @@ impl Passing {
     /// Opens the channel of `slot` and returns the worker's end, of which we must
     /// keep no copy. The worker can be passed a client once it is [`free`].
     ///
-    /// [`free`]: Passing::free
+    /// [`free`]: FdPassing::free
     ///
     /// # Errors
     /// EMFILE and the like: nothing is left open.
-    pub fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
+    pub(super) fn open(&mut self, slot: Slot) -> Result<OwnedFd, Errno> {
         let (ours, theirs) = fd::pair()?;
         if let Some(asks) = &self.asks {
             asks.add(&ours, EpollEvent::new(EpollFlags::EPOLLIN, slot as u64))?;
@@ -75,22 +75,22 @@ impl Passing {
     }
 
     /// The worker of `slot` may be passed a client.
-    pub fn free(&mut self, slot: Slot) {
+    pub(super) fn free(&mut self, slot: Slot) {
         self.free.push(slot);
     }
 
     /// None of the workers may be passed any more.
-    pub fn none_free(&mut self) {
+    pub(super) fn none_free(&mut self) {
         self.free.clear();
     }
 
     /// Is there a worker to pass a client to?
-    pub fn has_free(&self) -> bool {
+    pub(super) fn has_free(&self) -> bool {
         !self.free.is_empty()
     }
 
     /// The channel of `slot` is closed; a client that was on its way is returned.
-    pub fn close(&mut self, slot: Slot) -> Option<Accepted> {
+    pub(super) fn close(&mut self, slot: Slot) -> Option<Accepted> {
         self.hear_no_more(slot);
         self.ends[slot] = None;
         self.free.retain(|&free| free != slot);
@@ -99,19 +99,19 @@ impl Passing {
 
     /// The worker of `slot` took its client: lets go of the copy. From now on
     /// the end of the connection is the worker's to send.
-    pub fn taken(&mut self, slot: Slot) {
+    pub(super) fn taken(&mut self, slot: Slot) {
         if self.copies.remove(&slot).is_some() && self.asks.is_none() {
             self.ends[slot] = None;
         }
     }
 
     /// Readable when a worker asks for another client.
-    pub fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn wakeup(&self) -> Option<BorrowedFd<'_>> {
         self.asks.as_ref().map(|asks| asks.0.as_fd())
     }
 
     /// A worker that asks for another client, and so has taken the one before.
-    pub fn next_asking(&mut self) -> Option<Slot> {
+    pub(super) fn next_asking(&mut self) -> Option<Slot> {
         loop {
             let mut event = [EpollEvent::empty()];
             match self.asks.as_ref()?.wait(&mut event, EpollTimeout::ZERO) {
@@ -125,7 +125,7 @@ impl Passing {
                     self.taken(slot);
                     return Some(slot);
                 }
-                // It is dead. Its burial is on its way.
+                // It is dead. Its exit is on its way.
                 _ => self.hear_no_more(slot),
             }
         }
@@ -140,29 +140,24 @@ impl Passing {
     }
 
     /// A client that waits to be passed.
-    pub fn wait(&mut self, accepted: Accepted) {
+    pub(super) fn wait(&mut self, accepted: Accepted) {
         self.waiting.push_back(accepted);
     }
 
-    /// Does any?
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    /// Those that do.
-    pub fn waiting(&self) -> impl Iterator<Item = &Accepted> {
+    /// All that do.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Accepted> {
         self.waiting.iter()
     }
 
     /// The one that has waited longest.
-    pub fn next_waiting(&mut self) -> Option<Accepted> {
+    pub(super) fn next_waiting(&mut self) -> Option<Accepted> {
         self.waiting.pop_front()
     }
 
     /// Passes a client to a worker; one that is known to wait, if there is one,
     /// for a worker that is being born would let it wait too. One that is dead
-    /// already is passed over: its burial is on its way.
-    pub fn pass(&mut self, accepted: Accepted, board: &Scoreboard) -> Passed {
+    /// already is passed over: its exit is on its way.
+    pub(super) fn pass(&mut self, accepted: Accepted, board: &Scoreboard) -> Passed {
         loop {
             let waits = |&slot: &Slot| board.said(slot) == Said::Idle;
             let choice = self.free.iter().rposition(waits);
@@ -222,7 +217,7 @@ mod tests {
 
     #[test]
     fn row_112_who_asks_for_another_client_does_so_itself() {
-        let mut passing = Passing::new(2, false).unwrap();
+        let mut passing = FdPassing::new(2, false).unwrap();
         let workers = [0, 1].map(|slot| passing.open(slot).unwrap());
         assert_eq!(passing.next_asking(), None);
         assert_eq!(nix::unistd::write(&workers[1], &[0]), Ok(1));
@@ -230,7 +225,7 @@ mod tests {
         assert_eq!(passing.next_asking(), None, "it asked once");
         drop(workers);
         assert_eq!(passing.next_asking(), None, "they are dead");
-        let mut one_each = Passing::new(1, true).unwrap();
+        let mut one_each = FdPassing::new(1, true).unwrap();
         let worker = one_each.open(0).unwrap();
         assert_eq!(nix::unistd::write(&worker, &[0]), Ok(1));
         assert!(one_each.wakeup().is_none() && one_each.next_asking().is_none());
@@ -239,10 +234,10 @@ mod tests {
     #[test]
     fn a_client_is_kept_until_it_is_taken_and_comes_back_before() {
         let board = Scoreboard::new(4).unwrap();
-        let mut passing = Passing::new(4, true).unwrap();
+        let mut passing = FdPassing::new(4, true).unwrap();
         let (mut theirs, accepted) = client();
         assert!(matches!(passing.pass(accepted, &board), Passed::NotYet));
-        assert!(passing.has_waiting());
+        assert_eq!(passing.waiting().count(), 1);
         let workers = [0, 1, 2].map(|slot| {
             let worker = passing.open(slot).unwrap();
             passing.free(slot);
@@ -257,7 +252,7 @@ mod tests {
         // Worker 1 has read its channel and dies.
         drop(got(&workers[1]).unwrap());
         let accepted = passing.close(1).expect("not taken");
-        // Worker 2 is dead too, and not buried yet.
+        // Worker 2 is dead too, and not reaped yet.
         board.idle(2);
         let [first, _, second] = workers;
         nix::sys::socket::shutdown(

@@ -1,4 +1,4 @@
-//! A generation of workers and its pipe of death.
+//! The pipe of death of a generation of workers, and their lock.
 //!
 //! One pipe a generation, its write end in the supervisor alone: a byte retires
 //! one idle worker, end of file (HUP, a stop, or the supervisor's death) all of
@@ -12,9 +12,10 @@ use nix::fcntl::OFlag;
 use crate::config::Accept;
 use crate::error::{Error, Result};
 use crate::sys::lock::ProcessLock;
+use crate::sys::process;
 
 /// Workers that were forked under the same orders.
-pub struct Generation {
+pub struct PipeOfDeath {
     /// Counts up with each HUP.
     pub number: u32,
     read: OwnedFd,
@@ -23,7 +24,7 @@ pub struct Generation {
     lock: Option<ProcessLock>,
 }
 
-impl Generation {
+impl PipeOfDeath {
     /// Opens the pipe of death of generation `number` and, where its workers wait one
     /// at a time, their lock. A lock is not shared with the next generation: the
     /// old workers would stand behind the new one that holds it, and learn only
@@ -48,7 +49,7 @@ impl Generation {
         };
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
             .map_err(|errno| Error::os("pipe2", "", errno))?;
-        Ok(Generation {
+        Ok(PipeOfDeath {
             number,
             read,
             write: Some(write),
@@ -63,13 +64,15 @@ impl Generation {
     }
 
     /// What its workers watch.
-    pub fn pipe_of_death(&self) -> BorrowedFd<'_> {
+    pub fn watched(&self) -> BorrowedFd<'_> {
         self.read.as_fd()
     }
 
-    /// What a worker must close first, or it would never see the end of file.
-    pub fn order_end(&self) -> Option<BorrowedFd<'_>> {
-        self.write.as_ref().map(AsFd::as_fd)
+    /// What a worker must do first, or it would never see the end of file.
+    pub fn close_order_end(&self) {
+        if let Some(write) = &self.write {
+            process::close_inherited(write.as_fd());
+        }
     }
 
     /// Asks all of them to go.

@@ -14,7 +14,7 @@ use crate::values;
 
 /// The drops of one socket.
 #[derive(Clone, Copy, Default)]
-pub struct DropLog([Drops; REASONS.len()]);
+pub(super) struct DropLog([Drops; REASONS.len()]);
 
 /// Those for one reason.
 #[derive(Clone, Copy, Default)]
@@ -26,7 +26,7 @@ struct Drops {
 
 impl DropLog {
     /// Compares the counts with those seen last; `name` is the socket's.
-    pub fn look(&mut self, name: &str, tally: &Tally, now: Instant) {
+    pub(super) fn look(&mut self, name: &str, tally: &Tally, now: Instant) {
         for (reason, drops) in REASONS.into_iter().zip(&mut self.0) {
             drops.note(reason, name, tally, now);
             drops.end(reason, name, tally, now);
@@ -34,7 +34,7 @@ impl DropLog {
     }
 
     /// When [`DropLog::look`] may have something to say, unless a worker wakes us.
-    pub fn wakes_at(&self) -> Option<Instant> {
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
         let ends = self.0.iter().filter_map(|drops| drops.episode.wakes_at());
         ends.min()
     }
@@ -81,7 +81,7 @@ impl Drops {
 }
 
 /// `120 datagrams answered, 3 dropped (--udp-rate 2, too large 1)`
-pub fn summary(tally: &Tally) -> String {
+pub(super) fn summary(tally: &Tally) -> String {
     let dropped = REASONS.map(|reason| (tally.dropped(reason), reason.name()));
     let all = dropped
         .iter()
