@@ -9,12 +9,13 @@
 //! # Half an hour of reading
 //!
 //! 1. [`daemon`]: the straight line from a command line to an exit status.
-//! 2. [`daemon::supervisor`]: one thread, one loop. Do what is due, wait, note
-//!    what came. [`daemon::worker::context`] is what its children are born with.
-//! 3. [`daemon::supervisor::state`]: running, stopping, gone, as a pure table. `daemon::supervisor::stop`
-//!    does what it says.
-//! 4. `daemon::supervisor::workers`: reserve a slot, fork, commit; `daemon::supervisor::exits`: release
-//!    it, when the kernel says that the child is gone.
+//! 2. [`daemon::supervisor`]: one thread, one loop. Do what is due, wait, hand what
+//!    came to the part that it is for. `daemon::supervisor::design` has the designs side by
+//!    side. [`daemon::worker::context`] is what children are born with.
+//! 3. `daemon::supervisor::state`: running, stopping, gone, as a pure table.
+//!    `daemon::supervisor::stop` does what it says.
+//! 4. `daemon::supervisor::generation`: reserve a place, fork, commit;
+//!    `daemon::supervisor::exits`: what it means when the kernel says that a child is gone.
 //! 5. [`daemon::worker::child`]: the other side of the fork. Nothing there comes back.
 //! 6. [`daemon::worker::prefork`] and [`daemon::worker::acceptor`]: what a worker does,
 //!    and how it waits; [`daemon::worker::strategy`] has the other ways of `--accept`.
@@ -24,7 +25,7 @@
 //!    `command` stays in the same sandbox, and `helper` is the one outside.
 //!
 //! Then, by need: [`daemon::shared::scoreboard`] (what children tell),
-//! [`daemon::supervisor::reap`] and [`daemon::shared::pool`] (what scale asks for),
+//! `daemon::supervisor::reap` and [`daemon::shared::pool`] (what scale asks for),
 //! [`access`] and [`daemon::shared::access_control`] (who is let in),
 //! [`daemon::datagram::worker`] and [`net::udp_guard`] (UDP, and how it is kept
 //! from being a weapon), `daemon::start::activation` and `daemon::start::notify` (what a service
@@ -102,33 +103,34 @@
 //! - **The scoreboard is gossip.** A child that was taken over can write what it
 //!   likes there. It is never an index, a length, a pid or a pointer:
 //!   [`daemon::shared::scoreboard`]. What is true comes from the kernel:
-//!   [`daemon::supervisor::children`], [`daemon::supervisor::reap`].
+//!   `daemon::supervisor::children`, `daemon::supervisor::reap`.
 //! - **A wake-up is spent on one worker.** If that one dies or retires without
 //!   accepting, the client waits beside idle workers. So a woken worker accepts
 //!   before it obeys, and goes on while it refuses ([`daemon::worker::acceptor`]), and the accidental death of an
 //!   idle one always forks another (`lost` in [`daemon::shared::pool`]).
 //! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
 //!   child makes every later fork slower: [`sys::shm`] keeps the supervisor's
-//!   tables out of children, and only [`daemon::supervisor::channels`] (double-fork) has a
-//!   descriptor per client, and `daemon::supervisor::passing` one per worker that waits.
+//!   tables out of children, and only `daemon::supervisor::channels` (double-fork) has a
+//!   descriptor per client, and `daemon::supervisor::fd_passing` one per worker that waits.
 //! - **A copied descriptor is an open one.** A child that kept the write end of
 //!   its generation's pipe would keep its siblings from hearing that the
-//!   supervisor died: `fork_worker` in `daemon::supervisor::workers`,
+//!   supervisor died: `fork_worker` in `daemon::supervisor::generation`,
 //!   [`daemon::shared::pipe_of_death`]. One that kept a connection on its way to a sibling
-//!   would keep its end from the client: `daemon::supervisor::passing`.
+//!   would keep its end from the client: `daemon::supervisor::fd_passing`.
 //! - **An accept lock is held around the wait and no longer.** It belongs to one
 //!   generation, and the kernel frees it with its holder: [`sys::lock`].
 //! - **A fork is when memory runs out**, and for its time the supervisor is no better
 //!   than its children in the kernel's eyes: [`sys::memory`].
 //! - **A pid is somebody else's once it is reaped.** One is kept until
 //!   waitpid(2) has said that it is gone, and signalled no later:
-//!   [`daemon::supervisor::children`]. Under `--reap ignore` the kernel reaps unasked, so
-//!   there a pid may turn up twice: `settle_fork` in `daemon::supervisor::workers`.
+//!   `daemon::supervisor::children`. Under `--reap ignore` the kernel reaps unasked, so
+//!   there a pid may turn up twice: `outlive` in `daemon::supervisor::exits`.
 //! - **Closing a listener resets its queue.** It is drained behind a filter first:
-//!   `daemon::supervisor::stop`, `daemon::supervisor::listeners`, and [`net::Listener`].
+//!   `daemon::supervisor::stop`, `shut_listeners` in
+//!   `daemon::supervisor::generation`, and [`net::Listener`].
 //! - **A socket that was handed over is somebody else's.** Filters, shutdown(2) and
 //!   unlink(2) would reach its owner and the next echod: [`net::Handed`],
-//!   `keep_ours` in `daemon::supervisor::listeners`.
+//!   `keep_ours` in `daemon::supervisor::generation`.
 #![deny(unsafe_code)]
 
 pub mod access;

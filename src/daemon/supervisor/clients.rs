@@ -23,7 +23,7 @@ const BATCH: usize = 16;
 impl Supervisor {
     /// What the supervisor would do now about a client.
     pub(super) fn intake(&self) -> Intake {
-        match self.accepting.pending().is_some() || self.generation.has_waiting() {
+        match self.accepting.pending().is_some() || self.generation.design.has_waiting() {
             true => Intake::Leave,
             false => self.generation.intake(&self.places),
         }
@@ -32,7 +32,7 @@ impl Supervisor {
     /// How long no client may be accepted, for `--connection-rate`. A stop does
     /// not wait for it.
     pub(super) fn pause(&self) -> Option<Duration> {
-        let wait = self.generation.access().wait();
+        let wait = self.generation.context.access.wait();
         wait.filter(|_| self.stop.phase().serves())
     }
 
@@ -49,14 +49,16 @@ impl Supervisor {
                 // Nobody's turn is used up.
                 return;
             }
-            let (context, wait) = (self.generation.context(), &mut self.wait);
+            let (context, wait) = (&self.generation.context, &mut self.wait);
             let may = |listener| wait.came(LISTENERS + listener);
             let answer = self.accepting.accept(context, may, now);
             match self.admit_any(answer, now) {
                 Answer::Accepted(accepted) if intake == Intake::TurnAway => {
                     self.turn_away(accepted, now);
                 }
-                Answer::Accepted(accepted) if self.generation.passes() => self.pass(accepted, now),
+                Answer::Accepted(accepted) if self.generation.design.passing().is_some() => {
+                    self.pass(accepted, now)
+                }
                 Answer::Accepted(accepted) => self.serve(accepted, now),
                 Answer::Refused => {}
                 Answer::Nobody | Answer::Short(_) | Answer::Denied(_) => return,
@@ -67,14 +69,14 @@ impl Supervisor {
 
     /// From the listener with this index, whoever's turn it is.
     pub(super) fn accept_from(&mut self, listener: usize, now: Instant) -> Answer {
-        let context = self.generation.context();
+        let context = &self.generation.context;
         let answer = self.accepting.accept_from(context, listener, now);
         self.admit_any(answer, now)
     }
 
     fn turn_away(&mut self, accepted: Accepted, now: Instant) {
         self.report.waits.count_turned_away(1, now);
-        if self.generation.config().overflow == Overflow::Reset {
+        if self.generation.context.config.overflow == Overflow::Reset {
             net::overflow_reset(accepted.conn);
         }
     }
@@ -87,16 +89,19 @@ impl Supervisor {
         let Answer::Accepted(accepted) = answer else {
             return answer;
         };
-        let share = self.generation.access().share(accepted.peer);
+        let share = self.generation.context.access.share(accepted.peer);
         let full = share.filter(|&(source, most)| self.has_its_share(source, most, now));
         let full = full.map(|(source, _)| source);
-        let (access, board) = (self.generation.access(), self.generation.board());
+        let (access, board) = (
+            &self.generation.context.access,
+            &self.generation.context.board,
+        );
         let admitted = access.admit(accepted, full, board);
         admitted.map_or(Answer::Refused, Answer::Accepted)
     }
 
     fn source(&self, peer: Peer) -> Option<Source> {
-        self.generation.access().policy().source(peer)
+        self.generation.context.access.policy().source(peer)
     }
 
     /// Does this source have all the connections it may? Before that is believed,
@@ -116,12 +121,13 @@ impl Supervisor {
     /// those that wait for one, and those of threads.
     fn connections(&self, source: Source, now: Instant) -> usize {
         let is = |peer: Peer| self.source(peer) == Some(source);
-        let waiting = self.generation.waiting_clients();
+        let waiting = self.generation.design.waiting();
         let waiting = waiting.chain(self.accepting.pending());
         self.places.count(source, now)
             + waiting.filter(|accepted| is(accepted.peer)).count()
             + self
                 .generation
+                .design
                 .seats()
                 .map_or(0, |seats| seats.count_of(is))
     }
@@ -130,7 +136,7 @@ impl Supervisor {
 
     /// Forks a process for a client; keeps the client if that fails.
     pub(super) fn serve(&mut self, accepted: Accepted, now: Instant) {
-        let oom = self.generation.oom();
+        let oom = self.generation.context.oom.as_ref();
         if !self.forks.have_memory(oom, self.places.taken(), now) {
             return self.accepting.keep(accepted);
         }
@@ -179,10 +185,14 @@ impl Supervisor {
         while !self.accepting.waits(now)
             && self.accepting.pending().is_none()
             && (match serves {
-                true => self.generation.can_pass(),
+                true => self
+                    .generation
+                    .design
+                    .passing()
+                    .is_some_and(|p| p.has_free()),
                 false => !self.places.full(),
             })
-            && let Some(accepted) = self.generation.next_waiting()
+            && let Some(accepted) = self.generation.design.next_waiting()
         {
             match serves {
                 true => self.pass(accepted, now),
@@ -198,7 +208,7 @@ impl Supervisor {
             return;
         }
         let mut nobody = 0;
-        let listeners = self.generation.listeners().len();
+        let listeners = self.generation.context.listeners.len();
         while nobody < listeners
             && self.accepting.pending().is_none()
             && self.generation.has_room(&self.places)
@@ -229,16 +239,16 @@ impl Supervisor {
         let serves = self.stop.phase().serves();
         MayWait {
             place: self.may_lack_places(),
-            time: self.is_paced() || self.generation.board().is_early(),
-            worker: serves && self.generation.may_not_hear(),
+            time: self.is_paced() || self.generation.context.board.is_early(),
+            worker: serves && self.generation.design.may_not_hear(),
         }
     }
 
     /// Might a client that comes now have to wait for a place?
     pub(super) fn may_lack_places(&self) -> bool {
-        self.generation.config().overflow == Overflow::Queue
+        self.generation.context.config.overflow == Overflow::Queue
             && self.stop.phase().serves()
-            && (self.generation.seats().is_some() || self.places.full())
+            && (self.generation.design.seats().is_some() || self.places.full())
     }
 
     /// Would we take a client, but for the rate?
@@ -256,7 +266,7 @@ impl Supervisor {
             self.report.waits.note_place(found, now);
         }
         if due.time {
-            let told = self.generation.board().take_early();
+            let told = self.generation.context.board.take_early();
             let waits = told || (self.is_paced() && self.generation.queued() > 0);
             let found = Found::waiting(waits && serves);
             self.report.waits.note_time(found, now);
@@ -289,7 +299,7 @@ impl Supervisor {
             return Found::Nobody;
         }
         self.catch_up(now);
-        let places = self.generation.config().max_clients;
+        let places = self.generation.context.config.max_clients;
         match self.generation.queued() > places.saturating_sub(self.generation.serving()) {
             true => Found::Waiting,
             false => Found::Passing,

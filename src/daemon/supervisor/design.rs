@@ -245,6 +245,23 @@ impl Design {
         passing.into_iter().flat_map(FdPassing::waiting)
     }
 
+    /// The one that has waited longest.
+    pub(super) fn next_waiting(&mut self) -> Option<Accepted> {
+        self.passing()?.next_waiting()
+    }
+
+    /// One that is to wait.
+    pub(super) fn wait(&mut self, accepted: Accepted) {
+        if let Some(passing) = self.passing() {
+            passing.wait(accepted);
+        }
+    }
+
+    /// Are there any?
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting().next().is_some()
+    }
+
     /// The seats, in the designs that have them.
     pub(super) fn seats(&self) -> Option<&Seats> {
         match self {

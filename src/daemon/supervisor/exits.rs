@@ -31,12 +31,12 @@ impl Supervisor {
             report,
             ..
         } = self;
-        generation.board().clear_wakeup();
+        generation.context.board.clear_wakeup();
         generation.note_taken(places, now);
-        if let Some(errno) = generation.board().take_trouble() {
+        if let Some(errno) = generation.context.board.take_trouble() {
             accepting.say_trouble(errno, now);
         }
-        if let Some(seats) = generation.seats() {
+        if let Some(seats) = generation.design.seats() {
             let turned_away = seats.take_turned_away();
             if turned_away > 0 {
                 report.waits.count_turned_away(turned_away, now);
@@ -50,7 +50,7 @@ impl Supervisor {
     }
 
     pub(super) fn look_at_refusals(&mut self, now: Instant, last: bool) {
-        let (access, names) = (self.generation.access(), self.generation.names());
+        let (access, names) = (&self.generation.context.access, self.generation.names());
         self.report.look_at_refusals(access, names, now, last);
     }
 
@@ -64,7 +64,9 @@ impl Supervisor {
 
     /// Double-forked children whose channel has ended.
     pub(super) fn note_closed_channels(&mut self, now: Instant) {
-        while let Some(slot) = self.generation.next_closed_channel() {
+        while let Some(channels) = self.generation.design.channels()
+            && let Some(slot) = channels.next_gone()
+        {
             self.note_exit(slot, Gone::Untold, now);
         }
     }
@@ -89,7 +91,7 @@ impl Supervisor {
     }
 
     fn note_dead(&mut self, child_died: bool, now: Instant) {
-        let (children, board) = (self.generation.table(), self.generation.board());
+        let (children, board) = (self.generation.table(), &self.generation.context.board);
         if self.reaper.reap(child_died, now, children, board) {
             // What the dead said last, before it is judged what they have done.
             self.generation.note_passed(&mut self.places);
@@ -102,7 +104,7 @@ impl Supervisor {
     /// With `--reap ignore` a new child may have the pid of one that the kernel
     /// has reaped and we have not missed yet.
     pub(super) fn outlive(&mut self, pid: Pid, now: Instant) {
-        if self.generation.config().model != Model::Fork(Reap::Ignore) {
+        if self.generation.context.config.model != Model::Fork(Reap::Ignore) {
             return;
         }
         if let Some(slot) = self.generation.table().find(pid) {
@@ -117,12 +119,12 @@ impl Supervisor {
         let Some((exit, clients)) = self.generation.release(slot, gone, &mut self.places) else {
             return;
         };
-        let reuses = self.generation.config().model.reuses();
+        let reuses = self.generation.context.config.model.reuses();
         if reuses && !exit.left(Leave::Served) && !exit.left(Leave::Retired) {
             self.generation.set_listeners_again();
         }
         if !exit.child.told {
-            let oom = self.generation.oom();
+            let oom = self.generation.context.oom.as_ref();
             self.forks.note_kill(oom, gone, exit.report.end, now);
         }
         match clients {
@@ -160,14 +162,14 @@ impl Supervisor {
             net::overflow_reset(accepted.conn);
             self.stop.count_cut(1);
         } else {
-            self.generation.wait(accepted);
+            self.generation.design.wait(accepted);
         }
     }
 
     /// A child that served a client from there is gone: a crash keeps its place.
     fn note_crash(&mut self, source: Option<Source>, gone: Gone, now: Instant) {
         let Gone::Killed(signal) = gone else { return };
-        let limit = self.generation.access().policy().per_source;
+        let limit = self.generation.context.access.policy().per_source;
         let (Some(source), Some(limit)) = (source, limit) else {
             return;
         };
@@ -201,14 +203,14 @@ impl Supervisor {
                 false
             }
             // Given up already, on another's word.
-            Answer::Nobody => matches!(self.generation.listeners().get(listener), Some(None)),
+            Answer::Nobody => matches!(self.generation.context.listeners.get(listener), Some(None)),
             Answer::Refused | Answer::Short(_) | Answer::Denied(_) => false,
         }
     }
 
     /// accept(2) cannot work on that listener: no process will change it.
     pub(super) fn give_up_listener(&mut self, listener: usize, errno: Errno) {
-        if listener >= self.generation.listeners().len() {
+        if listener >= self.generation.context.listeners.len() {
             return;
         }
         if self.generation.give_up_listener(listener) {

@@ -10,8 +10,8 @@
 //! accepts itself in `clients`, what children say and their ends in `exits`, the stop in
 //! `stop`.
 
-pub mod channels;
-pub mod children;
+mod channels;
+mod children;
 mod clients;
 pub(crate) mod datagrams;
 mod design;
@@ -23,10 +23,10 @@ mod listeners;
 mod orders;
 pub(crate) mod overflows;
 mod places;
-pub mod reap;
+mod reap;
 mod report;
-pub mod respawn;
-pub mod state;
+mod respawn;
+mod state;
 mod stop;
 mod waiters;
 
@@ -168,8 +168,8 @@ impl Supervisor {
         self.forks.look(now);
         self.generation.look(now);
         self.accepting.look(now);
-        if self.generation.config().print {
-            self.report.look_at_print(self.generation.board());
+        if self.generation.context.config.print {
+            self.report.look_at_print(&self.generation.context.board);
         }
         self.serve_pending(now);
         if self.stop.phase().serves() && !self.forks.wait(now) {
@@ -221,9 +221,9 @@ impl Supervisor {
         let listening = (pause.is_none() && accepts) || watches.contains(&Watch::Queues);
         self.wait.clear();
         self.wait.add(Some(self.orders.wakeup()));
-        self.wait.add(Some(self.generation.board().wakeup()));
-        self.wait.add(self.generation.wakeup());
-        for listener in self.generation.listeners() {
+        self.wait.add(Some(self.generation.context.board.wakeup()));
+        self.wait.add(self.generation.design.wakeup());
+        for listener in &self.generation.context.listeners {
             self.wait
                 .add(listener.as_ref().filter(|_| listening).map(AsFd::as_fd));
         }
@@ -257,7 +257,7 @@ impl Supervisor {
     fn look_at_queues(&mut self, now: Instant) {
         if self.stop.phase().welcomes() {
             let no_places = self.may_lack_places();
-            let listeners = self.generation.listeners();
+            let listeners = &self.generation.context.listeners;
             self.report.look_at_queues(listeners, no_places, now);
         }
     }
@@ -313,7 +313,7 @@ impl Supervisor {
 
     /// Whether that went well; `None` where there is nothing to reopen.
     fn reopen_log(&mut self) -> Option<bool> {
-        match self.generation.log().reopen() {
+        match self.generation.context.log.reopen() {
             Ok(false) => return None,
             Ok(true) => info!("log reopened"),
             Err(e) => {
@@ -326,7 +326,7 @@ impl Supervisor {
 
     /// Is there nobody to replace, since workers are forked for their client?
     fn is_without_workers(&self) -> bool {
-        !self.generation.has_pool() && self.datagrams.is_gone()
+        !self.generation.design.has_pool() && self.datagrams.is_gone()
     }
 
     /// New workers, and nobody is cut.

@@ -30,7 +30,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What was seen of the queues of all listeners.
 #[derive(Default)]
-pub struct Overflows {
+pub(crate) struct Overflows {
     queues: Vec<Queue>,
     counter: Option<Counter>,
     looked: Option<Instant>,
@@ -82,7 +82,7 @@ struct Counter {
 
 impl Overflows {
     /// What was dropped until now is no news.
-    pub fn new(listeners: &[Listener]) -> Self {
+    pub(crate) fn new(listeners: &[Listener]) -> Self {
         let mut queues: Vec<Queue> = Vec::new();
         for (i, listener) in listeners.iter().enumerate().filter(|(_, l)| l.is_tcp()) {
             let socket = Socket {
@@ -115,7 +115,7 @@ impl Overflows {
     /// Looks, if it is time to, or if there may be no places, and so no room but by the
     /// next client that is accepted; one line when a queue loses clients, and one
     /// when it has had room for a while.
-    pub fn look(&mut self, listeners: &[Option<Listener>], no_places: bool, now: Instant) {
+    pub(super) fn look(&mut self, listeners: &[Option<Listener>], no_places: bool, now: Instant) {
         if no_places || self.looked.is_none_or(|at| now >= at + REST) {
             self.looked = Some(now);
             // Before the queues are looked at: an attempt that is dropped meanwhile is
@@ -141,7 +141,7 @@ impl Overflows {
     }
 
     /// When an episode may be over.
-    pub fn wakes_at(&self) -> Option<Instant> {
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
         let ends = self.queues.iter().filter_map(|q| q.episode.wakes_at());
         ends.min()
     }

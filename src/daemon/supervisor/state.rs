@@ -16,7 +16,7 @@ use crate::config::StopTimes;
 
 /// Where in its life the supervisor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Serving.
     Running,
     /// Serving, about to stop.
@@ -47,7 +47,7 @@ pub enum Phase {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(super) enum Input {
     /// SIGTERM.
     Term,
     /// SIGINT.
@@ -62,7 +62,7 @@ pub enum Input {
 
 /// What to do about it, on entering the phase that came with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// Nothing.
     None,
     /// Say that a stop has begun; go on accepting.
@@ -82,7 +82,7 @@ const PATIENCE: Duration = Duration::from_secs(6);
 
 impl Phase {
     /// Are new clients welcome, as far as listeners and limits allow?
-    pub fn serves(self) -> bool {
+    pub(super) fn serves(self) -> bool {
         matches!(
             self,
             Phase::Running | Phase::Delaying { .. } | Phase::Settling { .. }
@@ -90,17 +90,17 @@ impl Phase {
     }
 
     /// Are new clients let in by the kernel?
-    pub fn welcomes(self) -> bool {
+    pub(super) fn welcomes(self) -> bool {
         matches!(self, Phase::Running | Phase::Delaying { .. })
     }
 
     /// Has the deadline come, so that nobody is left to finish?
-    pub fn cuts(self) -> bool {
+    pub(super) fn cuts(self) -> bool {
         matches!(self, Phase::Ending { .. })
     }
 
     /// For the log.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Phase::Running => "running",
             Phase::Delaying { .. } => "delaying",
@@ -111,7 +111,7 @@ impl Phase {
     }
 
     /// When [`Input::Tick`] will change something.
-    pub fn wakes_at(self) -> Option<Instant> {
+    pub(super) fn wakes_at(self) -> Option<Instant> {
         match self {
             Phase::Running => None,
             Phase::Draining { deadline } => deadline,
@@ -123,7 +123,12 @@ impl Phase {
 }
 
 /// One step of the supervisor's life.
-pub fn advance(phase: Phase, input: Input, now: Instant, times: &StopTimes) -> (Phase, Action) {
+pub(super) fn advance(
+    phase: Phase,
+    input: Input,
+    now: Instant,
+    times: &StopTimes,
+) -> (Phase, Action) {
     let deadline = |bounded: bool| bounded.then(|| now + times.graceful);
     let settle = |bounded| {
         let phase = Phase::Settling {

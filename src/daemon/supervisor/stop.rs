@@ -82,7 +82,7 @@ impl Supervisor {
 
     /// Time, emptiness or an order changes the phase; true when it is over.
     pub(super) fn advance(&mut self, input: Input, now: Instant) -> bool {
-        let times = self.generation.config().stop;
+        let times = self.generation.context.config.stop;
         let (action, begins) = self.stop.advance(input, now, &times);
         if begins {
             self.report.say(Word::Stopping);
@@ -140,7 +140,7 @@ impl Supervisor {
     /// many were reset.
     fn cut_queue(&mut self, now: Instant) -> usize {
         let mut cut = 0;
-        while let Some(accepted) = self.generation.next_waiting() {
+        while let Some(accepted) = self.generation.design.next_waiting() {
             net::overflow_reset(accepted.conn);
             cut += 1;
         }
@@ -148,7 +148,7 @@ impl Supervisor {
             net::overflow_reset(accepted.conn);
             cut += 1;
         }
-        for listener in 0..self.generation.listeners().len() {
+        for listener in 0..self.generation.context.listeners.len() {
             self.generation.keep_ours(listener);
             loop {
                 match self.accept_from(listener, now) {
@@ -169,7 +169,7 @@ impl Supervisor {
             let pid = child.pid.map_or(0, Pid::as_raw);
             error!("process {pid} will not die");
         }
-        for listener in 0..self.generation.listeners().len() {
+        for listener in 0..self.generation.context.listeners.len() {
             self.generation.close_listener(listener);
         }
         self.look_at_refusals(Instant::now(), true);

@@ -122,7 +122,7 @@ impl Generation {
             ..
         } = *exit;
         let lasted = now.saturating_duration_since(child.since);
-        let lifetime = self.config().timeouts.lifetime;
+        let lifetime = self.context.config.timeouts.lifetime;
         let end = connection_log::verdict(gone, report.end, child.told, lifetime, lasted);
         let pid = exit.pid();
         match (gone, end) {
@@ -143,7 +143,7 @@ impl Generation {
         }
         // One that serves several has written its last connection's line like the
         // others.
-        if !(self.config().model.reuses() && exit.left(Leave::Served)) {
+        if !(self.context.config.model.reuses() && exit.left(Leave::Served)) {
             connection_log::log_conn(&Ended {
                 pid: child.pid,
                 report,

@@ -6,7 +6,6 @@
 //! given back when the kernel (or, double-forked, the channel) says that the child is
 //! gone: `exits`.
 
-use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use log::{info, warn};
@@ -14,23 +13,20 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::config::{Config, Overflow};
+use crate::config::Overflow;
 use crate::daemon::datagram;
-use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::connection_log;
 use crate::daemon::shared::pipe_of_death::PipeOfDeath;
 use crate::daemon::shared::pool::{Census, Move, Pool, Shift};
-use crate::daemon::shared::scoreboard::{Said, Scoreboard, Slot};
+use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::shared::seats::Seats;
 use crate::daemon::threads::worker;
 use crate::daemon::worker::context::WorkerContext;
 use crate::daemon::worker::strategy::AcceptStrategy;
 use crate::daemon::worker::{child, prefork, serve};
 use crate::error::{Error, Result, errno_text};
-use crate::logging::LogHandle;
 use crate::net::connection::BUFFER;
 use crate::net::{Accepted, Intake, Listener};
-use crate::sys::memory::OomScore;
 use crate::sys::process;
 use crate::sys::shm::Buffer;
 
@@ -48,11 +44,12 @@ pub(super) use exits::{ChildExit, Clients};
 
 /// See the module.
 pub(super) struct Generation {
-    context: WorkerContext,
+    /// What its workers are born with.
+    pub(super) context: WorkerContext,
     /// What the listeners are called, those that are closed too.
     names: Vec<String>,
     death: PipeOfDeath,
-    design: Design,
+    pub(super) design: Design,
     children: Children,
     respawn: RespawnLimiter,
     buffer: Buffer,
@@ -100,35 +97,6 @@ impl Generation {
         })
     }
 
-    /// What its workers are born with.
-    pub(super) fn context(&self) -> &WorkerContext {
-        &self.context
-    }
-
-    pub(super) fn config(&self) -> &Config {
-        &self.context.config
-    }
-
-    pub(super) fn board(&self) -> &Scoreboard {
-        &self.context.board
-    }
-
-    pub(super) fn access(&self) -> &AccessControl {
-        &self.context.access
-    }
-
-    pub(super) fn listeners(&self) -> &[Option<Listener>] {
-        &self.context.listeners
-    }
-
-    pub(super) fn oom(&self) -> Option<&OomScore> {
-        self.context.oom.as_ref()
-    }
-
-    pub(super) fn log(&self) -> &LogHandle {
-        &self.context.log
-    }
-
     /// Counts up with each HUP.
     pub(super) fn number(&self) -> u32 {
         self.death.number
@@ -137,11 +105,6 @@ impl Generation {
     /// The table of its children.
     pub(super) fn table(&self) -> &Children {
         &self.children
-    }
-
-    /// The seats, in the designs that have them.
-    pub(super) fn seats(&self) -> Option<&Seats> {
-        self.design.seats()
     }
 
     /// What the listeners are called.
@@ -160,7 +123,7 @@ impl Generation {
     /// When descriptors are short: everything is as it was.
     pub(super) fn renew(&mut self) -> Result<()> {
         let number = self.death.number.wrapping_add(1);
-        let next = PipeOfDeath::new(number, self.config().model.accept())?;
+        let next = PipeOfDeath::new(number, self.context.config.model.accept())?;
         self.children.leave_idle();
         if let Some(passing) = self.design.passing() {
             passing.none_free();
@@ -176,7 +139,7 @@ impl Generation {
 
     /// Is nobody left: no listener, no child and no client that waits for one?
     pub(super) fn is_empty(&self) -> bool {
-        self.children.alive() == 0 && !self.has_waiting() && self.is_deaf()
+        self.children.alive() == 0 && self.design.waiting().next().is_none() && self.is_deaf()
     }
 
     /// Once a turn of the loop: have workers lived for a while?
@@ -189,11 +152,6 @@ impl Generation {
         self.respawn.wakes_at(now)
     }
 
-    /// Readable when a child says something that is not on the scoreboard.
-    pub(super) fn wakeup(&self) -> Option<BorrowedFd<'_>> {
-        self.design.wakeup()
-    }
-
     // What its children do.
 
     /// Workers that wait and have not been told to go with the pipe before.
@@ -201,7 +159,8 @@ impl Generation {
         let waits = |slot: &Slot| {
             let is =
                 |child: &Child| child.role == Role::Idle && child.generation == self.death.number;
-            self.board().said(*slot) != Said::Serving && self.children.get(*slot).is_some_and(is)
+            self.context.board.said(*slot) != Said::Serving
+                && self.children.get(*slot).is_some_and(is)
         };
         match self.design.roles() {
             Roles::Table => self.children.idle(),
@@ -238,7 +197,7 @@ impl Generation {
                 .get(slot)
                 .is_some_and(|c| c.role == Role::Busy)
         };
-        let says = |slot| self.board().said(slot) == Said::Serving;
+        let says = |slot| self.context.board.said(slot) == Said::Serving;
         match self.design.roles() {
             Roles::Seats(seats) => seats.occupied(),
             Roles::Table => self.count_serving(busy),
@@ -249,7 +208,8 @@ impl Generation {
     fn count_serving(&self, serves: impl Fn(Slot) -> bool) -> usize {
         let serving = self.children.slots().filter(|&slot| serves(slot)).count();
         let mut ended = 0;
-        self.board()
+        self.context
+            .board
             .ended(|slot| ended += usize::from(serves(slot)));
         serving.saturating_sub(ended)
     }
@@ -257,7 +217,7 @@ impl Generation {
     /// Clients that wait to be accepted, or to be passed to a worker; of a Unix
     /// socket's the kernel says no more than whether there are any.
     pub(super) fn queued(&self) -> usize {
-        let open = self.listeners().iter().flatten();
+        let open = self.context.listeners.iter().flatten();
         let queued: usize = open.map(|listener| listener.queue().waiting as usize).sum();
         queued + self.design.waiting().count()
     }
@@ -265,7 +225,7 @@ impl Generation {
     /// What is done about a client that comes.
     pub(super) fn intake(&self, places: &Places) -> Intake {
         let (takes, full) = self.design.places(places.full(), || self.idle());
-        Intake::decide(takes, full, self.config().overflow)
+        Intake::decide(takes, full, self.context.config.overflow)
     }
 
     /// Is there room for a process that serves one more client? If not, a child wakes
@@ -328,7 +288,7 @@ impl Generation {
 
     /// Workers that serve many wake us only when the pool could do something.
     fn say_when_to_wake(&mut self, full: bool) {
-        let overflow = self.config().overflow;
+        let overflow = self.context.config.overflow;
         let Some(limits) = self.design.pool().map(|pool| pool.limits()) else {
             return;
         };
@@ -338,22 +298,12 @@ impl Generation {
             (true, Overflow::Queue) => (0, limits.max_spare),
             (true, _) => (1, 0),
         };
-        self.board().wake_outside(below, above);
-    }
-
-    /// Are workers forked before their client comes?
-    pub(super) fn has_pool(&self) -> bool {
-        self.design.has_pool()
+        self.context.board.wake_outside(below, above);
     }
 
     /// Do workers write lines of their own?
     pub(super) fn workers_log(&self) -> bool {
-        self.config().model.reuses() && connection_log::start_of_conn().is_some()
-    }
-
-    /// May a worker be woken for a client and not come, while others wait?
-    pub(super) fn may_not_hear(&self) -> bool {
-        self.design.may_not_hear()
+        self.context.config.model.reuses() && connection_log::start_of_conn().is_some()
     }
 
     /// All workers that wait are woken by word to go for one of them, if that has not
@@ -373,7 +323,7 @@ impl Generation {
 
     /// TTIN and TTOU: moves the pool's limits, and the workers by one.
     pub(super) fn resize(&mut self, more: bool) {
-        let max = self.config().max_clients;
+        let max = self.context.config.max_clients;
         let Some(pool) = self.design.movable_pool() else {
             info!("TTIN and TTOU: this design has no pool of workers");
             return;
@@ -490,7 +440,7 @@ impl Generation {
                     passing.close(slot);
                 }
                 if self.design.is_counted_by_board() {
-                    self.board().count_waiting(-1);
+                    self.context.board.count_waiting(-1);
                 }
                 self.children.cancel(reserved, places);
                 forks.failed(errno, now);
@@ -606,45 +556,6 @@ impl Generation {
 
     // Fd passing.
 
-    /// Is a client passed on that the supervisor accepts while it serves?
-    pub(super) fn passes(&mut self) -> bool {
-        self.design.passing().is_some()
-    }
-
-    /// Is there a worker to pass one to?
-    pub(super) fn can_pass(&mut self) -> bool {
-        self.design
-            .passing()
-            .is_some_and(|passing| passing.has_free())
-    }
-
-    /// Clients that wait to be passed.
-    pub(super) fn waiting_clients(&self) -> impl Iterator<Item = &Accepted> {
-        self.design.waiting()
-    }
-
-    /// Are there any?
-    pub(super) fn has_waiting(&self) -> bool {
-        self.design.waiting().next().is_some()
-    }
-
-    /// The one that has waited longest.
-    pub(super) fn next_waiting(&mut self) -> Option<Accepted> {
-        self.design.passing()?.next_waiting()
-    }
-
-    /// One that is to wait.
-    pub(super) fn wait(&mut self, accepted: Accepted) {
-        if let Some(passing) = self.design.passing() {
-            passing.wait(accepted);
-        }
-    }
-
-    /// A double-forked child whose channel has ended; the same one until it is released.
-    pub(super) fn next_closed_channel(&mut self) -> Option<Slot> {
-        self.design.channels()?.next_gone()
-    }
-
     /// Passes a client to a worker that is free: the slot of who has it, and counts as
     /// busy from now on, so that its replacement is forked at once. Else it waits; an
     /// errno says what the kernel lacks.
@@ -699,7 +610,7 @@ impl Generation {
 
     /// The one with this index, if it is open.
     pub(super) fn listener(&self, listener: usize) -> Option<&Listener> {
-        self.listeners().get(listener)?.as_ref()
+        self.context.listeners.get(listener)?.as_ref()
     }
 
     /// It is of no use any more; false if that was known.
@@ -710,8 +621,8 @@ impl Generation {
     /// Sets the listeners' options once more: at a reload, and when a worker that kept
     /// them has died as none should.
     pub(super) fn set_listeners_again(&self) {
-        for listener in self.listeners().iter().flatten() {
-            if let Err(errno) = listener.set_again(&self.config().timeouts) {
+        for listener in self.context.listeners.iter().flatten() {
+            if let Err(errno) = listener.set_again(&self.context.config.timeouts) {
                 let name = listener.name();
                 warn!("setsockopt {name}: {}: left as it is", errno_text(errno));
             }
@@ -777,7 +688,7 @@ impl Generation {
 
     /// Is none of them open?
     pub(super) fn is_deaf(&self) -> bool {
-        self.listeners().iter().all(Option::is_none)
+        self.context.listeners.iter().all(Option::is_none)
     }
 }
 
