@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::common::{Daemon, echo_once, need, proc, tool};
+use crate::common::{
+    Builder, Client, DEADLINE, Daemon, Signal, echo_once, must, need, need_root, poll_until, proc,
+    tool,
+};
 
 /// The script as a packager would run it.
 fn script(dest: &Path, prefix: Option<&str>) -> Command {
@@ -256,4 +259,92 @@ fn without_a_build_it_installs_nothing_and_says_what_to_do() {
         said(&output)
     );
     assert_eq!(fs::read_dir(dest.path()).expect("dest").count(), 0);
+}
+
+/// A read-only root without /proc, /dev and /etc, and process 1 in it, as engines do
+/// with the file.
+const CONTAINER: &str = "root=$0; mount --bind \"$root\" \"$root\" && \
+    mount -o remount,bind,ro \"$root\" && \
+    exec unshare --pid --fork --kill-child --root \"$root\" \
+    --setgid 65534 --setuid 65534 \"$@\"";
+
+#[test]
+fn what_the_containerfile_says_serves_and_stops_within_10_seconds() {
+    if !need_root() || !need("unshare") {
+        return;
+    }
+    let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/dist");
+    let text = fs::read_to_string(dist.join("Containerfile")).expect("the file");
+    let line = |key: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(key));
+        found
+            .unwrap_or_else(|| panic!("no {key}"))
+            .trim()
+            .to_owned()
+    };
+    let words = |key: &str| -> Vec<String> {
+        let line = line(key);
+        line.split('"')
+            .skip(1)
+            .step_by(2)
+            .map(str::to_owned)
+            .collect()
+    };
+    assert_eq!(
+        (line("FROM").as_str(), line("USER").as_str()),
+        ("scratch", "65534:65534")
+    );
+    let builder = Builder::new();
+    let root = builder.dir().join("root");
+    fs::create_dir(&root).expect("mkdir");
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let copied = line("COPY");
+    let mut copied: Vec<&str> = copied.split(' ').collect();
+    assert_eq!(copied.pop(), Some("/"));
+    for program in copied {
+        let name = program.strip_prefix("bin/").expect("as in the tarball");
+        fs::copy(built().join(name), root.join(name)).expect("copied");
+    }
+    let arguments: Vec<_> = words("CMD")
+        .iter()
+        .map(|w| w.replace(":7777", ":0"))
+        .collect();
+    assert_eq!(arguments.join(" "), "--listen tcp:*:0");
+    let daemon = builder
+        .under(["unshare", "--mount", "sh", "-c", CONTAINER])
+        .under([root.display().to_string()])
+        .program(words("ENTRYPOINT"))
+        .args(arguments)
+        .start();
+    let port = daemon.addr().rsplit(':').next().expect("a port").to_owned();
+    let address = format!("127.0.0.1:{port}");
+
+    let yaml = fs::read_to_string(dist.join("kubernetes.yaml")).expect("the manifest");
+    let probe = format!("command: {}\n", line("HEALTHCHECK CMD"));
+    assert!(yaml.contains(&probe), "{probe}");
+    let check = words("HEALTHCHECK CMD")
+        .join(" ")
+        .replace("127.0.0.1:7777", &address);
+    let (jail, check) = (
+        root.display().to_string(),
+        check.split(' ').collect::<Vec<_>>(),
+    );
+    let ours = ["--userspec=65534:65534", jail.as_str()];
+    let said = must("chroot", &[&ours[..], &check].concat());
+    assert!(said.contains("OK"), "{said}");
+
+    // One who goes when asked to, and one who never does.
+    let (mut polite, mut rude) = (Client::connect(&address), Client::connect(&address));
+    polite.ping(b"polite");
+    rude.ping(b"rude");
+    let before = std::time::Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_log("stop", DEADLINE);
+    polite.ping(b"still");
+    assert!(polite.end().is_ok(), "to its end");
+    poll_until(DEADLINE, "its end", || daemon.try_exit().is_some());
+    assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
+    // 8 s were seen. The engine would have killed it after 10.
+    let took = before.elapsed().as_secs_f64();
+    assert!(took < 10.0, "{took}");
 }
