@@ -56,7 +56,7 @@ load() {
 done_of() { sed -n 's/^outcomes //p' "$1"; }
 
 install_the_package() {
-    dpkg -i "$here/echod.deb"
+    apt-get -q install -y "$here/echod.deb"
     systemctl is-enabled echod.service
     until_ serves 127.0.0.1:7777
     man -w echod echod-models echoc echoload
@@ -258,7 +258,7 @@ purge() {
     dpkg -r echod
     [[ -e /etc/echod.toml && ! -e /usr/sbin/echod ]]
     [[ $(systemctl is-active echod.service) != active ]]
-    dpkg -P echod
+    apt-get -q purge -y echod
     local all
     all=$(left)
     [[ -z $all ]] || { echo "$all"; return 1; }
