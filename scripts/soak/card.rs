@@ -25,7 +25,7 @@ pub struct Row {
     pub explained: u64,
     /// Connections that got a byte back which they had not sent there.
     pub corrupt: u64,
-    /// Children that stayed dead and unburied for longer than a sample.
+    /// Children that stayed dead and unreaped for longer than a sample.
     pub zombies: u64,
     /// Descriptors and resident KiB that the supervisor gained.
     pub growth: Option<(i64, i64)>,

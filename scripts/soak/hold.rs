@@ -29,10 +29,10 @@ fn hold(design: &Design, n: u64) -> Row {
         .start();
     let count = n.to_string();
     let hold = ["hold", daemon.addr(), "-c", &count, "--timeout", "60"];
-    let buried = || children(daemon.pid()).len() < 100;
+    let reaped = || children(daemon.pid()).len() < 100;
     // The first round maps the scoreboard page by page, which is no growth.
     Traffic::start(&hold).report(DEADLINE * 10);
-    holds_within(DEADLINE, buried);
+    holds_within(DEADLINE, reaped);
     let watch = Watch::start(&daemon);
     let before = at_rest_kib();
     let start = Instant::now();
@@ -52,7 +52,7 @@ fn hold(design: &Design, n: u64) -> Row {
         start.elapsed()
     ));
     report.enter(&mut row, &[]);
-    if !holds_within(DEADLINE, buried) {
+    if !holds_within(DEADLINE, reaped) {
         row.fail("children live on");
     }
     watch.finish(&mut row);

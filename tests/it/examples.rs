@@ -301,7 +301,7 @@ fn script(name: &str, block: &str, words: &[(&str, &str)]) -> String {
          case \" $* \" in *' -T '*|*' --check '*|*' --daemon '*) exec {0}/echod \"$@\" ;; esac\n\
          exec 9>/run/ready; exec {0}/echod --ready-fd 9 \"$@\"\n\
          END\n\
-         serves() {{ read -r -t 30 </run/ready || {{ echo 'it does not serve'; exit 1; }}; }}\n",
+         serves() {{ read -r -t 200 </run/ready || {{ echo 'it does not serve'; exit 1; }}; }}\n",
         bin.display(),
     );
     let commands = commands(&block);
@@ -352,7 +352,7 @@ fn run(name: &str) {
         let script = script(name, &block, words);
         let out = Command::new("timeout")
             .args([
-                "60",
+                "400",
                 "unshare",
                 "-n",
                 "-m",

@@ -215,9 +215,12 @@ fn served_slowly(mut client: impl AsFd + Read + Write, mut inetd: Inetd) {
 fn row_119_an_alarm_of_the_starter_ends_nobody() {
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let mut command = echod(&[], OwnedFd::from(theirs));
-    // SAFETY: alarm(2) takes an integer, and is async-signal-safe.
+    // SAFETY: alarm(2) takes an integer, sigprocmask(2) a set on the stack, and both
+    // are async-signal-safe.
     unsafe {
         command.pre_exec(|| {
+            // The program may take longer to start than that.
+            nix::sys::signal::SigSet::all().thread_block()?;
             nix::libc::alarm(1);
             Ok(())
         });

@@ -14,7 +14,7 @@ fn with_its_process(daemon: &Daemon, source: &str) -> (Client, i32) {
 fn crash(daemon: &Daemon, source: &str, which: Signal) {
     let (client, pid) = with_its_process(daemon, source);
     signal(pid, which);
-    // Buried, and so counted: the line of its end is written just before that.
+    // Reaped, and so counted: the line of its end is written just before that.
     let peer = client.peer_name();
     daemon.conn_line(&peer);
 }

@@ -78,7 +78,7 @@ fn row_18_a_pool_whose_workers_die_at_birth_is_degraded_and_recovers() {
 /// strace holds the supervisor back in its fork, so that the child is killed
 /// before its pid is known to anyone.
 #[test]
-fn row_28_a_child_dead_before_its_pid_is_noted_is_buried() {
+fn row_28_a_child_dead_before_its_pid_is_noted_is_reaped() {
     if !need("strace") {
         return;
     }

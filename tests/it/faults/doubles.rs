@@ -93,7 +93,7 @@ fn row_19_a_failed_second_fork_serves_and_keeps_the_limit() {
     poll_until(DEADLINE, "no zombie", || zombies(daemon.pid()).is_empty());
 }
 
-/// Processes between are many and short-lived: they are buried as they come,
+/// Processes between are many and short-lived: they are reaped as they come,
 /// however many clients are being served meanwhile.
 #[test]
 fn row_27_processes_between_do_not_pile_up_beside_many_clients() {

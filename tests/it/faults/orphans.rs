@@ -225,12 +225,12 @@ fn orphan_100(daemon: &Daemon) {
     });
     // Ends every read at once: a mass of deaths nobody has announced. Open for
     // both, or this would wait for readers, and late readers for us.
-    let mut gate = fs::OpenOptions::new()
+    let mut held = fs::OpenOptions::new()
         .read(true)
         .write(true)
         .open(&flag)
         .expect("open");
-    gate.write_all(&[b'\n'; 100]).expect("a line for each");
+    held.write_all(&[b'\n'; 100]).expect("a line for each");
     poll_until(DEADLINE, "all of them are reaped", || {
         let now = children(daemon.pid());
         let left = strangers.iter().filter(|pid| now.contains(pid)).count();

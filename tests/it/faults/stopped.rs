@@ -57,8 +57,8 @@ fn connections() -> u64 {
     asked.map_or(3000, |n| n.parse().expect("a number"))
 }
 
-/// What workers tell never fills anything up: they write to memory, and ring a
-/// bell that cannot ring more than it does.
+/// What workers tell never fills anything up: they write to memory and to a
+/// wakeup, an eventfd that cannot block.
 #[test]
 fn row_51_workers_that_are_reused_do_not_wait_for_a_stopped_supervisor() {
     let daemon = Builder::new()
@@ -130,7 +130,7 @@ fn row_38_a_stopped_worker_ends_with_the_stop() {
     );
 }
 
-/// A tracer that sleeps keeps what it traces from being buried, as a device that
+/// A tracer that sleeps keeps what it traces from being reaped, as a device that
 /// does not answer would keep it from dying.
 #[test]
 fn row_53_a_child_that_will_not_die_is_named_and_left() {
@@ -155,7 +155,7 @@ fn row_53_a_child_that_will_not_die_is_named_and_left() {
     daemon.assert_gone(DEADLINE);
 }
 
-/// It was told by its lifeline, which it does not look at.
+/// It was told by its pipe of death, which it does not look at.
 #[test]
 fn row_38_a_stopped_idle_worker_leaves_at_the_stop() {
     side_by_side(&[&PREFORK, &PREFORK_REUSE], |design| {

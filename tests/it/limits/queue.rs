@@ -179,7 +179,7 @@ fn row_12_a_worker_takes_its_place_once() {
     for pid in idle {
         let of_it = format!("{pid} ");
         let calls = calls.lines().filter(|line| line.starts_with(&of_it));
-        // The listener and the lifeline.
+        // The listener and the pipe of death.
         assert_eq!(calls.filter(|c| c.contains("EPOLL_CTL")).count(), 2);
     }
 }

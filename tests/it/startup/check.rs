@@ -6,12 +6,16 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 
-use crate::common::{Builder, DEADLINE, Finished, echo_once, must, need, need_root, proc, tool};
+use crate::common::{
+    Builder, DEADLINE, Finished, echo_once, must, need, need_root, poll_some, proc, tool,
+};
 
 /// A directory of files in the way, and what else a case needs.
 struct Place {
     dir: tempfile::TempDir,
     taken: u16,
+    /// One of 127.9.8.7 that nobody has.
+    free: u16,
     _tcp: TcpListener,
     _udp: UdpSocket,
     _live: (UnixListener, UnixDatagram),
@@ -46,12 +50,17 @@ impl Place {
             UnixListener::bind(path("live")).expect("bind"),
             UnixDatagram::bind(path("live-gram")).expect("bind"),
         );
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let taken = tcp.local_addr().expect("an address").port();
-        let udp = UdpSocket::bind(("127.0.0.1", taken)).expect("bind");
+        let (tcp, udp, taken) = poll_some(DEADLINE, "a port of both", || {
+            let tcp = TcpListener::bind("127.0.0.1:0").expect("bind");
+            let taken = tcp.local_addr().expect("an address").port();
+            let udp = UdpSocket::bind(("127.0.0.1", taken)).ok()?;
+            Some((tcp, udp, taken))
+        });
+        let free = TcpListener::bind("127.9.8.7:0").and_then(|free| free.local_addr());
         Place {
             dir,
             taken,
+            free: free.expect("an address").port(),
             _tcp: tcp,
             _udp: udp,
             _live: live,
@@ -82,7 +91,8 @@ impl Place {
 const ROOT: Option<u32> = None;
 const OTHER: Option<u32> = Some(65533);
 
-/// Words of a command line, in which `@` is the place, and `%` its taken port; who
+/// Words of a command line, in which `@` is the place, `%` its taken port and `FREE`
+/// its free one; who
 /// types them; and the status of the start.
 type Case = (&'static str, Option<u32>, i32);
 
@@ -97,9 +107,9 @@ const CASES: &[Case] = &[
     ("-l 127.0.0.1:0 -l 127.0.0.1:%", ROOT, 69),
     ("-l 127.0.0.1:7", OTHER, 77),
     ("-l udp:127.0.0.1:7", OTHER, 77),
-    ("-l 127.9.8.7:41234 -l 127.9.8.7:41234", ROOT, 69),
-    ("-l *:41234 -l 127.9.8.7:41234", ROOT, 69),
-    ("-l udp:127.9.8.7:41234 -l udp:127.9.8.7:41234", ROOT, 69),
+    ("-l 127.9.8.7:FREE -l 127.9.8.7:FREE", ROOT, 69),
+    ("-l *:FREE -l 127.9.8.7:FREE", ROOT, 69),
+    ("-l udp:127.9.8.7:FREE -l udp:127.9.8.7:FREE", ROOT, 69),
     ("-l 192.0.2.1:7777", ROOT, 69),
     ("-l udp:192.0.2.1:7777", ROOT, 69),
     ("-l [fe80::1%nothing]:7777", ROOT, 69),
@@ -176,10 +186,13 @@ const CASES: &[Case] = &[
 
 fn words(place: &Place, line: &str) -> Vec<String> {
     let dir = place.dir.path().display().to_string();
-    let port = place.taken.to_string();
+    let (port, free) = (place.taken.to_string(), place.free.to_string());
     let word = |word: &str| match word.contains("fe80") {
         true => word.to_owned(),
-        false => word.replace('@', &dir).replace('%', &port),
+        false => word
+            .replace('@', &dir)
+            .replace('%', &port)
+            .replace("FREE", &free),
     };
     line.split(' ').map(word).collect()
 }

@@ -106,6 +106,9 @@ fn role_armed() {
     let Some(mut command) = wrapper::rest() else {
         return;
     };
+    nix::sys::signal::SigSet::all()
+        .thread_block()
+        .expect("mask");
     for (timer, ms) in [
         (libc::ITIMER_REAL, 1000),
         (libc::ITIMER_VIRTUAL, 50),
@@ -122,9 +125,6 @@ fn role_armed() {
         // SAFETY: `value` lives across the call; nothing is asked back.
         unsafe { libc::setitimer(timer, &value, std::ptr::null_mut()) };
     }
-    nix::sys::signal::SigSet::all()
-        .thread_block()
-        .expect("mask");
     nix::sys::signal::raise(Signal::SIGALRM).expect("raise");
     panic!("exec: {}", command.exec());
 }
