@@ -49,7 +49,7 @@
 //! bin/echoload → cli::echoload → load → addr
 //! ```
 //!
-//! - `error`, `values`, `allowed` and `access` are words that everyone may use; `net` takes its
+//! - `error`, `values` and `access` are words that everyone may use; `net` takes its
 //!   settings from `config` and its addresses from `addr`.
 //! - `service` meets a connection, never a listener or a table. One part of it, the
 //!   `helper`, starts a process: what a client names is run beside the sandbox.
@@ -135,7 +135,6 @@
 
 pub mod access;
 pub mod addr;
-pub mod allowed;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -249,12 +249,12 @@ impl Timetable {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::load::run::PERCENTILES;
 
     /// The plan of the defaults.
-    pub(crate) fn plan(mode: Mode) -> Plan {
+    pub(in crate::load) fn plan(mode: Mode) -> Plan {
         Plan {
             target: "127.0.0.1:7".parse().expect("an address"),
             mode,

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
 
-use crate::allowed::{Allowed, LONGEST_NAME, MOST};
+use crate::config::{Allowed, LONGEST_NAME, MOST};
 use crate::net::connection::{Connection, End};
 use crate::sys::raw;
 

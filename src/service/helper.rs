@@ -17,7 +17,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 use nix::unistd::Pid;
 
-use crate::allowed::Allowed;
+use crate::config::Allowed;
 use crate::error::errno_text;
 use crate::sys::run::{self, Caps, Waited};
 use crate::sys::{process, raw, signal};

@@ -5,7 +5,6 @@
 
 #![allow(unsafe_code)]
 
-pub mod caps;
 pub mod fd;
 pub mod lock;
 pub mod memory;

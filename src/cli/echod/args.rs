@@ -11,9 +11,9 @@ use ipnet::IpNet;
 
 use crate::access::{self, PerSource, Who};
 use crate::addr::ListenSpec;
-use crate::allowed::Allowed;
 use crate::config::{
-    Accept, LogFormat, LogTarget, ModelName, Orphans, Overflow, Reap, SandboxPolicy, ServiceKind,
+    Accept, Allowed, LogFormat, LogTarget, ModelName, Orphans, Overflow, Reap, SandboxPolicy,
+    ServiceKind,
 };
 use crate::error::Error;
 use crate::values::{self, Keepalive, Ports, Rate};

@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 
 use clap::ValueEnum;
 
-use super::args::{Args, Opt, Typed, opt};
 use crate::addr::{Addr, ListenSpec};
-use crate::allowed::MOST;
-use crate::config::{Accept, LogTarget, Model, ModelName, ServiceKind};
+use crate::cli::echod::args::{Args, Opt, Typed, opt};
+use crate::config::{Accept, LogTarget, MOST, Model, ModelName, ServiceKind};
 use crate::error::{Error, Result};
 
 /// Options that only `prefork` can use, and all but the last of them `prethread`.

@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, dup};
 
-use crate::allowed::Allowed;
+use crate::config::Allowed;
 use crate::daemon::datagram::worker::{Answerer, LAST_BATCHES, LOOPBACK, Way, rest_after};
 use crate::daemon::worker::child::{Leave, leave};
 use crate::error::errno_text;

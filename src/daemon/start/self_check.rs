@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{getgroups, getresgid, getresuid};
 
 use crate::error::{Error, Exit, Result};
-use crate::sys::caps::{self, Sets};
+use crate::sys::startup::{self, Sets};
 
 /// What is to be found.
 #[derive(Clone, Copy, Debug)]
@@ -67,8 +67,8 @@ impl Found {
             uids: [uids.real, uids.effective, uids.saved].map(|uid| uid.as_raw()),
             gids: [gids.real, gids.effective, gids.saved].map(|gid| gid.as_raw()),
             groups: getgroups()?.iter().map(|gid| gid.as_raw()).collect(),
-            caps: caps::held()?,
-            secure_bits: caps::secure_bits()?,
+            caps: startup::held()?,
+            secure_bits: startup::secure_bits()?,
             no_new_privs: get_no_new_privs()?,
             dumpable: get_dumpable()?,
             core: getrlimit(Resource::RLIMIT_CORE)?,

@@ -12,19 +12,18 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use echod::access;
 use echod::addr::target::Target;
 use echod::addr::{Addr, ListenSpec};
-use echod::allowed::Allowed;
 use echod::cli::echod::Refused;
 use echod::cli::{echoc, echod as daemon, echoload};
+use echod::config::Allowed;
 use echod::daemon::shared::scoreboard::{read_note, write_note};
 use echod::daemon::start::activation::{Wanted, wanted};
 use echod::daemon::start::notify::watchdog;
 use echod::error::Error;
 use echod::net::connection::{Connection, Meter};
 use echod::service::Command;
-use echod::values;
+use echod::{access, values};
 
 /// Takes anything, and panics if that was too much.
 pub type Parser = fn(&[u8]);

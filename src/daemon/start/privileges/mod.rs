@@ -19,7 +19,7 @@ use crate::daemon::start::account::{
 };
 use crate::daemon::start::self_check::{self, Expected};
 use crate::error::{Error, Exit, Result};
-use crate::sys::{caps, memory, process, startup};
+use crate::sys::{memory, process, startup};
 
 /// Both ways out of a refused change.
 const WAYS_OUT: &str = "--user names another user, --allow-root keeps root";
@@ -199,7 +199,7 @@ pub fn apply(plan: &Plan, open: Open) -> Result<()> {
     startup::take_from_all(open.traceable).map_err(|errno| Error::os("setrlimit", "", errno))?;
     let root = plan.keeps_root(Current::now());
     // First: the changes below take the capabilities that these two need.
-    let unbound = !root && caps::drop_bounding().map_err(refused_caps("prctl"))?;
+    let unbound = !root && startup::drop_bounding().map_err(refused_caps("prctl"))?;
     let groupless = setgroups(&[]);
     if let Some(account) = &plan.account {
         if !root {
@@ -212,7 +212,7 @@ pub fn apply(plan: &Plan, open: Open) -> Result<()> {
     }
     if !root {
         // Also of whoever never was root: AmbientCapabilities, setcap(8).
-        caps::drop_all().map_err(refused_caps("capset"))?;
+        startup::drop_all().map_err(refused_caps("capset"))?;
     }
     // After the change of uid, which resets dumpable either way.
     set_dumpable(open.traceable).map_err(|errno| Error::os("prctl", "PR_SET_DUMPABLE", errno))?;
