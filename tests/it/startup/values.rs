@@ -105,6 +105,7 @@ fn row_106_a_number_that_is_too_large_is_a_usage_error_that_names_the_largest() 
                             "at most ",
                             " 100y",
                             "0 to 65535",
+                            " to 32767s",
                             "more than --max-clients",
                             "prefix",
                             "not open",
