@@ -223,14 +223,17 @@ impl Batch {
         let (mut sent, mut bytes) = (0, 0);
         let mut rest = &mut self.replies[..self.queued];
         while !rest.is_empty() {
+            // By its number: musl's function of that name calls sendmsg(2) for each.
+            //
             // SAFETY: `rest` holds that many headers, whose pointers are those
             // of `receive` with the lengths it got; they are only read.
             let result = Errno::result(unsafe {
-                libc::sendmmsg(
+                libc::syscall(
+                    libc::SYS_sendmmsg,
                     socket.as_raw_fd(),
                     rest.as_mut_ptr(),
                     rest.len() as c_uint,
-                    (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
                 )
             });
             let done = match result {

@@ -248,7 +248,12 @@ impl Need {
             Need::Alarm => vec![any(libc::SYS_setitimer)],
             Need::Log => LOG.to_vec(),
             Need::RecordLock => vec![with(libc::SYS_fcntl, &[(1, Test::Among(&LOCKS))])],
-            Need::Mutex => vec![any(libc::SYS_futex)],
+            Need::Mutex => vec![
+                any(libc::SYS_futex),
+                // musl tells the kernel of robust mutexes when it takes the first.
+                #[cfg(target_env = "musl")]
+                any(libc::SYS_set_robust_list),
+            ],
             Need::PeerIdentity => vec![with(libc::SYS_getsockopt, &PEER_IDENTITY)],
             Need::Clock => vec![any(libc::SYS_clock_gettime)],
         }

@@ -12,6 +12,7 @@
 //! eight calls in all, and still hold where the kernel has no seccomp.
 
 use std::collections::BTreeMap;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -168,7 +169,8 @@ impl Sandbox {
         });
         limits.apply()?;
         match filter {
-            Some(filter) => apply(&filter?),
+            // Never dropped: musl gives the memory back to the kernel, which is a call.
+            Some(filter) => apply(&ManuallyDrop::new(filter?)),
             None => Ok(()),
         }
     }
