@@ -139,6 +139,7 @@ impl<'a> Worker<'a> {
                 self.take(helper);
             }
             if self.last.is_some() && self.helpers.iter().all(|helper| helper.asked.is_none()) {
+                self.answerer.post.tally.retire();
                 leave(Leave::Retired);
             }
             self.wait();

@@ -374,6 +374,7 @@ impl Worker<'_> {
                 Err(errno) => self.answerer.failed(errno),
             }
         }
+        self.answerer.post.tally.retire();
         leave(Leave::Retired)
     }
 

@@ -16,6 +16,7 @@ const ANSWERED: usize = 0;
 const BYTES: usize = 1;
 const SAID: usize = 2;
 const FAULT: usize = 3;
+const RETIRED: usize = 4;
 /// The reasons have the lines after the first.
 const REASONS: usize = 1;
 
@@ -60,6 +61,16 @@ impl Tally {
     /// Worker: receiving fails for good.
     pub fn fault(&self, errno: Errno) {
         self.word(FAULT).store(errno as u64, Ordering::Relaxed);
+    }
+
+    /// Worker: it has answered what was queued, as it was told, and leaves.
+    pub fn retire(&self) {
+        self.word(RETIRED).store(1, Ordering::Relaxed);
+    }
+
+    /// Supervisor: has one said so, since this was last asked?
+    pub fn take_retired(&self) -> bool {
+        self.word(RETIRED).swap(0, Ordering::Relaxed) != 0
     }
 
     /// Supervisor: wants to be told of the next one that is dropped for this

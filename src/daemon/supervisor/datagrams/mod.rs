@@ -293,8 +293,10 @@ impl Endpoint {
         let (pid, name) = (worker.pid, &self.name);
         let leave = |how: Leave| gone == Gone::Exited(how as i32);
         if worker.told {
+            // Where the kernel reaps, its word is all there is.
+            let said = self.tally.take_retired() && gone == Gone::Untold;
             // At a reload the next generation has begun; else it is a stop.
-            self.drained |= leave(Leave::Retired) && worker.generation == generation;
+            self.drained |= (said || leave(Leave::Retired)) && worker.generation == generation;
             return;
         }
         if leave(Leave::Unusable) {
