@@ -21,6 +21,16 @@ pub fn lower(resource: Resource, most: u64) -> Result<(), Errno> {
 /// The soft limit of open files that we were started with.
 static FILES: AtomicU64 = AtomicU64::new(u64::MAX);
 
+/// One process more for the user, where we may.
+///
+/// # Errors
+/// setrlimit(2)'s.
+pub fn raise_processes() -> Result<(), Errno> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NPROC)?;
+    let more = soft.saturating_add(1);
+    setrlimit(Resource::RLIMIT_NPROC, more, hard.max(more))
+}
+
 /// At start: raises the soft limit of open files to the hard one. The soft one is
 /// low for the sake of programs that use select(2), and none of ours does. Where
 /// the kernel refuses it stays.

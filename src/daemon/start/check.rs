@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::logging::Voice;
 use crate::service::Echo;
-use crate::sys::process;
+use crate::sys::{process, startup};
 
 /// The status, and on standard error the message, of a start; 78 where a limit is
 /// too low, of which a start only warns.
@@ -65,9 +65,10 @@ fn rehearse(config: Config, echo: Echo, inherited: Inherited, voice: Voice) -> R
     let shortage = privileges::plan(&config.identity, current, &account::System::new())
         .ok()
         .and_then(|plan| limits::shortage(&config, plan.keeps_root(current)));
+    // This process is one more than a start has.
+    let as_many = startup::raise_processes().is_ok();
     match (up::start(config, echo, inherited, voice), shortage) {
-        // This process is one more than a start has.
-        (Err(error), Some(shortage)) if error.errno() == Some(Errno::EAGAIN) => {
+        (Err(error), Some(shortage)) if !as_many && error.errno() == Some(Errno::EAGAIN) => {
             Err(too_low(&shortage))
         }
         (Ok(_), Some(shortage)) => Err(too_low(&shortage)),
