@@ -22,7 +22,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, dup};
 
 use crate::config::Allowed;
-use crate::daemon::datagram::worker::{Answerer, LAST_BATCHES, LOOPBACK, Way, rest_after};
+use crate::daemon::datagram::answer::{Answerer, LAST_BATCHES, LOOPBACK, Way, rest_after};
 use crate::daemon::worker::child::{Leave, leave};
 use crate::error::errno_text;
 use crate::service::{Command, helper};
@@ -48,7 +48,7 @@ const KEPT: usize = LONGEST_REPLY + 1;
 const NOTE: usize = 32;
 
 /// A helper, and the request that it works at.
-pub struct Helper {
+pub(super) struct Helper {
     way: OwnedFd,
     request: Batch,
     /// How long a reply it may have, and how that leaves; `None` while there is
@@ -84,7 +84,10 @@ impl Helper {
 ///
 /// # Errors
 /// Why there are none.
-pub fn helpers(commands: &Command, null: BorrowedFd<'_>) -> Result<[Helper; AT_ONCE], Errno> {
+pub(super) fn helpers(
+    commands: &Command,
+    null: BorrowedFd<'_>,
+) -> Result<[Helper; AT_ONCE], Errno> {
     let helper = || {
         Ok(Helper {
             way: start(commands.allowed(), null)?,
@@ -105,26 +108,26 @@ fn limit(request: &Arrived<'_>) -> usize {
 }
 
 /// The worker.
-pub struct Worker<'a> {
+pub(super) struct CommandWorker<'a> {
     answerer: Answerer<'a>,
     commands: &'a Command,
     helpers: [Helper; AT_ONCE],
     /// For what helpers say.
-    inbox: Batch,
+    said: Batch,
     failures: u32,
     /// Requests that are still taken, once word to go has come.
     last: Option<usize>,
 }
 
-impl<'a> Worker<'a> {
+impl<'a> CommandWorker<'a> {
     /// A worker with nothing to do yet.
-    pub(crate) fn new(answerer: Answerer<'a>, helpers: [Helper; AT_ONCE], inbox: Batch) -> Self {
-        Worker {
+    pub(super) fn new(answerer: Answerer<'a>, helpers: [Helper; AT_ONCE], said: Batch) -> Self {
+        CommandWorker {
             commands: answerer.context.services.command(),
-            last: answerer.post.last.then_some(LAST),
+            last: answerer.workplace.last.then_some(LAST),
             answerer,
             helpers,
-            inbox,
+            said,
             failures: 0,
         }
     }
@@ -139,7 +142,7 @@ impl<'a> Worker<'a> {
                 self.take(helper);
             }
             if self.last.is_some() && self.helpers.iter().all(|helper| helper.asked.is_none()) {
-                self.answerer.post.tally.retire();
+                self.answerer.workplace.tally.retire();
                 leave(Leave::Retired);
             }
             self.wait();
@@ -157,7 +160,7 @@ impl<'a> Worker<'a> {
         let taker = self.free().filter(|_| self.last.is_none());
         let [a, b, c, d] = &self.helpers;
         let look = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let socket = look(self.answerer.post.socket);
+        let socket = look(self.answerer.workplace.socket);
         let mut fds = [
             look(a.way()),
             look(b.way()),
@@ -182,7 +185,7 @@ impl<'a> Worker<'a> {
     /// The next request, for a helper that is free.
     fn take(&mut self, helper: usize) {
         let source = match self.last {
-            None => self.answerer.post.socket,
+            None => self.answerer.workplace.socket,
             Some(_) => self.answerer.own.as_fd(),
         };
         match self.helpers[helper].request.receive(source, Wait::Never) {
@@ -222,10 +225,10 @@ impl<'a> Worker<'a> {
     /// A helper has something to say, or is gone.
     fn hear(&mut self, helper: usize) {
         let helper = &mut self.helpers[helper];
-        match self.inbox.receive(helper.way.as_fd(), Wait::Never) {
+        match self.said.receive(helper.way.as_fd(), Wait::Never) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => leave(Leave::NoHelper),
-            Ok(_) => match (self.inbox.get(0).bytes, helper.asked) {
+            Ok(_) => match (self.said.get(0).bytes, helper.asked) {
                 ([_, output @ ..], Some((limit, way))) => {
                     helper.answer(output, limit, way, &self.answerer);
                 }

@@ -1,5 +1,5 @@
 //! Datagram workers: one process for each socket.
 
-pub(crate) mod access;
+mod answer;
 pub mod commands;
 pub mod worker;

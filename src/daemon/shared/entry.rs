@@ -94,7 +94,7 @@ impl<'a> Entry<'a> {
 
 /// Address as an IPv6 number, port and family: bit 16 of the last for IPv4,
 /// bit 17 for IPv6, neither for Unix.
-pub(crate) fn pack(peer: Peer) -> (u64, u64, u64) {
+pub(in crate::daemon) fn pack(peer: Peer) -> (u64, u64, u64) {
     let Peer::Inet(addr) = peer else {
         return (0, 0, 0);
     };
@@ -110,7 +110,7 @@ pub(crate) fn pack(peer: Peer) -> (u64, u64, u64) {
     )
 }
 
-pub(crate) fn unpack(high: u64, low: u64, port: u64) -> Peer {
+pub(in crate::daemon) fn unpack(high: u64, low: u64, port: u64) -> Peer {
     let ip = Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low));
     let ip = match port >> 16 {
         1 => IpAddr::V4(

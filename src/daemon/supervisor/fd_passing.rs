@@ -16,7 +16,8 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{MsgFlags, recv};
 
-use crate::daemon::shared::scoreboard::{Said, Scoreboard, Slot, write_note};
+use crate::daemon::shared::scoreboard::{Said, Scoreboard, Slot};
+use crate::daemon::worker::fd_passing::write_note;
 use crate::net::Accepted;
 use crate::sys::fd;
 
@@ -196,7 +197,7 @@ mod tests {
 
     use super::*;
     use crate::addr::Peer;
-    use crate::daemon::shared::scoreboard::read_note;
+    use crate::daemon::worker::fd_passing::read_note;
 
     fn client() -> (UnixStream, Accepted) {
         let (theirs, ours) = UnixStream::pair().unwrap();

@@ -1,5 +1,5 @@
 //! One process that serves many clients at once, a thread for each.
 
-pub(crate) mod pool;
-pub mod prethread;
+mod pool;
+mod prethread;
 pub mod worker;

@@ -30,7 +30,7 @@ use crate::sys::process;
 
 /// The threads, by number.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct Counts {
     /// Those that wait for a client, and have none on the way.
     pub idle: usize,
     /// All of them.
@@ -41,7 +41,7 @@ pub struct Roster {
     pub unusable: Option<(usize, Errno)>,
 }
 
-impl Roster {
+impl Counts {
     /// A thread has served its client: it is one of so many that wait for
     /// another, or is to leave.
     fn back(&mut self, most_idle: usize) -> Option<usize> {
@@ -53,36 +53,36 @@ impl Roster {
 }
 
 /// See the module.
-pub struct Crew<'a> {
+pub struct ThreadPool<'a> {
     context: &'a WorkerContext,
     seats: &'a Seats,
-    roster: Mutex<Roster>,
+    counts: Mutex<Counts>,
     wakeup: EventFd,
     lives: Lives,
 }
 
-impl<'a> Crew<'a> {
+impl<'a> ThreadPool<'a> {
     /// Nobody yet.
     ///
     /// # Errors
     /// eventfd(2)'s.
     pub fn new(context: &'a WorkerContext, seats: &'a Seats) -> Result<Self, Errno> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        Ok(Crew {
+        Ok(ThreadPool {
             context,
             seats,
-            roster: Mutex::default(),
+            counts: Mutex::default(),
             wakeup: EventFd::from_value_and_flags(0, flags)?,
             lives: Lives::new(context.config.timeouts.lifetime),
         })
     }
 
     /// The threads' numbers, locked. A panic ends the process: no poison.
-    pub fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Readable when the main thread should look at the roster.
+    /// Readable when the main thread should look at the counts.
     pub fn wakeup(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()
     }
@@ -105,16 +105,16 @@ impl<'a> Crew<'a> {
     /// A thread has served its client: how many wait now, with it; `None` if it
     /// is to leave.
     pub fn back(&self, most_idle: usize) -> Option<usize> {
-        self.roster().back(most_idle)
+        self.counts().back(most_idle)
     }
 
     /// The last a thread does: its seat is free, and it is counted no more.
     pub fn leave(&self, seat: Seat, was_idle: bool) {
         self.release(seat);
-        let mut roster = self.roster();
-        roster.alive -= 1;
-        roster.idle -= usize::from(was_idle);
-        if roster.sealed {
+        let mut counts = self.counts();
+        counts.alive -= 1;
+        counts.idle -= usize::from(was_idle);
+        if counts.sealed {
             self.wake();
         }
     }
@@ -236,13 +236,13 @@ mod tests {
             (4, false, None),
             (0, true, None),
         ] {
-            let mut roster = Roster {
+            let mut counts = Counts {
                 idle,
                 sealed,
-                ..Roster::default()
+                ..Counts::default()
             };
-            assert_eq!(roster.back(3), expected, "{idle} {sealed}");
-            assert_eq!(roster.idle, expected.unwrap_or(idle));
+            assert_eq!(counts.back(3), expected, "{idle} {sealed}");
+            assert_eq!(counts.idle, expected.unwrap_or(idle));
         }
     }
 

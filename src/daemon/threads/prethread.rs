@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use crate::addr::Peer;
 use crate::config::PoolLimits;
 use crate::daemon::shared::seats::{Seat, Seats};
-use crate::daemon::threads::pool::Crew;
+use crate::daemon::threads::pool::ThreadPool;
 use crate::daemon::worker::acceptor::{Acceptor, Next};
 use crate::net::Accepted;
 use crate::net::connection::BUFFER;
@@ -24,18 +24,18 @@ use crate::sys::process;
 use crate::sys::shm::Buffer;
 
 /// Where a thread of the pool waits for clients.
-pub enum Place<'a> {
+pub enum WaitsAt<'a> {
     /// At the listeners.
     Shared(Acceptor<'a>),
     /// For its turn at the listeners.
     Mutex(&'a Mutex<Acceptor<'a>>),
     /// For the main thread.
-    Pass(&'a Hand),
+    Pass(&'a Handoff),
 }
 
 /// Clients that the main thread has accepted, each for a thread that was idle.
 #[derive(Default)]
-pub struct Hand {
+pub struct Handoff {
     clients: Mutex<VecDeque<Accepted>>,
     given: Condvar,
 }
@@ -47,16 +47,16 @@ enum Got {
     Unusable(usize, Errno),
 }
 
-impl Hand {
+impl Handoff {
     /// Main thread: `client` is for one of the idle threads, which is idle no
     /// more.
-    pub fn give(&self, crew: &Crew<'_>, client: Accepted) {
-        crew.roster().idle -= 1;
+    pub fn give(&self, pool: &ThreadPool<'_>, client: Accepted) {
+        pool.counts().idle -= 1;
         self.clients().push_back(client);
         self.given.notify_one();
     }
 
-    /// Main thread: all are to go, which the roster says already.
+    /// Main thread: all are to go, which the counts say already.
     pub fn wake_all(&self) {
         drop(self.clients());
         self.given.notify_all();
@@ -71,14 +71,14 @@ impl Hand {
         given + seats.count_of(is)
     }
 
-    fn take(&self, crew: &Crew<'_>, seat: &Seat) -> Got {
+    fn take(&self, pool: &ThreadPool<'_>, seat: &Seat) -> Got {
         let mut clients = self.clients();
         loop {
             if let Some(client) = clients.pop_front() {
-                crew.seat(seat, &client);
+                pool.seat(seat, &client);
                 return Got::Accepted(client);
             }
-            if crew.roster().sealed {
+            if pool.counts().sealed {
                 return Got::Leave;
             }
             let woken = self.given.wait(clients);
@@ -91,20 +91,20 @@ impl Hand {
     }
 }
 
-impl Place<'_> {
+impl WaitsAt<'_> {
     /// The next client, in the thread's seat.
-    fn next(&mut self, crew: &Crew<'_>, seat: &Seat) -> Got {
+    fn next(&mut self, pool: &ThreadPool<'_>, seat: &Seat) -> Got {
         let next = match self {
-            Place::Shared(acceptor) => acceptor.next(|| {}),
-            Place::Mutex(acceptor) => {
+            WaitsAt::Shared(acceptor) => acceptor.next(|| {}),
+            WaitsAt::Mutex(acceptor) => {
                 let mut turn = acceptor.lock().unwrap_or_else(PoisonError::into_inner);
                 turn.next(|| {})
             }
-            Place::Pass(hand) => return hand.take(crew, seat),
+            WaitsAt::Pass(handoff) => return handoff.take(pool, seat),
         };
         match next {
             Next::Accepted(client) => {
-                crew.seat(seat, &client);
+                pool.seat(seat, &client);
                 Got::Accepted(client)
             }
             Next::Retire => Got::Leave,
@@ -114,45 +114,51 @@ impl Place<'_> {
 
     /// Is it the thread that takes the client, and not the main one for it?
     fn takes(&self) -> bool {
-        !matches!(self, Place::Pass(_))
+        !matches!(self, WaitsAt::Pass(_))
     }
 }
 
 /// A thread of the pool, from its first wait, as idle, to its end.
-pub fn work(crew: &Crew<'_>, mut place: Place<'_>, seat: Seat, limits: PoolLimits, most: usize) {
+pub fn work(
+    pool: &ThreadPool<'_>,
+    mut waits_at: WaitsAt<'_>,
+    seat: Seat,
+    limits: PoolLimits,
+    most: usize,
+) {
     let mut buffer = Buffer::new(BUFFER);
     let was_idle = loop {
         process::set_name(process::IDLE);
-        let client = match place.next(crew, &seat) {
+        let client = match waits_at.next(pool, &seat) {
             Got::Accepted(client) => client,
             Got::Leave => break true,
             Got::Unusable(listener, errno) => {
-                crew.roster().unusable = Some((listener, errno));
-                crew.wake();
+                pool.counts().unusable = Some((listener, errno));
+                pool.wake();
                 break true;
             }
         };
-        note_taken(crew, &place, limits, most);
+        note_taken(pool, &waits_at, limits, most);
         let memory = buffer.as_mut().map(Buffer::bytes).map_err(|errno| *errno);
-        crew.serve(client, &seat, memory);
-        match crew.back(limits.max_spare) {
+        pool.serve(client, &seat, memory);
+        match pool.back(limits.max_spare) {
             None => break false,
             // The main thread had nobody to accept for.
-            Some(1) if !place.takes() => crew.wake(),
+            Some(1) if !waits_at.takes() => pool.wake(),
             Some(_) => {}
         }
     };
-    crew.leave(seat, was_idle);
+    pool.leave(seat, was_idle);
 }
 
 /// One fewer waits: the main thread may have to start more, or say that the
 /// limit is reached, or turn away whom nobody waits for.
-fn note_taken(crew: &Crew<'_>, place: &Place<'_>, limits: PoolLimits, most: usize) {
-    let mut roster = crew.roster();
-    roster.idle -= usize::from(place.takes());
-    let wanted = roster.idle < limits.min_spare && (roster.alive < most || roster.idle == 0);
-    drop(roster);
+fn note_taken(pool: &ThreadPool<'_>, waits_at: &WaitsAt<'_>, limits: PoolLimits, most: usize) {
+    let mut counts = pool.counts();
+    counts.idle -= usize::from(waits_at.takes());
+    let wanted = counts.idle < limits.min_spare && (counts.alive < most || counts.idle == 0);
+    drop(counts);
     if wanted {
-        crew.wake();
+        pool.wake();
     }
 }

@@ -41,7 +41,7 @@ pub enum Next {
 
 /// Milliseconds to keep away from a listener that cannot be served, at first
 /// and at most.
-pub(crate) const PAUSE: u16 = 100;
+pub(super) const PAUSE: u16 = 100;
 const LONGEST_PAUSE: u16 = 1000;
 
 /// Waits at the listeners, and accepts.
@@ -314,7 +314,7 @@ impl<'a> Acceptor<'a> {
     }
 
     /// Keeps away for a while; true on word to go.
-    pub(crate) fn rest(&self) -> bool {
+    pub(super) fn rest(&self) -> bool {
         watch(self.pipe_of_death, PAUSE) && is_retired(self.pipe_of_death)
     }
 }
@@ -326,6 +326,6 @@ fn watch(pipe_of_death: BorrowedFd<'_>, pause: u16) -> bool {
 }
 
 /// Another worker may have got the byte that woke us.
-pub(crate) fn is_retired(pipe_of_death: BorrowedFd<'_>) -> bool {
+pub(super) fn is_retired(pipe_of_death: BorrowedFd<'_>) -> bool {
     matches!(nix::unistd::read(pipe_of_death, &mut [0]), Ok(0 | 1))
 }

@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use crate::config::Orphans;
 use crate::daemon::shared::pipe_of_death::PipeOfDeath;
-use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::context::WorkerContext;
 use crate::sys::{process, signal};
 
@@ -78,7 +77,7 @@ pub fn keep_for_channel(context: &WorkerContext, death: &PipeOfDeath, channel: &
 /// The test hook of debug builds: `ECHOD_FAULT=PLACE:HOW` makes each child fail
 /// there, by `panic`, `segv` or an exit status.
 #[cfg(debug_assertions)]
-pub(crate) fn fault_at(place: &str) {
+pub(in crate::daemon) fn fault_at(place: &str) {
     match fault(place).as_deref() {
         None => {}
         Some("panic") => panic!("asked to"),
@@ -91,7 +90,7 @@ pub(crate) fn fault_at(place: &str) {
 /// `tell:junk` writes all over the scoreboard, `tell:unusable` leaves like a
 /// worker whose listener is broken.
 #[cfg(debug_assertions)]
-pub(crate) fn lie(context: &WorkerContext, slot: Slot) {
+pub(in crate::daemon) fn lie(context: &WorkerContext, slot: usize) {
     match fault("tell").as_deref() {
         Some("junk") => context.board.scribble(slot as u64),
         Some("unusable") => {

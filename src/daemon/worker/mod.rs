@@ -4,9 +4,8 @@
 pub mod acceptor;
 pub mod child;
 pub mod context;
-pub mod inbox;
+pub mod fd_passing;
 pub mod prefork;
-pub(crate) mod print;
 pub mod sandbox;
 pub mod serve;
 pub mod strategy;

@@ -26,7 +26,7 @@ const YET_TO_COME: u64 = 2;
 const OF_THREADS: u64 = 4;
 
 /// What workers that serve several connections will ask of the kernel.
-pub(crate) fn needs(config: &Config) -> Vec<Need> {
+pub fn needs(config: &Config) -> Vec<Need> {
     use crate::config::Accept::{Fcntl, Mutex, Pass, Reuseport, Shared};
     let accept = config.model.accept();
     let processes = !config.model.is_threaded();
@@ -58,7 +58,7 @@ pub(crate) fn needs(config: &Config) -> Vec<Need> {
 ///
 /// # Errors
 /// 78 where `strict` was asked for and there is none; fork(2)'s.
-pub(crate) fn sandbox(config: &Config) -> Result<Sandbox> {
+pub fn sandbox(config: &Config) -> Result<Sandbox> {
     if config.sandbox == SandboxPolicy::Off {
         return Ok(Sandbox::off());
     }

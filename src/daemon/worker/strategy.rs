@@ -8,7 +8,7 @@
 //!   to go reaches that one, it leaves, and the next one finds it
 //!   there too. A holder that dies frees the lock, and who comes after it looks
 //!   at the queue first, so no wake-up is lost with it.
-//! - *passed*: the supervisor accepts, see [`Inbox`].
+//! - *passed*: the supervisor accepts, see [`FdReceiver`].
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,7 +18,7 @@ use crate::daemon::shared::pipe_of_death::PipeOfDeath;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::worker::acceptor::{Acceptor, Next};
 use crate::daemon::worker::context::WorkerContext;
-use crate::daemon::worker::inbox::Inbox;
+use crate::daemon::worker::fd_passing::FdReceiver;
 use crate::sys::lock::ProcessLock;
 
 /// See the module.
@@ -28,7 +28,7 @@ pub enum AcceptStrategy<'a> {
     /// One waits.
     Locked(Acceptor<'a>, &'a ProcessLock, &'a Scoreboard),
     /// None waits at a listener.
-    Passed(Inbox<'a>),
+    Passed(FdReceiver<'a>),
 }
 
 impl<'a> AcceptStrategy<'a> {
@@ -43,8 +43,8 @@ impl<'a> AcceptStrategy<'a> {
     ) -> Self {
         let pipe_of_death = death.watched();
         if let Some(channel) = channel {
-            let inbox = Inbox::new(channel.as_fd(), pipe_of_death, &context.board);
-            return AcceptStrategy::Passed(inbox);
+            let receiver = FdReceiver::new(channel.as_fd(), pipe_of_death, &context.board);
+            return AcceptStrategy::Passed(receiver);
         }
         let acceptor = Acceptor::new(context, pipe_of_death, first);
         match death.lock() {
@@ -60,7 +60,7 @@ impl<'a> AcceptStrategy<'a> {
             AcceptStrategy::Locked(acceptor, lock, _) => {
                 [Some(acceptor.pipe_of_death()), lock.file()]
             }
-            AcceptStrategy::Passed(inbox) => inbox.ties().map(Some),
+            AcceptStrategy::Passed(receiver) => receiver.ties().map(Some),
         };
         ties.into_iter().flatten()
     }
@@ -90,9 +90,9 @@ impl<'a> AcceptStrategy<'a> {
     pub fn wait_again(&self, board: &Scoreboard, slot: Slot) {
         match self {
             AcceptStrategy::Shared(_) | AcceptStrategy::Locked(..) => board.idle_again(slot),
-            AcceptStrategy::Passed(inbox) => {
+            AcceptStrategy::Passed(receiver) => {
                 board.idle(slot);
-                inbox.ask();
+                receiver.ask();
             }
         }
     }
@@ -107,7 +107,7 @@ impl<'a> AcceptStrategy<'a> {
     pub fn next(&mut self, idle: impl Fn()) -> Next {
         match self {
             AcceptStrategy::Shared(acceptor) => acceptor.next(idle),
-            AcceptStrategy::Passed(inbox) => inbox.next(idle),
+            AcceptStrategy::Passed(receiver) => receiver.next(idle),
             AcceptStrategy::Locked(acceptor, lock, board) => {
                 let has_waited = loop {
                     match acquire(lock, &idle) {

@@ -57,8 +57,8 @@ fn connections() -> u64 {
     asked.map_or(3000, |n| n.parse().expect("a number"))
 }
 
-/// What workers tell never fills anything up: they write to memory and to a
-/// wakeup, an eventfd that cannot block.
+/// What workers tell never fills anything up: they write to memory, and wake by a
+/// pipe that is as good when it is full.
 #[test]
 fn row_51_workers_that_are_reused_do_not_wait_for_a_stopped_supervisor() {
     let daemon = Builder::new()
@@ -155,7 +155,7 @@ fn row_53_a_child_that_will_not_die_is_named_and_left() {
     daemon.assert_gone(DEADLINE);
 }
 
-/// It was told by its pipe of death, which it does not look at.
+/// It was told by the pipe of death, which it does not look at.
 #[test]
 fn row_38_a_stopped_idle_worker_leaves_at_the_stop() {
     side_by_side(&[&PREFORK, &PREFORK_REUSE], |design| {

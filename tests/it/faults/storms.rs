@@ -88,7 +88,7 @@ fn row_31_a_flood_while_the_supervisor_is_held_up_fills_nothing() {
             signal(daemon.pid(), which);
         }
     }
-    // Their bells too.
+    // Their wakeups too.
     many(daemon.addr(), 200, 3, 100).assert_all_complete();
     signal(daemon.pid(), Signal::SIGCONT);
     daemon.wait_log("USR1: ", DEADLINE);

@@ -16,7 +16,7 @@ use crate::sys::shm::DontFork;
 use crate::values;
 
 /// While something is refused, how often the counts are looked at.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
+pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// What the supervisor knows of the counts, in memory that no child has.
 pub struct RefusalLog {
@@ -131,7 +131,7 @@ impl Seen {
     }
 }
 
-pub(crate) fn show(high: u64, low: u64, port: u64) -> String {
+pub(super) fn show(high: u64, low: u64, port: u64) -> String {
     match unpack(high, low, port) {
         Peer::Unix => format!("unix, uid {high} and gid {low}"),
         peer => peer.to_string(),

@@ -124,9 +124,9 @@ impl DatagramWorkers {
 
     /// What the worker that it lacks takes along; `last` if it is forked during
     /// a stop, to answer what is queued.
-    pub(super) fn workplace(&self, index: usize, last: bool) -> Option<worker::Post<'_>> {
+    pub(super) fn workplace(&self, index: usize, last: bool) -> Option<worker::Workplace<'_>> {
         let endpoint = self.endpoints.get(index)?;
-        Some(worker::Post {
+        Some(worker::Workplace {
             socket: endpoint.socket.as_ref()?.as_fd(),
             guard: &endpoint.guard,
             runs_commands: endpoint.runs_commands,

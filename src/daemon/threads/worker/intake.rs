@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::config::{Overflow, ThreadAccept};
-use crate::daemon::threads::worker::Post;
+use crate::daemon::threads::worker::MainThread;
 use crate::daemon::worker::acceptor::Answer;
 use crate::daemon::worker::context::WorkerContext;
 use crate::net::Accepted;
@@ -13,26 +13,26 @@ use crate::net::Intake;
 /// Clients accepted in one go, before orders are looked at again.
 const BATCH: usize = 16;
 
-impl Post<'_, '_> {
-    pub(crate) fn intake(&mut self, now: Instant) -> Intake {
-        if self.held.is_some() || self.accept_wait.waits(now) {
+impl MainThread<'_, '_> {
+    pub(super) fn intake(&mut self, now: Instant) -> Intake {
+        if self.pending.is_some() || self.accept_wait.waits(now) {
             return Intake::Leave;
         }
         if self.is_full() {
             return Intake::decide(false, true, self.context.config.overflow);
         }
-        let takes = match &self.staff {
+        let takes = match &self.spares {
             None => true,
-            Some(staff) => staff.accept == ThreadAccept::Pass && self.crew.roster().idle > 0,
+            Some(spares) => spares.accept == ThreadAccept::Pass && self.pool.counts().idle > 0,
         };
         Intake::decide(takes, false, self.context.config.overflow)
     }
 
     /// Are all seats taken, and does nobody wait for a client?
     fn is_full(&mut self) -> bool {
-        if self.staff.is_some() {
-            let roster = self.crew.roster();
-            return roster.idle == 0 && (self.seatless || roster.alive == self.seats.count());
+        if self.spares.is_some() {
+            let counts = self.pool.counts();
+            return counts.idle == 0 && (self.seatless || counts.alive == self.seats.count());
         }
         if self.seat.is_none() {
             self.seat = self.claim();
@@ -41,7 +41,7 @@ impl Post<'_, '_> {
     }
 
     /// A listener is readable. What is to be done may have changed meanwhile.
-    pub(crate) fn accept_some(&mut self, now: Instant) {
+    pub(super) fn accept_some(&mut self, now: Instant) {
         for n in 0..BATCH {
             if self.context.access.wait().is_some() {
                 if n == 0 {
@@ -73,7 +73,7 @@ impl Post<'_, '_> {
                 return false;
             }
             Answer::Unusable(listener, errno) => {
-                self.crew.roster().unusable = Some((listener, errno));
+                self.pool.counts().unusable = Some((listener, errno));
                 return false;
             }
         };
@@ -93,10 +93,10 @@ impl Post<'_, '_> {
                 }
             }
             (_, Some(seat)) => {
-                self.crew.seat(&seat, &client);
+                self.pool.seat(&seat, &client);
                 self.start_for(client, seat, now);
             }
-            (_, None) => self.hand.give(self.crew, client),
+            (_, None) => self.handoff.give(self.pool, client),
         }
         true
     }
@@ -107,7 +107,7 @@ impl Post<'_, '_> {
         let WorkerContext { access, board, .. } = self.context;
         let full = access.share(client.peer).filter(|&(source, most)| {
             let is = |peer| access.policy().source(peer) == Some(source);
-            self.hand.count_of(self.seats, is) >= most
+            self.handoff.count_of(self.seats, is) >= most
         });
         access.admit(client, full.map(|(source, _)| source), board)
     }

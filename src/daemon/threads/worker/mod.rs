@@ -12,8 +12,8 @@
 //! when the last client has: what is queued is the next worker's, or at a stop
 //! the supervisor's.
 
-mod hire;
 mod intake;
+mod spawn;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
@@ -32,8 +32,8 @@ use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::shared::seats::{Seat, Seats};
 use crate::daemon::start::limits;
 use crate::daemon::start::machine;
-use crate::daemon::threads::pool::Crew;
-use crate::daemon::threads::prethread::Hand;
+use crate::daemon::threads::pool::ThreadPool;
+use crate::daemon::threads::prethread::Handoff;
 use crate::daemon::worker::acceptor::Acceptor;
 use crate::daemon::worker::child::{self, Leave, leave};
 use crate::daemon::worker::context::WorkerContext;
@@ -75,7 +75,7 @@ fn work(
     let most_threads = limits::threads(machine::mappings());
     let (worker, descriptors) = sandbox::let_go(context, listeners, [pipe_of_death, seats.room()]);
     let worker = sandbox::with_threads(worker, seats.count());
-    let crew = Crew::new(context, seats)?;
+    let pool = ThreadPool::new(context, seats)?;
     // The threads' own pipe of death: its end of file tells the idle ones to go.
     let (told, order_end) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
     let mut acceptor = Acceptor::new(context, told.as_fd(), first);
@@ -90,11 +90,11 @@ fn work(
     if !entered && context.config.sandbox == SandboxPolicy::Strict {
         leave(Leave::NoSandbox);
     }
-    let hand = Hand::default();
+    let handoff = Handoff::default();
     let turn = Mutex::new(acceptor.beside(0));
-    let staff = match model {
-        Model::Prethread { pool, accept } => Some(Staff {
-            pool: Pool::new(pool),
+    let spares = match model {
+        Model::Prethread { pool, accept } => Some(Spares {
+            size: Pool::new(pool),
             limits: pool,
             accept,
             started: false,
@@ -103,54 +103,54 @@ fn work(
     };
     context.board.idle(slot);
     Ok(scope(|scope| {
-        let mut post = Post {
+        let mut main = MainThread {
             scope,
             context,
             slot,
             seats,
-            crew: &crew,
+            pool: &pool,
             turn: &turn,
-            hand: &hand,
+            handoff: &handoff,
             acceptor,
-            staff,
+            spares,
             seat: None,
             look_from: 0,
-            hired: 0,
+            born: 0,
             seatless: false,
             early: false,
-            held: None,
+            pending: None,
             most_threads,
             thread_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
             accept_wait: Backoff::new(PAUSE, LONGEST_PAUSE),
         };
-        let how = post.keep(pipe_of_death);
-        post.end(order_end);
+        let how = main.keep(pipe_of_death);
+        main.end(order_end);
         how
     }))
 }
 
 /// The main thread of the worker.
-struct Post<'scope, 'env> {
+struct MainThread<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     context: &'env WorkerContext,
     slot: Slot,
     seats: &'env Seats,
-    crew: &'env Crew<'env>,
+    pool: &'env ThreadPool<'env>,
     turn: &'env Mutex<Acceptor<'env>>,
-    hand: &'env Hand,
+    handoff: &'env Handoff,
     acceptor: Acceptor<'env>,
-    staff: Option<Staff>,
+    spares: Option<Spares>,
     /// `thread`: taken, for the next client.
     seat: Option<Seat>,
     look_from: usize,
     /// Threads of the pool so far: each looks at another listener first.
-    hired: usize,
+    born: usize,
     /// The last look for a seat found none.
     seatless: bool,
     /// A client waits for the rate, and the supervisor knows.
     early: bool,
     /// `thread`: accepted, and no thread could be started for it.
-    held: Option<(Accepted, Seat)>,
+    pending: Option<(Accepted, Seat)>,
     /// More could not live.
     most_threads: usize,
     thread_wait: Backoff,
@@ -158,19 +158,19 @@ struct Post<'scope, 'env> {
 }
 
 /// `prethread`: the pool.
-struct Staff {
-    pool: Pool,
+struct Spares {
+    size: Pool,
     limits: PoolLimits,
     accept: ThreadAccept,
     started: bool,
 }
 
-impl<'scope, 'env> Post<'scope, 'env> {
+impl<'scope, 'env> MainThread<'scope, 'env> {
     /// Until told to go, or until a listener is of no use.
     fn keep(&mut self, pipe_of_death: BorrowedFd<'_>) -> Leave {
         loop {
             let now = Instant::now();
-            let life = self.crew.end_lives(now);
+            let life = self.pool.end_lives(now);
             self.start_threads(now);
             // Asked once: that it is just over must not be missed by whoever would
             // have to wake us.
@@ -199,7 +199,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
             if woken.listeners {
                 self.accept_some(now);
             }
-            let unusable = self.crew.roster().unusable;
+            let unusable = self.pool.counts().unusable;
             if let Some((listener, errno)) = unusable {
                 let board = &self.context.board;
                 board.serving(self.slot, crate::addr::Peer::Unix, listener);
@@ -213,28 +213,28 @@ impl<'scope, 'env> Post<'scope, 'env> {
     /// Lets everybody finish. Until the idle threads have gone, one of them may
     /// be about to accept: the listeners stay until then.
     fn end(&mut self, order_end: OwnedFd) {
-        self.crew.roster().sealed = true;
+        self.pool.counts().sealed = true;
         drop(order_end);
-        self.hand.wake_all();
+        self.handoff.wake_all();
         if let Some(seat) = self.seat.take() {
-            self.crew.release(seat);
+            self.pool.release(seat);
         }
-        self.wait_until(|crew| crew.roster().idle == 0);
+        self.wait_until(|pool| pool.counts().idle == 0);
         // What told us of room may have been meant for the next worker.
         self.seats.wake_worker();
         for listener in self.context.listeners.iter().flatten() {
             process::close_inherited(listener.as_fd());
         }
-        self.wait_until(|crew| crew.roster().alive == 0);
+        self.wait_until(|pool| pool.counts().alive == 0);
     }
 
     /// Goes on with all but new clients.
-    fn wait_until(&mut self, done: impl Fn(&Crew<'_>) -> bool) {
-        while self.held.is_some() || !done(self.crew) {
+    fn wait_until(&mut self, done: impl Fn(&ThreadPool<'_>) -> bool) {
+        while self.pending.is_some() || !done(self.pool) {
             let now = Instant::now();
-            let life = self.crew.end_lives(now);
+            let life = self.pool.end_lives(now);
             self.start_threads(now);
-            if done(self.crew) && self.held.is_none() {
+            if done(self.pool) && self.pending.is_none() {
                 return;
             }
             let due = [life, self.thread_wait.wakes_at(now)];
@@ -250,7 +250,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
         due: Option<Instant>,
         now: Instant,
     ) -> Woken {
-        let mut fds = vec![PollFd::new(self.crew.wakeup(), PollFlags::POLLIN)];
+        let mut fds = vec![PollFd::new(self.pool.wakeup(), PollFlags::POLLIN)];
         if let Some(pipe_of_death) = pipe_of_death {
             fds.push(PollFd::new(self.seats.room(), PollFlags::POLLIN));
             fds.push(PollFd::new(pipe_of_death, PollFlags::POLLIN));
@@ -267,7 +267,7 @@ impl<'scope, 'env> Post<'scope, 'env> {
         }
         let came = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
         if came(&fds[0]) {
-            self.crew.clear_wakeup();
+            self.pool.clear_wakeup();
         }
         if first > 1 && came(&fds[1]) {
             self.seats.clear_room();
