@@ -90,11 +90,11 @@
 //! - **In strict mode: no close, no clock, no allocation, no log.** Any call but
 //!   read, write, exit and sigreturn is death, so is a look at the processor's
 //!   time-stamp counter, and an allocation is such a call now and then only:
-//!   [`daemon::worker::child`]'s `serve_only`, [`net::connection`], every
+//!   `serve_only` in [`daemon::worker::serve`], [`net::connection`], every
 //!   [`service::Service`]. Timeouts are therefore the socket's own, durations the
 //!   supervisor's.
 //! - **Strict mode permits write(2) to any open descriptor.** Everything but the
-//!   connection is closed first: `let_go` in [`daemon::worker::child`].
+//!   connection is closed first: `lock_in_for_one` in [`daemon::worker::serve`].
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no
 //!   client.** The command service's helper is forked before the sandbox shuts and
 //!   takes one byte from it, a number that may be wrong; it is outside because a

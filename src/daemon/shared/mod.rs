@@ -4,7 +4,6 @@
 pub mod access_control;
 pub mod backoff;
 pub mod connection_log;
-pub mod entry;
 pub mod pipe_of_death;
 pub mod pool;
 pub mod refusals;

@@ -14,7 +14,7 @@ use crate::access::Refusal;
 use crate::addr::Peer;
 use crate::config::Config;
 use crate::daemon::shared::access_control;
-use crate::daemon::shared::entry::{Entry, Words};
+use crate::daemon::shared::connection_log::{Entry, Words};
 use crate::daemon::start::account;
 use crate::daemon::start::privileges;
 use crate::daemon::start::services;

@@ -11,8 +11,6 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use nix::errno::Errno;
-
 use crate::addr::Peer;
 use crate::config::PoolLimits;
 use crate::daemon::shared::seats::{Seat, Seats};
@@ -40,13 +38,6 @@ pub struct Handoff {
     given: Condvar,
 }
 
-/// What a thread's wait has brought it.
-enum Got {
-    Accepted(Accepted),
-    Leave,
-    Unusable(usize, Errno),
-}
-
 impl Handoff {
     /// Main thread: `client` is for one of the idle threads, which is idle no
     /// more.
@@ -71,15 +62,15 @@ impl Handoff {
         given + seats.count_of(is)
     }
 
-    fn take(&self, pool: &ThreadPool<'_>, seat: &Seat) -> Got {
+    fn take(&self, pool: &ThreadPool<'_>, seat: &Seat) -> Next {
         let mut clients = self.clients();
         loop {
             if let Some(client) = clients.pop_front() {
                 pool.seat(seat, &client);
-                return Got::Accepted(client);
+                return Next::Accepted(client);
             }
             if pool.counts().sealed {
-                return Got::Leave;
+                return Next::Retire;
             }
             let woken = self.given.wait(clients);
             clients = woken.unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +84,7 @@ impl Handoff {
 
 impl WaitsAt<'_> {
     /// The next client, in the thread's seat.
-    fn next(&mut self, pool: &ThreadPool<'_>, seat: &Seat) -> Got {
+    fn next(&mut self, pool: &ThreadPool<'_>, seat: &Seat) -> Next {
         let next = match self {
             WaitsAt::Shared(acceptor) => acceptor.next(|| {}),
             WaitsAt::Mutex(acceptor) => {
@@ -102,14 +93,10 @@ impl WaitsAt<'_> {
             }
             WaitsAt::Pass(handoff) => return handoff.take(pool, seat),
         };
-        match next {
-            Next::Accepted(client) => {
-                pool.seat(seat, &client);
-                Got::Accepted(client)
-            }
-            Next::Retire => Got::Leave,
-            Next::Unusable(listener, errno) => Got::Unusable(listener, errno),
+        if let Next::Accepted(client) = &next {
+            pool.seat(seat, client);
         }
+        next
     }
 
     /// Is it the thread that takes the client, and not the main one for it?
@@ -130,9 +117,9 @@ pub fn work(
     let was_idle = loop {
         process::set_name(process::IDLE);
         let client = match waits_at.next(pool, &seat) {
-            Got::Accepted(client) => client,
-            Got::Leave => break true,
-            Got::Unusable(listener, errno) => {
+            Next::Accepted(client) => client,
+            Next::Retire => break true,
+            Next::Unusable(listener, errno) => {
                 pool.counts().unusable = Some((listener, errno));
                 pool.wake();
                 break true;

@@ -8,8 +8,7 @@ use nix::unistd::Pid;
 
 use crate::config::Config;
 use crate::daemon::shared::access_control::AccessControl;
-use crate::daemon::shared::connection_log::{self, Ended};
-use crate::daemon::shared::entry::Report;
+use crate::daemon::shared::connection_log::{self, Ended, Report};
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::logging::LogHandle;
 use crate::net::Listener;

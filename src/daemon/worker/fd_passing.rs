@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::addr::Peer;
-use crate::daemon::shared::entry::{pack, unpack};
+use crate::daemon::shared::connection_log::{pack, unpack};
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::daemon::worker::acceptor::{Next, PAUSE, is_retired};
 use crate::daemon::worker::child::{Leave, leave};

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::addr::Peer;
 use crate::config::{Config, Orphans, SandboxPolicy};
-use crate::daemon::shared::entry::Entry;
+use crate::daemon::shared::connection_log::Entry;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::worker::child::{self, Leave, leave};
 use crate::daemon::worker::context::WorkerContext;

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::access::Policy;
 use crate::addr::Peer;
 use crate::daemon::shared::backoff::Episode;
-use crate::daemon::shared::entry::unpack;
+use crate::daemon::shared::connection_log::unpack;
 use crate::daemon::shared::refusals::{COUNT, NOBODY, PEER, Refusals, SAID, TENANT};
 use crate::sys::shm::DontFork;
 use crate::values;

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 
 use crate::access::{Client, Policy, Refusal, Source};
 use crate::addr::Peer;
-use crate::daemon::shared::entry::pack;
+use crate::daemon::shared::connection_log::pack;
 use crate::sys::shm::Shared;
 
 mod log;

@@ -2,7 +2,7 @@
 //!
 //! A slot is one cache line with one writer, its child; 63 of them and their
 //! bitmaps share a page, the only one of the board that a child touches and so
-//! pays a page fault for. What it holds of a connection is an `entry`, as in
+//! pays a page fault for. What it holds of a connection is an [`Entry`], as in
 //! [`crate::daemon::shared::seats`]. To the supervisor it is gossip (CVE-2019-0211): numbers for
 //! the log, never an index, a length, a pid or a pointer; slots and limits follow
 //! what the kernel reported. Two bitmaps say where to look, so that nobody
@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::addr::Peer;
-use crate::daemon::shared::entry::{self, Entry, Report, STATE};
+use crate::daemon::shared::connection_log::{self, Entry, Report, STATE};
 use crate::sys::raw;
 use crate::sys::shm::{Line, Shared};
 
@@ -25,7 +25,7 @@ use crate::sys::shm::{Line, Shared};
 pub type Slot = usize;
 
 // A slot's line is an entry, and its own word this one.
-const PID: usize = entry::OWN;
+const PID: usize = connection_log::OWN;
 
 // The words of a block's first line. Every child may write them.
 const TAKEN: usize = 0;

@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::addr::Peer;
-use crate::daemon::shared::entry::{self, Entry, Report, STATE, Words};
+use crate::daemon::shared::connection_log::{self, Entry, Report, STATE, Words};
 use crate::daemon::shared::scoreboard::Slot;
 use crate::sys::shm::{Line, Shared};
 
@@ -31,7 +31,7 @@ const TURNED: usize = 1;
 const SHORT: usize = 2;
 
 // A seat's line is an entry, and its own word this one.
-const SINCE: usize = entry::OWN;
+const SINCE: usize = connection_log::OWN;
 
 /// Who waits for a seat; also the bit that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

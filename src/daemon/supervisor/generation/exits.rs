@@ -6,8 +6,7 @@ use log::error;
 use nix::unistd::Pid;
 
 use crate::access::Source;
-use crate::daemon::shared::connection_log::{self, Ended, Gone};
-use crate::daemon::shared::entry::Report;
+use crate::daemon::shared::connection_log::{self, Ended, Gone, Report};
 use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::shared::seats::Left;
 use crate::daemon::supervisor::children::{Child, Role};
