@@ -18,8 +18,8 @@
 //!    `daemon::supervisor::exits`: what it means when the kernel says that a child is gone.
 //! 5. [`daemon::worker::child`]: the other side of the fork. Nothing there comes back.
 //! 6. [`daemon::worker::prefork`] and [`daemon::worker::acceptor`]: what a worker does,
-//!    and how it waits; [`daemon::worker::strategy`] has the other ways of `--accept`.
-//!    [`daemon::worker::serve`] is also all there is to the textbook's design.
+//!    and how it waits. [`daemon::worker::serve`] is how a client is served, whoever does
+//!    it, and also all there is to the textbook's design.
 //! 7. [`sys::process`]: the fork itself, and the only way out of a child.
 //! 8. [`service`] and its `echo`: all this, for a loop that reads and writes. Its
 //!    `command` stays in the same sandbox, and `helper` is the one outside.

@@ -20,11 +20,11 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::access::{Client, Policy};
 use crate::addr::Peer;
-use crate::daemon::shared::tally::Tally;
 use crate::daemon::worker::child::{Leave, leave};
 use crate::daemon::worker::context::WorkerContext;
 use crate::net::datagram::Guard;
 use crate::net::drops::Reason;
+use crate::net::drops::Tally;
 use crate::net::printer::Printer;
 use crate::net::udp_guard::Local;
 use crate::net::unix_guard;

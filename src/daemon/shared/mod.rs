@@ -9,4 +9,3 @@ pub mod pool;
 pub mod refusals;
 pub mod scoreboard;
 pub mod seats;
-pub(crate) mod tally;

@@ -8,4 +8,3 @@ pub mod fd_passing;
 pub mod prefork;
 pub mod sandbox;
 pub mod serve;
-pub mod strategy;

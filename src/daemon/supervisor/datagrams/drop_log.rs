@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use crate::daemon::shared::backoff::Episode;
-use crate::daemon::shared::tally::Tally;
+use crate::net::drops::Tally;
 use crate::net::drops::{REASONS, Reason};
 use crate::values;
 

@@ -17,12 +17,12 @@ use crate::config::UdpLimits;
 use crate::daemon::datagram::worker;
 use crate::daemon::shared::backoff::{Backoff, FIRST_WAIT, LONGEST_FORK_WAIT};
 use crate::daemon::shared::connection_log::{self, Gone};
-use crate::daemon::shared::tally::Tally;
 use crate::daemon::supervisor::reap;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
 use crate::net::DatagramSocket;
 use crate::net::datagram::Guard;
+use crate::net::drops::Tally;
 use crate::net::{udp_guard, unix_guard};
 use crate::sys::process;
 
