@@ -220,7 +220,7 @@ impl Rules {
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(&self, client: Client) -> std::result::Result<(), Refusal> {
+    pub fn check(&self, client: Client) -> std::result::Result<(), Refusal> {
         if let Some(index) = self.0.iter().position(|rule| rule.who.holds(client)) {
             return match self.0[index].allow {
                 true => Ok(()),

@@ -61,7 +61,7 @@ fn the_longest_prefix_decides_and_deny_in_a_tie() {
         ("", "gid:100", "1.100", false),
         ("", "gid:100", "1.101", true),
     ] {
-        let got = rules(allow, deny).judge(client(from)).is_ok();
+        let got = rules(allow, deny).check(client(from)).is_ok();
         assert_eq!(got, served, "{from}: --allow {allow} --deny {deny}");
     }
 }
@@ -69,7 +69,7 @@ fn the_longest_prefix_decides_and_deny_in_a_tie() {
 #[test]
 fn a_refusal_names_what_decided() {
     let rules = rules("192.0.2.0/24", "192.0.2.66 uid:33");
-    let name = |from: &str| match rules.judge(client(from)).unwrap_err() {
+    let name = |from: &str| match rules.check(client(from)).unwrap_err() {
         Refusal::Rule(index) => rules.get(index).unwrap().to_string(),
         Refusal::Unlisted => "unlisted".to_owned(),
     };

@@ -53,7 +53,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(&self, name: &[u8]) -> Result<(), Reason> {
+    pub fn check(&self, name: &[u8]) -> Result<(), Reason> {
         match name {
             _ if self.own.iter().any(|own| own == name) => Err(Reason::Own),
             [b'/' | 0, ..] => Ok(()),
@@ -105,7 +105,7 @@ mod tests {
             (b"\0echod", Err(Reason::Own)),
             (b"odd", Err(Reason::Own)),
         ] {
-            assert_eq!(guard.judge(name), expected, "{}", name.escape_ascii());
+            assert_eq!(guard.check(name), expected, "{}", name.escape_ascii());
         }
     }
 

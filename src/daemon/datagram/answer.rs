@@ -141,7 +141,7 @@ impl<'a> Answerer<'a> {
     /// not.
     pub fn admit(&mut self, datagram: &Arrived<'_>, now: u64) -> Option<Way> {
         let policy = self.context.access.policy();
-        match judge(
+        match may_be_answered(
             datagram,
             policy,
             self.workplace.guard,
@@ -278,7 +278,7 @@ impl<'a> Print<'a> {
 }
 
 /// Is this one answered? If not, why.
-pub(super) fn judge(
+fn may_be_answered(
     datagram: &Arrived<'_>,
     policy: &Policy,
     guard: &Guard,
@@ -292,11 +292,11 @@ pub(super) fn judge(
     match (datagram.from, guard) {
         (Sender::Unnamed, _) => Err(Reason::Unnamed),
         // Before the guard: who is refused uses none of the rates.
-        (Sender::Inet(from), _) if policy.rules.judge(Client::inet(from.ip())).is_err() => {
+        (Sender::Inet(from), _) if policy.rules.check(Client::inet(from.ip())).is_err() => {
             Err(Reason::Refused)
         }
-        (Sender::Inet(from), Guard::Udp(guard)) => guard.judge(from, local, datagram.bytes, now),
-        (Sender::Unix(_), Guard::Unix(guard)) => guard.judge(datagram.name),
+        (Sender::Inet(from), Guard::Udp(guard)) => guard.check(from, local, datagram.bytes, now),
+        (Sender::Unix(_), Guard::Unix(guard)) => guard.check(datagram.name),
         _ => Err(Reason::Source),
     }
 }

@@ -93,7 +93,7 @@ impl AccessControl {
         let Some(client) = client(accepted.conn.as_fd(), accepted.peer, &self.policy) else {
             return Some(accepted);
         };
-        match self.policy.rules.judge(client) {
+        match self.policy.rules.check(client) {
             Ok(()) => Some(accepted),
             Err(refusal) => {
                 self.refuse(accepted, Why::Listed(refusal, client), board);

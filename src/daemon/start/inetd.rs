@@ -88,7 +88,7 @@ fn let_in(config: &Config, conn: OwnedFd) -> Result<OwnedFd> {
     let v6 = address.as_sockaddr_in6().map(|&a| SocketAddr::V6(a.into()));
     let peer = v4.or(v6).map_or(Peer::Unix, Peer::Inet);
     let refused = match access_control::client(conn.as_fd(), peer, policy) {
-        Some(client) => policy.rules.judge(client).err(),
+        Some(client) => policy.rules.check(client).err(),
         None => None,
     };
     let Some(refusal) = refused else {

@@ -109,7 +109,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why not.
-    pub fn judge(
+    pub fn check(
         &self,
         from: SocketAddr,
         to: Option<Local>,

@@ -36,10 +36,10 @@ fn from(text: &str) -> SocketAddr {
 }
 
 /// Each time a datagram like no other.
-fn judge(guard: &Guard, from: SocketAddr, to: Option<Local>, now: u64) -> Result<(), Reason> {
+fn check(guard: &Guard, from: SocketAddr, to: Option<Local>, now: u64) -> Result<(), Reason> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let bytes = NEXT.fetch_add(1, Relaxed).to_be_bytes();
-    guard.judge(from, to, &bytes, now)
+    guard.check(from, to, &bytes, now)
 }
 
 fn v4(n: u32) -> SocketAddr {
@@ -86,7 +86,7 @@ fn sources_and_destinations_that_are_never_answered() {
             Err(Destination),
         ),
     ] {
-        let got = judge(&guard, from(source), to, 0);
+        let got = check(&guard, from(source), to, 0);
         assert_eq!(got, expected, "{source} {to:?}");
     }
 }
@@ -101,13 +101,13 @@ fn off_refuses_no_port() {
     let guard = Guard::new(&limits, &[7777]).expect("mmap");
     for port in [0, 7, 2049, 7777] {
         let source = SocketAddr::new(from("192.0.2.1:1").ip(), port);
-        assert_eq!(judge(&guard, source, HERE, 0), Ok(()), "{port}");
+        assert_eq!(check(&guard, source, HERE, 0), Ok(()), "{port}");
     }
 }
 
 /// How many of `n` at this moment pass.
 fn passed(guard: &Guard, source: SocketAddr, n: usize, now: u64) -> usize {
-    let passes = |_: &usize| judge(guard, source, HERE, now).is_ok();
+    let passes = |_: &usize| check(guard, source, HERE, now).is_ok();
     (0..n).filter(passes).count()
 }
 
@@ -127,10 +127,10 @@ fn a_network_gets_its_burst_and_then_its_rate() {
         let got = passed(&guard, source, 1000, ms * MS);
         assert_eq!(got, expected, "at {ms} ms");
     }
-    let err = judge(&guard, from("192.0.2.255:6000"), HERE, 9040 * MS);
+    let err = check(&guard, from("192.0.2.255:6000"), HERE, 9040 * MS);
     assert_eq!(err, Err(Reason::Rate), "the same /24");
     assert_eq!(
-        judge(&guard, from("192.0.3.1:1024"), HERE, 9040 * MS),
+        check(&guard, from("192.0.3.1:1024"), HERE, 9040 * MS),
         Ok(())
     );
 }
@@ -138,23 +138,23 @@ fn a_network_gets_its_burst_and_then_its_rate() {
 #[test]
 fn a_network_of_ipv6_is_a_56() {
     let guard = guard(rate(1, 1000), None);
-    let judge = |text: &str| judge(&guard, from(text), HERE, 0);
-    assert_eq!(judge("[2001:db8:0:100::1]:5000"), Ok(()));
-    assert_eq!(judge("[2001:db8:0:1ff::1]:5000"), Ok(()));
-    assert_eq!(judge("[2001:db8:0:1ab::2]:5000"), Err(Reason::Rate));
-    assert_eq!(judge("[2001:db8:0:200::1]:5000"), Ok(()));
+    let check = |text: &str| check(&guard, from(text), HERE, 0);
+    assert_eq!(check("[2001:db8:0:100::1]:5000"), Ok(()));
+    assert_eq!(check("[2001:db8:0:1ff::1]:5000"), Ok(()));
+    assert_eq!(check("[2001:db8:0:1ab::2]:5000"), Err(Reason::Rate));
+    assert_eq!(check("[2001:db8:0:200::1]:5000"), Ok(()));
 }
 
 #[test]
 fn all_together_get_the_global_rate() {
     let guard = guard(None, rate(10, 100));
     let count = |now: u64| {
-        let judge = |&n: &u32| judge(&guard, v4(n), HERE, now).is_ok();
-        (0..100).filter(judge).count()
+        let check = |&n: &u32| check(&guard, v4(n), HERE, now).is_ok();
+        (0..100).filter(check).count()
     };
     assert_eq!(count(0), 20);
     assert_eq!(count(100 * MS), 10);
-    let err = judge(&guard, v4(0), HERE, 100 * MS);
+    let err = check(&guard, v4(0), HERE, 100 * MS);
     assert_eq!(err, Err(Reason::GlobalRate));
 }
 
@@ -189,7 +189,7 @@ fn one_datagram_each_from_many_networks_shuts_nobody_out() {
     for n in 0..100_000u32 {
         // 100,000 a second.
         let now = u64::from(n) * MS / 100;
-        refused += usize::from(judge(&guard, v4(n), HERE, now).is_err());
+        refused += usize::from(check(&guard, v4(n), HERE, now).is_err());
     }
     assert_eq!(refused, 0);
 }
@@ -200,8 +200,8 @@ fn a_time_that_cannot_be_shuts_nobody_out() {
     for word in guard.table.iter().flat_map(|line| &line.0) {
         word.store(u64::MAX, Relaxed);
     }
-    assert_eq!(judge(&guard, v4(1), HERE, 0), Ok(()));
-    assert_eq!(judge(&guard, v4(2), HERE, MS), Ok(()));
+    assert_eq!(check(&guard, v4(1), HERE, 0), Ok(()));
+    assert_eq!(check(&guard, v4(2), HERE, MS), Ok(()));
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn odd_rates_neither_overflow_nor_divide_by_zero() {
         (u32::MAX, Duration::MAX),
     ] {
         let guard = guard(Some(Rate { count, per }), None);
-        assert_eq!(judge(&guard, v4(1), HERE, u64::MAX / 2), Ok(()), "{count}");
+        assert_eq!(check(&guard, v4(1), HERE, u64::MAX / 2), Ok(()), "{count}");
     }
 }
 
@@ -221,26 +221,26 @@ fn this_machine_has_no_rate_but_for_what_it_was_answered_last() {
     let guard = guard(rate(50, 1000), None);
     let source = from("127.0.0.1:5000");
     let passed = |to, bytes: &[u8]| {
-        let passes = |_: &usize| guard.judge(source, to, bytes, 0).is_ok();
+        let passes = |_: &usize| guard.check(source, to, bytes, 0).is_ok();
         (0..150).filter(passes).count()
     };
     assert_eq!(
         (0..9999)
-            .filter(|_| judge(&guard, source, LOOPBACK, 0).is_ok())
+            .filter(|_| check(&guard, source, LOOPBACK, 0).is_ok())
             .count(),
         9999
     );
     // The first is no repeat, and the burst is whole.
     assert_eq!(passed(LOOPBACK, b"same"), 101);
-    assert_eq!(judge(&guard, source, LOOPBACK, 0), Ok(()));
-    assert_eq!(judge(&guard, source, HERE, 0), Err(Reason::Source));
+    assert_eq!(check(&guard, source, LOOPBACK, 0), Ok(()));
+    assert_eq!(check(&guard, source, HERE, 0), Err(Reason::Source));
     let other = from("127.0.0.1:5001");
     assert_eq!(
-        guard.judge(other, LOOPBACK, b"same", 0),
+        guard.check(other, LOOPBACK, b"same", 0),
         Ok(()),
         "another port"
     );
-    assert_eq!(guard.judge(other, LOOPBACK, b"same", 0), Err(Reason::Rate));
+    assert_eq!(guard.check(other, LOOPBACK, b"same", 0), Err(Reason::Rate));
     // By another interface the rate is for all of it.
     let source = from("192.0.2.1:5000");
     assert_eq!(self::passed(&guard, source, 150, 0), 100);
@@ -249,8 +249,8 @@ fn this_machine_has_no_rate_but_for_what_it_was_answered_last() {
 /// One every `ms` milliseconds: when and why they are not answered.
 fn dropped(guard: &Guard, bytes: &[u8], ms: u64, n: u64) -> Vec<(u64, Reason)> {
     let source = from("192.0.2.1:5000");
-    let judge = |i| Some((i, guard.judge(source, HERE, bytes, i * ms * MS).err()?));
-    (1..=n).filter_map(judge).collect()
+    let check = |i| Some((i, guard.check(source, HERE, bytes, i * ms * MS).err()?));
+    (1..=n).filter_map(check).collect()
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn several_in_one_loop_are_counted_each() {
     for n in 1..=300u64 {
         for each in 0..40u64 {
             let now = (n * 40 + each) * MS;
-            let got = guard.judge(from("192.0.2.1:5000"), HERE, &each.to_be_bytes(), now);
+            let got = guard.check(from("192.0.2.1:5000"), HERE, &each.to_be_bytes(), now);
             assert_eq!(got.is_err(), n == 256, "{each} {n}: {got:?}");
         }
     }

@@ -16,9 +16,7 @@ use crate::addr::Peer;
 use crate::daemon::shared::connection_log::pack;
 use crate::sys::shm::Shared;
 
-mod log;
-
-pub use log::RefusalLog;
+pub mod log;
 
 /// Sources whose refusals are counted apart.
 const SOURCES: usize = 32;
@@ -155,7 +153,7 @@ fn source_in(line: &[AtomicU64; 8]) -> Source {
 mod tests {
     use std::time::Instant;
 
-    use super::log::{LOOK, show};
+    use super::log::{LOOK, RefusalLog, show};
     use super::*;
     use crate::access::{Rules, per_source, who};
 
