@@ -127,7 +127,7 @@ memory() {
 # alive: the rate beside so many connections over the rate without.
 alive() {
     local round without with seconds=$seconds
-    # Longer than what the births leave behind: the kernel's kdamond looks at
+    # Longer than what the forks leave behind: the kernel's kdamond looks at
     # new memory, and takes a third of a core for a second or two.
     [[ -n $quick ]] || seconds=2
     start_echod many -q --max-clients "$((held + 1000))"

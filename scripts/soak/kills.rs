@@ -58,7 +58,7 @@ fn kill_soak(design: &Design, all: bool, time: Duration, dice: &mut Dice) -> Row
         let Some(&pid) = dice.pick(&family) else {
             continue;
         };
-        // Numbers come round fast at this rate of births: is it still ours?
+        // Numbers come round fast at this rate of forks: is it still ours?
         if proc::stat(pid).is_some_and(|p| p.pgrp == daemon.group()) {
             signal(pid, Signal::SIGKILL);
             row.tried += 1;

@@ -8,7 +8,6 @@
 //! What a test expects of one design is in `tests/it/faults/`; here is only which
 //! design runs it.
 
-pub mod births;
 pub mod broken;
 pub mod catalogue;
 pub mod clock;
@@ -19,6 +18,7 @@ pub mod gossip;
 pub mod orphans;
 pub mod pids;
 pub mod planted;
+pub mod respawn;
 pub mod stopped;
 pub mod stops;
 pub mod storms;

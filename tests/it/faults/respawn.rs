@@ -1,4 +1,4 @@
-//! Births: children that die before they can serve, every time, and one that is
+//! Respawning: children that die before they can serve, every time, and one that is
 //! dead before its parent knows its pid.
 
 use std::collections::BTreeSet;
