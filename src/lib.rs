@@ -8,33 +8,47 @@
 //!
 //! # Half an hour of reading
 //!
-//! 1. [`daemon`]: the straight line from a command line to an exit status.
-//! 2. [`daemon::supervisor`]: one thread, one loop. Do what is due, wait, hand what
-//!    came to the part that it is for. `daemon::supervisor::design` has the designs side by
-//!    side. [`daemon::worker::context`] is what children are born with.
-//! 3. `daemon::supervisor::state`: running, stopping, gone, as a pure table.
-//!    `daemon::supervisor::stop` does what it says.
-//! 4. `daemon::supervisor::generation`: reserve a place, fork, commit;
-//!    `daemon::supervisor::exits`: what it means when the kernel says that a child is gone.
-//! 5. [`daemon::worker::child`]: the other side of the fork. Nothing there comes back.
-//! 6. [`daemon::worker::prefork`] and [`daemon::worker::acceptor`]: what a worker does,
-//!    and how it waits. [`daemon::worker::serve`] is how a client is served, whoever does
-//!    it, and also all there is to the textbook's design.
-//! 7. [`sys::process`]: the fork itself, and the only way out of a child.
-//! 8. [`service`] and its `echo`: all this, for a loop that reads and writes. Its
-//!    `command` stays in the same sandbox, and `helper` is the one outside.
+//! One connection of the default design, from the command line to its line in the log:
+//! ten files, with their tests less than 2,000 lines, in this order. Each begins with
+//! what it promises and what it does not know.
 //!
-//! Then, by need: [`daemon::shared::scoreboard`] (what children tell),
-//! `daemon::supervisor::reap` and [`daemon::shared::pool`] (what scale asks for),
-//! [`access`] and [`daemon::shared::access_control`] (who is let in),
-//! [`daemon::datagram::worker`] and [`net::udp_guard`] (UDP, and how it is kept
-//! from being a weapon), `daemon::start::activation` and `daemon::start::notify` (what a service
-//! manager hands over and is told), [`daemon::datagram::commands`],
-//! [`net`] (a listener that is drained without loss), [`daemon::start::self_check`] (what
-//! every process is, read back from the kernel), [`daemon::worker::sandbox`] and
-//! [`sys::sandbox`] (what a worker may still ask for, by lists in its `calls`),
-//! [`cli`] (from what was typed to what it means), [`client`] and [`load`] (the
-//! other two programs).
+//! 1. `daemon/mod.rs`: the straight line from a command line to an exit status.
+//! 2. `daemon/supervisor/mod.rs`: one thread, one loop. Do what is due, wait, hand what
+//!    came to the part that it is for. A worker is forked in `maintain`, before there is
+//!    a client: `generation` reserves a place, forks, commits.
+//! 3. `daemon/worker/context.rs`: what it is born with.
+//! 4. `daemon/worker/child.rs`: the other side of the fork. Nothing there comes back.
+//! 5. `daemon/worker/prefork.rs`: it waits for a client and accepts; `serve_one` is its
+//!    whole life.
+//! 6. `net/accept.rs`: what accept(2) brings, a connection or an errno.
+//! 7. `daemon/worker/serve.rs`: it lets go of everything else, locks itself in, and
+//!    serves.
+//! 8. `service/mod.rs`: the echo. All this, for a loop that reads and writes.
+//! 9. `daemon/supervisor/exits.rs`: the kernel says that the child is gone. Its place is
+//!    free again.
+//! 10. `daemon/shared/connection_log.rs`: what it told, how it ended, and the line.
+//!
+//! And at TERM: [`daemon::supervisor`]'s `state` is the stop as a pure table, its `stop`
+//! does what that says.
+//!
+//! Then, by need:
+//!
+//! - other designs: `daemon::supervisor::design` has them side by side,
+//!   [`daemon::worker::acceptor`] is how a worker waits, [`daemon::threads`] how one
+//!   process serves many;
+//! - scale: `daemon::supervisor::reap`, [`daemon::shared::pool`], and
+//!   [`daemon::shared::scoreboard`] (what children tell);
+//! - who is let in: [`access`], [`daemon::shared::access_control`];
+//! - UDP, and how it is kept from being a weapon: [`daemon::datagram`],
+//!   [`net::udp_guard`], [`net::unix_guard`];
+//! - a listener that is drained without loss: [`net`];
+//! - what every process is, read back from the kernel: [`daemon::start::self_check`];
+//! - what a worker may still ask for: [`daemon::worker::sandbox`], [`sys::sandbox`];
+//! - what a service manager hands over and is told: `daemon::start::activation`,
+//!   `daemon::start::notify`;
+//! - commands: [`service::helper`], [`daemon::datagram::commands`];
+//! - a new option: [`cli::echod`], in the order of its `args`, `conflicts`, `validate`;
+//! - the other two programs: [`client`], [`load`].
 //!
 //! # Layers
 //!
@@ -57,6 +71,40 @@
 //!   daemon, and no code that serves. A bug in `net` cannot hide itself from them.
 //! - `addr` asks `sys` to make names safe to look up in a static binary, and has
 //!   from it who connected ([`addr::Peer`]).
+//!
+//! # Words
+//!
+//! One word, one thing. What UNP and Apache have a name for is called that (listener,
+//! worker, scoreboard, drain, reap, spare servers); these are ours, or narrower.
+//!
+//! - **accept strategy**: how a worker comes by a connection: shared, locked or passed.
+//! - **Accepted**: an accepted connection: descriptor, peer, listener.
+//! - **Acceptor**: waits at the listeners, and accepts.
+//! - **access control**: who is let in, for connections and for datagrams alike.
+//! - **child exit**: what is known of a child that the kernel says is gone.
+//! - **command helper**: the process outside the sandbox that runs what clients name.
+//! - **conflicts**: options that do not go together.
+//! - **connection log**: a connection's entry in shared memory, the verdict on its end,
+//!   and its one line.
+//! - **context** (`WorkerContext`): what every child is born with.
+//! - **datagram worker**: the process of one UDP or unixgram socket.
+//! - **design**: which processes serve, and who accepts: `--model` with what it brings.
+//! - **DontFork**: memory of the supervisor's that no child has.
+//! - **entry**: what whoever serves a connection tells of it: eight words with one writer.
+//! - **fd passing**: the supervisor accepts, and sends the descriptor to a worker.
+//! - **fixed stack**: a list in such memory, of a size that does not change.
+//! - **generation**: all that one configuration brought into being; HUP makes the next.
+//! - **gossip**: what children tell. It may be a lie, and nothing breaks if it is one.
+//! - **pipe of death**: a generation's pipe: a byte retires one worker, its end all.
+//! - **place**: the right to be one of `--max-clients`, taken before each fork; the
+//!   process that has it has the **slot** of the same number.
+//! - **rebalance**: a worker that leaves clients waiting elsewhere wakes another for them.
+//! - **respawn limiter**: workers that die young are forked again more slowly.
+//! - **seat**: a place, where clients are threads of one process.
+//! - **service**: what a connection is served with: echo or command.
+//! - **thread pool**: the threads of such a process.
+//! - **validate**: from what was typed to a configuration.
+//! - **wakeup**: a descriptor by which one process wakes another, and nothing more.
 //!
 //! # Hazards
 //!
@@ -149,3 +197,28 @@ pub mod values;
 
 #[cfg(test)]
 mod rerun;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// Half an hour, at the pace of somebody new.
+    #[test]
+    fn the_reading_list_is_there_and_short() {
+        let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let map = std::fs::read_to_string(src.join("lib.rs")).expect("this file");
+        let list = (1..).map_while(|n| {
+            let begins = format!("//! {n}. `");
+            let mut lines = map.lines();
+            let line = lines.find_map(|line| line.strip_prefix(&*begins))?;
+            line.split_once("`: ").map(|(path, _)| path)
+        });
+        let long = |path: &str| {
+            let text = std::fs::read_to_string(src.join(path)).expect(path);
+            text.lines().count()
+        };
+        let lines: Vec<usize> = list.map(long).collect();
+        assert_eq!(lines.len(), 10, "{lines:?}");
+        assert!(lines.iter().sum::<usize>() < 2000, "{lines:?}");
+    }
+}

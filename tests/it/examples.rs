@@ -45,7 +45,18 @@ const BLOCKS: &[(&str, &str, Fate)] = &[
     ("echoc.1", "external-check", Not(OTHERS)),
     ("echoc.1", "readinessProbe:", Not(OTHERS)),
     ("echoc.1", "echoc: connect", Not(A_LINE)),
-    ("echod-models.7", "$ echod --model thread", Run("")),
+    (
+        "echod-models.7",
+        "$ echod --model thread",
+        // It says that it listens before it forks.
+        RunWith(
+            &[(
+                "kill -SEGV",
+                "until pgrep -x echod-thread >/dev/null; do rest; done; kill -SEGV",
+            )],
+            "",
+        ),
+    ),
     (
         "echod-models.7",
         "$ echod -m prethread",
