@@ -45,7 +45,7 @@
 //! - what every process is, read back from the kernel: [`daemon::start::self_check`];
 //! - what a worker may still ask for: [`daemon::worker::sandbox`], [`sys::sandbox`];
 //! - what a service manager hands over and is told: `daemon::start::activation`,
-//!   `daemon::start::notify`;
+//!   `daemon::supervisor::notify`;
 //! - commands: [`service::helper`], [`daemon::datagram::commands`];
 //! - a new option: [`cli::echod`], in the order of its `args`, `conflicts`, `validate`;
 //! - the other two programs: [`client`], [`load`].

@@ -131,6 +131,44 @@ impl Episode {
     }
 }
 
+/// A count that others keep, of which the log says when it begins to rise and, once it
+/// has not for a while, by how much it did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rise {
+    episode: Episode,
+    seen: u64,
+    before: u64,
+}
+
+impl Rise {
+    /// What it is now; true if it has begun to rise.
+    pub fn note(&mut self, count: u64, now: Instant) -> bool {
+        // Gossip: it may go down.
+        let more = count.saturating_sub(self.seen);
+        self.seen += more;
+        more > 0 && self.episode.begin(now)
+    }
+
+    /// Once that is over: by how much, and for how long. `listen` has who counts tell
+    /// of the next one again, and then looks what it is.
+    pub fn end(&mut self, now: Instant, listen: impl FnOnce() -> u64) -> Option<(u64, Duration)> {
+        let (_, lasted) = self.episode.end(now)?;
+        self.seen = self.seen.max(listen());
+        let before = std::mem::replace(&mut self.before, self.seen);
+        Some((self.seen - before, lasted.max(Duration::from_millis(1))))
+    }
+
+    /// Has it begun, and is not over?
+    pub fn is_on(&self) -> bool {
+        self.episode.is_on()
+    }
+
+    /// When [`Rise::end`] may have something to say.
+    pub fn wakes_at(&self) -> Option<Instant> {
+        self.episode.wakes_at()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,5 +216,22 @@ mod tests {
         assert_eq!(episode.end(over), Some((1, QUIET)));
         episode.lasts(over);
         assert!(!episode.is_on());
+    }
+
+    #[test]
+    fn a_rise_is_counted_from_where_the_last_one_ended() {
+        let start = Instant::now();
+        let mut rise = Rise::default();
+        assert!(!rise.note(0, start) && !rise.is_on());
+        assert!(rise.note(3, start) && !rise.note(4, start));
+        assert!(!rise.note(1, start), "gossip");
+        assert_eq!(rise.wakes_at(), Some(start + QUIET));
+        let end = rise.end(start + QUIET, || 6);
+        assert_eq!(end, Some((6, Duration::from_millis(1))));
+        assert!(!rise.note(6, start + QUIET));
+        assert!(rise.note(7, start + QUIET));
+        assert_eq!(rise.end(start + QUIET, || 9), None, "it lasts");
+        let end = rise.end(start + 2 * QUIET, || 7).map(|(count, _)| count);
+        assert_eq!(end, Some(1));
     }
 }

@@ -248,7 +248,7 @@ mod tests {
             return;
         }
         let taken = take();
-        let words = crate::daemon::start::notify::Asked::take();
+        let words = crate::daemon::supervisor::notify::Asked::take();
         let left = std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();
             ["LISTEN_", "NOTIFY_", "WATCHDOG_"]

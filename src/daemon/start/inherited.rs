@@ -5,9 +5,9 @@ use nix::sys::signal::Signal;
 
 use crate::config::Config;
 use crate::daemon::start::activation::Activation;
-use crate::daemon::start::notify::Asked;
 use crate::daemon::start::ready::ReadyFd;
 use crate::daemon::start::{paths, startup};
+use crate::daemon::supervisor::notify::Asked;
 use crate::error::{Error, Result};
 use crate::net::Handed;
 use crate::sys::signal::Terminal;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 
+use crate::daemon::threads;
+
 /// What there is of everything that `limits` asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
@@ -56,18 +58,13 @@ impl Machine {
             pid_max: kernel("kernel/pid_max"),
             threads_max: kernel("kernel/threads-max"),
             tasks: tasks().unwrap_or(0),
-            mappings: mappings(),
+            mappings: threads::mappings(),
             somaxconn: kernel("net/core/somaxconn"),
             available: field(&memory, "MemAvailable:").map(|kib| kib * 1024),
             pids: least_room(&groups, "pids", tasks_of),
             memory: least_room(&groups, "memory", memory_of),
         }
     }
-}
-
-/// vm.max_map_count, proc_sys_vm(5).
-pub fn mappings() -> Option<u64> {
-    number(Path::new("/proc/sys/vm/max_map_count"))
 }
 
 /// proc_loadavg(5): the fourth word is `running/all`.

@@ -10,7 +10,6 @@ pub(crate) mod inetd;
 pub(crate) mod inherited;
 pub mod limits;
 pub mod machine;
-pub mod notify;
 pub mod paths;
 pub mod pidfile;
 pub mod privileges;

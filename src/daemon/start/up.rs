@@ -21,10 +21,10 @@ use crate::sys::signal::Signals;
 use crate::sys::{fd, memory, process};
 
 use super::inherited::Inherited;
-use super::notify::Notify;
 use super::pidfile::PidFile;
 use super::sockets::Sockets;
 use super::{account, banner, limits, privileges, services, sockets};
+use crate::daemon::supervisor::notify::Notify;
 
 /// A daemon that is about to serve.
 pub(crate) struct Started {

@@ -20,6 +20,7 @@ mod fd_passing;
 mod forks;
 mod generation;
 mod listeners;
+pub mod notify;
 mod orders;
 pub(crate) mod overflows;
 mod places;
@@ -36,7 +37,7 @@ use std::time::Instant;
 use log::{error, info, warn};
 
 use crate::config::{Model, Reap};
-use crate::daemon::start::notify::{Notify, Status, Word};
+use crate::daemon::supervisor::notify::{Notify, Status, Word};
 use crate::daemon::worker::context::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::net::Intake;

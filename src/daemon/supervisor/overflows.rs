@@ -42,8 +42,8 @@ struct Queue {
     sockets: Vec<Socket>,
     /// Is the counter about these, and not about another namespace?
     counted: bool,
-    episode: Episode,
-    lost: u64,
+    /// Attempts that were dropped.
+    lost: Episode,
 }
 
 /// One of them, as it was at the last look.
@@ -96,8 +96,7 @@ impl Overflows {
                     name: listener.name().to_owned(),
                     sockets: vec![socket],
                     counted: is_of_this_namespace(listener),
-                    episode: Episode::default(),
-                    lost: 0,
+                    lost: Episode::default(),
                 }),
             }
         }
@@ -142,7 +141,7 @@ impl Overflows {
 
     /// When an episode may be over.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let ends = self.queues.iter().filter_map(|q| q.episode.wakes_at());
+        let ends = self.queues.iter().filter_map(|q| q.lost.wakes_at());
         ends.min()
     }
 }
@@ -166,18 +165,14 @@ impl Queue {
             }
             if socket.full {
                 // Who tries again may do so after more than an episode's quiet.
-                self.episode.lasts(now);
+                self.lost.lasts(now);
             }
         }
         found
     }
 
     fn lose(&mut self, lost: u64, now: Instant) {
-        if lost == 0 {
-            return;
-        }
-        self.lost += lost;
-        if self.episode.begin(now) {
+        if lost > 0 && self.lost.add(lost, now) {
             warn!(
                 listener = self.name.as_str(), reason = "--backlog";
                 "queue of {} is full: the kernel drops who comes, and clients try again \
@@ -188,8 +183,7 @@ impl Queue {
     }
 
     fn end(&mut self, now: Instant) {
-        if let Some((_, lasted)) = self.episode.end(now) {
-            let lost = std::mem::take(&mut self.lost);
+        if let Some((lost, lasted)) = self.lost.end(now) {
             let were = if lost == 1 { "was" } else { "were" };
             let attempts = plural(lost, "attempt");
             info!(

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::refusals::log::RefusalLog;
 use crate::daemon::shared::scoreboard::Scoreboard;
-use crate::daemon::start::notify::{Notify, Status, Word};
+use crate::daemon::supervisor::notify::{Notify, Status, Word};
 use crate::error::{Error, Result, errno_text};
 use crate::net::Listener;
 

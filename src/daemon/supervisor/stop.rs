@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::config::StopTimes;
-use crate::daemon::start::notify::Word;
+use crate::daemon::supervisor::notify::Word;
 use crate::daemon::worker::acceptor::Answer;
 use crate::error::Exit;
 use crate::net;

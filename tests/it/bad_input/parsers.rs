@@ -18,7 +18,7 @@ use echod::cli::echod::Refused;
 use echod::cli::{echoc, echod as daemon, echoload};
 use echod::config::Allowed;
 use echod::daemon::start::activation::{Wanted, wanted};
-use echod::daemon::start::notify::watchdog;
+use echod::daemon::supervisor::notify::watchdog;
 use echod::daemon::worker::fd_passing::{read_note, write_note};
 use echod::error::Error;
 use echod::net::connection::{Connection, Meter};

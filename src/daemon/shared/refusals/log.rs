@@ -1,7 +1,7 @@
 //! The log lines about refusals: one when they begin for a reason, one with their
 //! number when they are over.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use crate::access::Policy;
 use crate::addr::Peer;
-use crate::daemon::shared::backoff::Episode;
+use crate::daemon::shared::backoff::Rise;
 use crate::daemon::shared::connection_log::unpack;
 use crate::daemon::shared::refusals::{COUNT, NOBODY, PEER, Refusals, SAID, TENANT};
 use crate::sys::shm::DontFork;
@@ -20,15 +20,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// What the supervisor knows of the counts, in memory that no child has.
 pub struct RefusalLog {
-    seen: DontFork<Seen>,
+    seen: DontFork<Rise>,
     looks: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    episode: Episode,
-    count: u64,
-    before: u64,
 }
 
 impl RefusalLog {
@@ -38,7 +31,7 @@ impl RefusalLog {
     /// mmap(2)'s and madvise(2)'s.
     pub fn new(refusals: &Refusals) -> Result<Self, Errno> {
         Ok(RefusalLog {
-            seen: DontFork::new(refusals.lines.len(), Seen::default())?,
+            seen: DontFork::new(refusals.lines.len(), Rise::default())?,
             looks: None,
         })
     }
@@ -66,69 +59,46 @@ impl RefusalLog {
     ) {
         let mut on = false;
         for (index, seen) in self.seen.iter_mut().enumerate() {
-            seen.note(index, refusals, policy, names, now);
+            let line = refusals.line(index);
+            if seen.note(line[COUNT].load(Ordering::SeqCst), now) {
+                say_first(line, &refusals.name(index, policy).0, names);
+            }
             // Whenever it is, the last has been a while ago by then.
             let then = if last { now + 60 * LOOK } else { now };
-            seen.end(index, refusals, policy, then);
-            on |= seen.episode.is_on();
+            let listen = || {
+                line[SAID].store(0, Ordering::SeqCst);
+                line[COUNT].load(Ordering::SeqCst)
+            };
+            if let Some((count, lasted)) = seen.end(then, listen) {
+                let (why, from) = refusals.name(index, policy);
+                let connections = values::plural(count, "connection");
+                info!(
+                    count,
+                    source = from.strip_prefix(" from ").unwrap_or_default(),
+                    reason = why.as_str(),
+                    dur_s = lasted.as_secs_f64();
+                    "refused {connections}{from} in {}: {why}",
+                    values::show(lasted)
+                );
+                line[TENANT].store(NOBODY, Ordering::Release);
+            }
+            on |= seen.is_on();
         }
         self.looks = on.then(|| now + LOOK);
     }
 }
 
-impl Seen {
-    fn note(
-        &mut self,
-        index: usize,
-        refusals: &Refusals,
-        policy: &Policy,
-        names: &[String],
-        now: Instant,
-    ) {
-        let line = refusals.line(index);
-        let count = line[COUNT].load(Ordering::SeqCst);
-        // Gossip: it may go down.
-        if count <= self.count {
-            return;
-        }
-        self.count = count;
-        if self.episode.begin(now) {
-            let word = |i: usize| line[i].load(Ordering::Relaxed);
-            let (at, port) = (word(PEER + 2) >> 32, word(PEER + 2) & 0xffff_ffff);
-            let peer = show(word(PEER), word(PEER + 1), port);
-            let (why, _) = refusals.name(index, policy);
-            let listener = usize::try_from(at).ok().and_then(|at| names.get(at));
-            warn!(
-                peer = peer.as_str(),
-                listener = listener.map_or("", String::as_str),
-                reason = why.as_str();
-                "refusing {peer}: {why}; further ones are counted"
-            );
-        }
-    }
-
-    fn end(&mut self, index: usize, refusals: &Refusals, policy: &Policy, now: Instant) {
-        let Some((_, lasted)) = self.episode.end(now) else {
-            return;
-        };
-        let line = refusals.line(index);
-        line[SAID].store(0, Ordering::SeqCst);
-        self.count = self.count.max(line[COUNT].load(Ordering::SeqCst));
-        let count = self.count - self.before;
-        self.before = self.count;
-        let (why, from) = refusals.name(index, policy);
-        let connections = values::plural(count, "connection");
-        let lasted = lasted.max(Duration::from_millis(1));
-        info!(
-            count,
-            source = from.strip_prefix(" from ").unwrap_or_default(),
-            reason = why.as_str(),
-            dur_s = lasted.as_secs_f64();
-            "refused {connections}{from} in {}: {why}",
-            values::show(lasted)
-        );
-        line[TENANT].store(NOBODY, Ordering::Release);
-    }
+fn say_first(line: &[AtomicU64; 8], why: &str, names: &[String]) {
+    let word = |i: usize| line[i].load(Ordering::Relaxed);
+    let (at, port) = (word(PEER + 2) >> 32, word(PEER + 2) & 0xffff_ffff);
+    let peer = show(word(PEER), word(PEER + 1), port);
+    let listener = usize::try_from(at).ok().and_then(|at| names.get(at));
+    warn!(
+        peer = peer.as_str(),
+        listener = listener.map_or("", String::as_str),
+        reason = why;
+        "refusing {peer}: {why}; further ones are counted"
+    );
 }
 
 pub(super) fn show(high: u64, low: u64, port: u64) -> String {

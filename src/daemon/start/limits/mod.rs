@@ -10,6 +10,7 @@ use crate::addr::ListenSpec;
 use crate::config::{Accept, Config, Model, Reap, ThreadAccept};
 use crate::daemon::datagram::commands::AT_ONCE;
 use crate::daemon::start::machine::{Group, Machine};
+use crate::daemon::threads::{MAPPINGS, MAPPINGS_PER_THREAD};
 use crate::error::{Error, Exit, Result};
 
 /// Descriptors beside listeners and channels: standard three, log, pidfile,
@@ -20,13 +21,6 @@ const PROCESSES: u64 = 4;
 /// The kernel does not give these numbers to processes a second time
 /// (RESERVED_PIDS in its kernel/pid.c).
 const LOW_PIDS: u64 = 300;
-/// A thread's stack, its stack for signals, a guard to each, and its buffer; and
-/// what a process has anyway.
-const MAPPINGS_PER_THREAD: u64 = 5;
-const MAPPINGS: u64 = 100;
-/// What vm.max_map_count is unless somebody changed it.
-const USUAL_MAPPINGS: u64 = 65_530;
-
 /// Bytes that a process with an idle connection costs, its socket included.
 const PROCESS: u64 = 110 * 1024;
 /// The same of a thread.
@@ -57,14 +51,6 @@ struct Limit {
     used: u64,
     need: u64,
     unit: &'static str,
-}
-
-/// How many threads a worker may start with so many `mappings`. One more could be
-/// started and then fail to map its stack for signals, which the library answers by
-/// ending the process, and with it everybody's connection.
-pub fn threads(mappings: Option<u64>) -> usize {
-    let mappings = mappings.unwrap_or(USUAL_MAPPINGS);
-    (mappings.saturating_sub(MAPPINGS) / MAPPINGS_PER_THREAD) as usize
 }
 
 /// The limits that are too low for `config`, in one line. RLIMIT_NPROC is none

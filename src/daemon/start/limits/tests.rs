@@ -136,16 +136,3 @@ fn one_line_names_each_limit_and_by_how_much() {
     );
     assert!(both.ends_with(&format!("; {queue}")), "{both}");
 }
-
-#[test]
-fn row_23_a_worker_starts_no_thread_that_cannot_be_mapped() {
-    for (mappings, most) in [
-        (Some(65_530), 13_086),
-        (None, 13_086),
-        (Some(105), 1),
-        (Some(104), 0),
-        (Some(0), 0),
-    ] {
-        assert_eq!(threads(mappings), most, "{mappings:?}");
-    }
-}

@@ -1,82 +1,54 @@
 //! What datagram workers drop, as log lines: one when drops for a reason begin,
 //! naming the option, and one when they are over. The workers only count, and
-//! ring for the first; from then on the supervisor looks by itself, so a flood of
+//! wake the supervisor for the first; from then on the supervisor looks by itself, so a flood of
 //! drops wakes nobody.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{info, warn};
 
-use crate::daemon::shared::backoff::Episode;
-use crate::net::drops::Tally;
-use crate::net::drops::{REASONS, Reason};
+use crate::daemon::shared::backoff::Rise;
+use crate::net::drops::{REASONS, Tally};
 use crate::values;
 
-/// The drops of one socket.
+/// The drops of one socket, for each reason.
 #[derive(Clone, Copy, Default)]
-pub(super) struct DropLog([Drops; REASONS.len()]);
-
-/// Those for one reason.
-#[derive(Clone, Copy, Default)]
-struct Drops {
-    episode: Episode,
-    seen: u64,
-    before: u64,
-}
+pub(super) struct DropLog([Rise; REASONS.len()]);
 
 impl DropLog {
     /// Compares the counts with those seen last; `name` is the socket's.
     pub(super) fn look(&mut self, name: &str, tally: &Tally, now: Instant) {
         for (reason, drops) in REASONS.into_iter().zip(&mut self.0) {
-            drops.note(reason, name, tally, now);
-            drops.end(reason, name, tally, now);
+            if drops.note(tally.dropped(reason), now) {
+                warn!(
+                    listener = name,
+                    reason = reason.name();
+                    "{name}: {}",
+                    reason.explain()
+                );
+            }
+            let listen = || {
+                tally.listen(reason);
+                tally.dropped(reason)
+            };
+            if let Some((count, lasted)) = drops.end(now, listen) {
+                let what = reason.name();
+                let datagrams = values::plural(count, "datagram");
+                info!(
+                    count,
+                    listener = name,
+                    reason = what,
+                    dur_s = lasted.as_secs_f64();
+                    "{name}: {datagrams} dropped in {} ({what}); none for a while",
+                    values::show(lasted)
+                );
+            }
         }
     }
 
     /// When [`DropLog::look`] may have something to say, unless a worker wakes us.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
-        let ends = self.0.iter().filter_map(|drops| drops.episode.wakes_at());
-        ends.min()
-    }
-}
-
-impl Drops {
-    fn note(&mut self, reason: Reason, name: &str, tally: &Tally, now: Instant) {
-        let count = tally.dropped(reason);
-        // Gossip: it may go down.
-        if count <= self.seen {
-            return;
-        }
-        self.seen = count;
-        if self.episode.begin(now) {
-            warn!(
-                listener = name,
-                reason = reason.name();
-                "{name}: {}",
-                reason.explain()
-            );
-        }
-    }
-
-    fn end(&mut self, reason: Reason, name: &str, tally: &Tally, now: Instant) {
-        let Some((_, lasted)) = self.episode.end(now) else {
-            return;
-        };
-        let count = self.seen - self.before;
-        self.before = self.seen;
-        let lasted = lasted.max(Duration::from_millis(1));
-        let what = reason.name();
-        let datagrams = values::plural(count, "datagram");
-        info!(
-            count,
-            listener = name,
-            reason = what,
-            dur_s = lasted.as_secs_f64();
-            "{name}: {datagrams} dropped in {} ({what}); none for a while",
-            values::show(lasted)
-        );
-        tally.listen(reason);
-        self.note(reason, name, tally, now);
+        self.0.iter().filter_map(Rise::wakes_at).min()
     }
 }
 

@@ -30,8 +30,7 @@ use crate::daemon::shared::backoff::Backoff;
 use crate::daemon::shared::pool::Pool;
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::shared::seats::{Seat, Seats};
-use crate::daemon::start::limits;
-use crate::daemon::start::machine;
+use crate::daemon::threads;
 use crate::daemon::threads::pool::ThreadPool;
 use crate::daemon::threads::prethread::Handoff;
 use crate::daemon::worker::acceptor::Acceptor;
@@ -72,7 +71,7 @@ fn work(
 ) -> Result<Leave, Errno> {
     let listeners = context.listeners.iter().flatten().map(AsFd::as_fd);
     // Read while files can be opened yet.
-    let most_threads = limits::threads(machine::mappings());
+    let most_threads = threads::most_threads(threads::mappings());
     let (worker, descriptors) = sandbox::let_go(context, listeners, [pipe_of_death, seats.room()]);
     let worker = sandbox::with_threads(worker, seats.count());
     let pool = ThreadPool::new(context, seats)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
 use crate::daemon::start::activation::{decimal, refused_value};
-use crate::daemon::start::notify::Notify;
+use crate::daemon::supervisor::notify::Notify;
 use crate::error::{Error, errno_text};
 use crate::sys::startup;
 
