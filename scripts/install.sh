@@ -171,6 +171,7 @@ case ${HOME:+$prefix/} in
     units=$prefix/lib/systemd/system
     put scripts/dist/echod.sysusers "$prefix/lib/sysusers.d" 644 echod.conf
     put scripts/dist/no-network.conf "$share" 644
+    put scripts/dist/notify-reload.conf "$share" 644
     configure scripts/dist/echod.logrotate /etc/logrotate.d echod
     ;;
 esac

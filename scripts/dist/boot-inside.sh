@@ -101,6 +101,24 @@ reload_under_load() {
     tail -n 1 "$here/said"
 }
 
+a_reload_that_is_waited_for() {
+    local version dir=/etc/systemd/system/echod.service.d
+    version=$(systemctl --version | awk 'NR == 1 { print $2 }')
+    if ((version < 253)); then
+        echo "not by systemd $version"
+        return
+    fi
+    install -Dm644 /usr/share/echod/notify-reload.conf -t $dir
+    systemctl daemon-reload
+    systemctl restart echod
+    [[ $(property echod Type) = notify-reload ]]
+    load 127.0.0.1:7777 3 systemctl reload echod
+    rm -r $dir
+    systemctl daemon-reload
+    systemctl restart echod
+    echo "by systemd $version: $(tail -n 1 "$here/said")"
+}
+
 stop_lets_clients_finish() {
     echoload rr 127.0.0.1:7777 -c 4 -d 3s >"$here/load" 2>&1 &
     local pid=$!
@@ -302,7 +320,7 @@ install_sh_for_a_user() {
             systemctl --user disable --now echod.service
             scripts/install.sh --uninstall'
     # The log that systemd keeps, as in install_sh.
-    rm -r /home/someone/.config/log
+    rm -r /home/someone/.config/log /home/someone/.local/state/log 2>/dev/null || true
     local all
     all=$(left)
     [[ -z $all ]] || { echo "$all"; return 1; }
@@ -318,8 +336,8 @@ cargo_install() {
 }
 
 for what in install_the_package start_and_status locked_in journal_with_priorities \
-    reload_under_load stop_lets_clients_finish a_file_with_a_mistake crash watchdog \
-    an_instance logrotate_twice rsyslog sockets_on_port_7 sockets_restart_under_load \
+    reload_under_load a_reload_that_is_waited_for stop_lets_clients_finish \
+    a_file_with_a_mistake crash watchdog an_instance logrotate_twice rsyslog sockets_on_port_7 sockets_restart_under_load \
     sockets_upgrade_under_load sockets_crash inetd purge install_sh install_sh_for_a_user \
     cargo_install; do
     row "$what"

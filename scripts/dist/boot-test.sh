@@ -4,8 +4,8 @@
 # status 1 if a row of it failed.
 #   scripts/dist/boot-test.sh [PACKAGE.deb]
 # Without PACKAGE one is made. Needs root, debootstrap and systemd-nspawn, and the first
-# time a mirror of Debian; says what is missing and ends with 77. The Debian is kept
-# unchanged in ECHOD_BOOT_TREE (default /var/cache/echod-boot/bookworm).
+# time a mirror of Debian; says what is missing and ends with 77. ECHOD_BOOT_SUITE
+# (default bookworm) is kept unchanged below /var/cache/echod-boot.
 set -euo pipefail
 
 case "$#:${1-}" in
@@ -25,10 +25,11 @@ if [[ -z $deb ]]; then
     deb=$(scripts/dist/deb.sh | grep '\.deb$')
 fi
 
-tree=${ECHOD_BOOT_TREE:-/var/cache/echod-boot/bookworm}
+suite=${ECHOD_BOOT_SUITE:-bookworm}
+tree=/var/cache/echod-boot/$suite
 if [[ ! -d $tree ]]; then
     mkdir -p "${tree%/*}"
-    timeout 300 debootstrap --variant=minbase bookworm "$tree.new" >"$tree.log" 2>&1 \
+    timeout 300 debootstrap --variant=minbase "$suite" "$tree.new" >"$tree.log" 2>&1 \
         --include=systemd,systemd-sysv,dbus,libpam-systemd,logrotate,procps,iproute2,rsyslog,man-db ||
         { rm -rf "$tree.new"; skip "debootstrap: $(tail -n 1 "$tree.log")"; }
     mv "$tree.new" "$tree"
@@ -49,7 +50,7 @@ dpkg-deb --fsys-tarfile "$deb" | tar x -C "$inside/tree/bin" --strip-components=
     ./usr/sbin/echod ./usr/bin/echoc ./usr/bin/echoload
 cp -R man LICENSE-* "$inside/tree/"
 cp -R scripts/install.sh scripts/dist "$inside/tree/scripts/"
-cargo install --quiet --path . --locked --root "$inside/cargo" --target-dir target 2>"$layer/log" ||
+cargo install --quiet --path . --locked --root "$inside/cargo" --target-dir "${CARGO_TARGET_DIR:-target}" 2>"$layer/log" ||
     { cat "$layer/log" >&2; exit 1; }
 cat >"$layer/root/etc/systemd/system/boot-test.service" <<'UNIT'
 [Unit]
@@ -61,7 +62,7 @@ ExecStopPost=/bin/systemctl --no-block poweroff
 UNIT
 ln -s ../boot-test.service "$layer/root/etc/systemd/system/multi-user.target.wants/"
 
-timeout --kill-after=10 540 systemd-nspawn --quiet --directory="$layer/root" --machine=echod-boot-test \
+timeout --kill-after=10 270 systemd-nspawn --quiet --directory="$layer/root" --machine=echod-boot-test \
     --private-network --register=no --keep-unit --boot </dev/null >"$layer/console" 2>&1 || true
 cat "$inside/table" 2>/dev/null || tail -n 30 "$layer/console"
 status=$(cat "$inside/status" 2>/dev/null) || { echo "boot-test.sh: it did not come to an end" >&2; exit 1; }

@@ -85,6 +85,7 @@ fn installs_what_belongs_where_and_names_it() {
             ("usr/local/share/doc/echod/LICENSE-APACHE", 0o644),
             ("usr/local/share/doc/echod/copyright", 0o644),
             ("usr/local/share/echod/no-network.conf", 0o644),
+            ("usr/local/share/echod/notify-reload.conf", 0o644),
             ("usr/local/share/echod/echod.toml", 0o644),
             ("etc/echod.toml", 0o644),
             ("etc/default/echod", 0o644),
