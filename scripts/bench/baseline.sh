@@ -61,7 +61,8 @@ against_baseline() {
     # Four loads each; a comparison of less than six seconds has too few rounds.
     each=$(awk -v left="$limit" -v n="${#plan[@]}" 'BEGIN { d = left / (4 * n) - 1; print (d < 6 ? 6 : d) "s" }')
     [[ -z $quick ]] || each=1s
-    : >"$dir/baseline.jsonl" >"$dir/baseline.txt"
+    : >"$dir/baseline.jsonl"
+    : >"$dir/baseline.txt"
     mkdir -p "$tmp/old"
     ln -s "$(realpath "$old")" "$tmp/old/echod"
     echo "baseline: $old, $("$old" --version); ratios are this build's rate by the baseline's, with 95 % intervals"
@@ -80,4 +81,5 @@ against_baseline() {
     printf 'bench.sh: slower than the baseline: %s\n' "${slower[@]}" >&2
     verdict=75
 }
+# shellcheck disable=SC2034 # the status of bench.sh
 verdict=0
