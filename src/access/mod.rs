@@ -211,11 +211,6 @@ impl Rules {
         self.0.iter().any(|rule| !rule.who.is_net())
     }
 
-    /// Is any about addresses?
-    pub fn ask_address(&self) -> bool {
-        self.0.iter().any(|rule| rule.who.is_net())
-    }
-
     /// Is this client served?
     ///
     /// # Errors

@@ -19,7 +19,7 @@ pub use crate::sys::sockopt::Peer;
 
 /// The longest Unix socket path in bytes: `sun_path` less its final NUL, see
 /// `unix(7)`. An abstract name may be as long.
-pub const UNIX_PATH_MAX: usize = 107;
+const UNIX_PATH_MAX: usize = 107;
 
 /// Where a server listens or a client connects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -238,7 +238,7 @@ const ROWS: usize = 16;
 
 /// Bars of `nanos`, one line a row, each with its count and the share of all up
 /// to its end. `block` is what bars are made of.
-pub fn chart(nanos: &Histogram<u64>, block: char) -> String {
+fn chart(nanos: &Histogram<u64>, block: char) -> String {
     let mut text = String::new();
     let rows = rows(nanos);
     let most = rows.iter().map(|row| row.1).max().unwrap_or(0).max(1);

@@ -182,7 +182,7 @@ pub fn record(histogram: &mut Histogram<u64>, took: Duration) {
 }
 
 /// Adds a time so many times.
-pub fn record_n(histogram: &mut Histogram<u64>, took: Duration, count: u64) {
+fn record_n(histogram: &mut Histogram<u64>, took: Duration, count: u64) {
     let nanos = u64::try_from(took.as_nanos()).unwrap_or(LONGEST);
     // Not saturating_record: that clamps to what was seen so far.
     histogram

@@ -20,7 +20,7 @@ pub const STOPPED: i32 = 75;
 /// Exit status of a child whose time was up (`--max-lifetime`).
 pub const EXPIRED: i32 = 76;
 /// Exit status of a child that panicked (EX_SOFTWARE).
-pub const PANICKED: i32 = 70;
+const PANICKED: i32 = 70;
 
 /// Forks; the child runs `child` and leaves with the status it returns, without
 /// running destructors, exit handlers or stdio flushes of the parent's.

@@ -174,7 +174,7 @@ pub fn become_worker() {
 }
 
 /// What runs when a signal comes: its number, and who sent it.
-pub type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
 /// In a worker, which is deaf: opens `signal`, for `handler`. A call that it
 /// interrupts is restarted where it can be.

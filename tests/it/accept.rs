@@ -1,4 +1,4 @@
-//! What the ways of `--accept` promise beyond the battery of tests/models.rs:
+//! What the ways of `--accept` promise beyond the battery of tests/it/models:
 //! workers killed where they wait, with clients before them; a generation that
 //! goes; workers that serve many; the sockets of `reuseport`.
 

@@ -1,7 +1,7 @@
 //! echod's command line. The page is man/echod.8; a test holds the two to each
 //! other. `args` is what can be typed, `layers` what a configuration file and the
 //! environment add to it, `conflicts` what does not go together, and `validate` makes
-//! a [`Config`] of the rest. What is in force, [`Dump`] says.
+//! a [`Config`] of the rest. What is in force, `Dump` says.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -118,7 +118,7 @@ struct Key {
 }
 
 /// All of it, as far as it was typed; see [`Dump::text`].
-pub struct Dump(Vec<Key>);
+struct Dump(Vec<Key>);
 
 impl Dump {
     /// Takes it down before it is made a [`Config`] of.

@@ -536,7 +536,7 @@ pub fn thread_wait() -> Option<Duration> {
 ///
 /// # Errors
 /// getrusage(2)'s (71).
-pub fn thread_time() -> Result<Duration> {
+fn thread_time() -> Result<Duration> {
     let usage = getrusage(UsageWho::RUSAGE_THREAD)
         .map_err(|errno| Error::os("getrusage", "echoload", errno))?;
     let time = |time: TimeVal| {

@@ -40,7 +40,7 @@ const LAST_LINES: usize = 1024;
 pub const EVERY: u64 = 256;
 /// After so many of them none is, for [`PAUSE`]: should several of the same go
 /// round together, they all end.
-pub const LONG_RUN: u64 = 4 * EVERY;
+const LONG_RUN: u64 = 4 * EVERY;
 /// How long, in milliseconds.
 pub const PAUSE: u64 = 1000;
 

@@ -1,6 +1,6 @@
 //! Every parser of what people, files and clients say, each as a function that
 //! takes any bytes and panics if the parser breaks its word. THE list: proptest
-//! feeds it (tests/bad_input.rs), and so does cargo-fuzz (scripts/fuzz.sh).
+//! feeds it (tests/it/bad_input), and so does cargo-fuzz (scripts/fuzz.sh).
 
 use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};

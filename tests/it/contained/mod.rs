@@ -2,7 +2,7 @@
 //! process looks like from outside: rows 24, 25 and 95 to 97 of the catalogue.
 //!
 //! What a serving process may call is in `tests/it/sandbox.rs`; what becomes of one
-//! that tries more, in `tests/forbidden.rs`.
+//! that tries more, in `tests/forbidden/`.
 
 pub mod kernels;
 pub mod leftovers;

@@ -1,5 +1,5 @@
 //! The pitfall of the tutorials' command server: a list of forbidden words
-//! before popen(3). The long list of injections is in tests/command.
+//! before popen(3). The long list of injections is in tests/it/command.
 
 use std::path::Path;
 use std::process::Command;
