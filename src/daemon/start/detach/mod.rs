@@ -183,9 +183,9 @@ fn wait_for_answer(starter: &OwnedFd) -> Result<(), Failure> {
     let mut buf = [0; 512];
     loop {
         match decode(&bytes) {
-            Answer::Partial => {}
-            Answer::Serving => return Ok(()),
-            Answer::Failed(failure) => return Err(failure),
+            Heard::Partial => {}
+            Heard::Serving => return Ok(()),
+            Heard::Failed(failure) => return Err(failure),
         }
         match read(starter, &mut buf) {
             Ok(0) => return Err(vanished()),
@@ -205,8 +205,9 @@ fn vanished() -> Failure {
     }
 }
 
+/// What has come of its word.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum Heard {
     Partial,
     Serving,
     Failed(Failure),
@@ -222,17 +223,17 @@ fn encode(exit: Exit, text: &str) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Answer {
+fn decode(bytes: &[u8]) -> Heard {
     let [status, low, high, text @ ..] = bytes else {
-        return Answer::Partial;
+        return Heard::Partial;
     };
     let length = usize::from(u16::from_le_bytes([*low, *high]));
     let Some(text) = text.get(..length) else {
-        return Answer::Partial;
+        return Heard::Partial;
     };
     match Exit::of((*status).into()) {
-        Exit::Ok => Answer::Serving,
-        exit => Answer::Failed(Failure {
+        Exit::Ok => Heard::Serving,
+        exit => Heard::Failed(Failure {
             exit,
             message: String::from_utf8_lossy(text).into_owned(),
         }),

@@ -9,21 +9,21 @@ fn an_answer_survives_the_pipe() {
     let text = "bind tcp:127.0.0.1:7: Permission denied (EACCES)";
     let bytes = encode(Exit::NoPermission, text);
     for end in 0..bytes.len() {
-        assert_eq!(decode(&bytes[..end]), Answer::Partial, "{end} bytes");
+        assert_eq!(decode(&bytes[..end]), Heard::Partial, "{end} bytes");
     }
     let failure = Failure {
         exit: Exit::NoPermission,
         message: text.to_owned(),
     };
-    assert_eq!(decode(&bytes), Answer::Failed(failure));
-    assert_eq!(decode(&encode(Exit::Ok, "")), Answer::Serving);
+    assert_eq!(decode(&bytes), Heard::Failed(failure));
+    assert_eq!(decode(&encode(Exit::Ok, "")), Heard::Serving);
 }
 
 #[test]
 fn a_long_message_stays_one_write() {
     let bytes = encode(Exit::Os, &"é".repeat(4000));
     assert!(bytes.len() <= 4096);
-    let Answer::Failed(failure) = decode(&bytes) else {
+    let Heard::Failed(failure) = decode(&bytes) else {
         panic!("a failure")
     };
     assert_eq!(failure.message, "é".repeat(LONGEST / 2));

@@ -542,10 +542,10 @@ impl Generation {
         socket: usize,
         last: bool,
     ) -> Option<Result<Pid, Errno>> {
-        let post = datagrams.workplace(socket, last)?;
+        let workplace = datagrams.workplace(socket, last)?;
         let serve = || {
             self.death.close_order_end();
-            datagram::worker::serve(&self.context, &post)
+            datagram::worker::serve(&self.context, &workplace)
         };
         let forked = datagrams
             .inherited(socket, true)
