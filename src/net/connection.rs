@@ -14,7 +14,6 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::addr::Peer;
-use crate::net::printer::Printer;
 use crate::sys::raw::{read, write};
 
 /// Bytes echoed at a time, from the first on: what has come by then goes back in one
@@ -97,6 +96,40 @@ pub struct Meter<'a> {
     pub received: &'a AtomicU64,
     /// Bytes sent back.
     pub sent: &'a AtomicU64,
+}
+
+/// `--print`: where the copies of what clients send go; and whom to tell, once, that they do not arrive.
+#[derive(Clone, Copy)]
+pub struct Printer<'a> {
+    /// Standard output.
+    pub to: BorrowedFd<'a>,
+    /// Why a copy failed, the first time; 0 if none did.
+    pub failed: &'a AtomicU64,
+    /// Wakes the supervisor then. Whoever has closed it tells by its end.
+    pub waker: BorrowedFd<'a>,
+}
+
+impl Printer<'_> {
+    /// One write(2), more only if that took a part. What cannot be written there is
+    /// not worth a client.
+    pub fn print(&self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            match write(self.to, bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(Errno::EINTR) => {}
+                Err(errno) => return self.tell(errno),
+            }
+        }
+    }
+
+    fn tell(&self, errno: Errno) {
+        let first = self
+            .failed
+            .compare_exchange(0, errno as u64, Relaxed, Relaxed);
+        if first.is_ok() {
+            let _ = write(self.waker, &[0]);
+        }
+    }
 }
 
 /// `--print`: where to repeat what is received, and what to put before it.

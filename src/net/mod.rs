@@ -18,7 +18,6 @@ mod handed;
 mod inet;
 mod listener;
 mod options;
-pub mod printer;
 pub mod repeats;
 pub mod udp_guard;
 pub mod unix_guard;
