@@ -125,6 +125,25 @@ fn row_121_one_write_comes_back_in_one_read() {
     }
 }
 
+/// Row 121 again, whoever has accepted: what was written once comes in one read.
+#[track_caller]
+fn comes_at_once(addr: &str, most: usize) {
+    for bytes in ONCE.into_iter().filter(|bytes| *bytes <= most) {
+        let sent = pattern(bytes as u64, bytes);
+        for _ in 0..3 {
+            let mut client = Client::connect(addr);
+            client.set_timeouts(DEADLINE);
+            let first = client.once(&sent);
+            assert!(first >= at_once(bytes), "{first} of {bytes}: {addr}");
+            client
+                .read_exact(&mut vec![0; bytes - first])
+                .expect("the rest");
+            let next = client.once(&sent);
+            assert!(next >= at_once(bytes), "{next} of {bytes}: {addr}");
+        }
+    }
+}
+
 #[test]
 fn its_worker_is_locked_in_and_holds_the_connection_alone() {
     let (mut client, inetd) = connected(&["--sandbox", "strict"]);
@@ -305,6 +324,8 @@ fn it_serves_behind_socat() {
         let sent = pattern(n, 20_000);
         assert!(crate::common::echo_once(&addr, &sent) == sent);
     }
+    // It copies, by 8 KiB.
+    comes_at_once(&addr, 8192);
 }
 
 #[test]
@@ -312,20 +333,25 @@ fn it_serves_under_systemds_accept_yes() {
     if !need("systemd-socket-activate") {
         return;
     }
-    let picked = TcpListener::bind("127.9.8.7:0").expect("bind");
-    let addr = format!("tcp:{}", picked.local_addr().expect("an address"));
-    drop(picked);
-    let mut command = Command::new("systemd-socket-activate");
-    let listen = tcp_addr(&addr).to_string();
-    command.args(["-l", &listen, "-a", "--inetd", ECHOD, "--inetd"]);
-    command.stdin(Stdio::null()).stderr(Stdio::null());
-    let _activator = Inetd::spawn(command);
-    let mut client = poll_some(DEADLINE, "somebody listens", || {
-        Client::try_connect(&addr).ok()
-    });
-    client.ping(b"hello");
-    client.shutdown_write().expect("shutdown");
-    assert!(client.rest().is_empty());
+    let dir = tempfile::tempdir().expect("a directory");
+    let unix = format!("unix:{}", dir.path().join("s").display());
+    for addr in [picked(), unix] {
+        let mut command = Command::new("systemd-socket-activate");
+        let listen = match addr.strip_prefix("unix:") {
+            Some(path) => path.to_owned(),
+            None => tcp_addr(&addr).to_string(),
+        };
+        command.args(["-l", &listen, "-a", "--inetd", ECHOD, "--inetd"]);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        let _activator = Inetd::spawn(command);
+        let mut client = poll_some(DEADLINE, "somebody listens", || {
+            Client::try_connect(&addr).ok()
+        });
+        client.ping(b"hello");
+        client.shutdown_write().expect("shutdown");
+        assert!(client.rest().is_empty());
+        comes_at_once(&addr, usize::MAX);
+    }
 }
 
 /// A port that nobody has, at an address that nobody uses.
@@ -356,6 +382,7 @@ fn serves(server: &Inetd, addr: &str) {
         let sent = pattern(n, 20_000);
         assert!(crate::common::echo_once(addr, &sent) == sent);
     }
+    comes_at_once(addr, usize::MAX);
     let echods = || {
         let all = proc::all().into_iter().filter(|p| p.ppid == server.pid());
         all.filter(|p| p.comm == "echod-conn").collect::<Vec<_>>()

@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches, Parser};
 
 use crate::cli::{Unparsed, command, explain};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::values;
 
 /// Talk to an echo server, measure it, check it.
@@ -163,9 +163,11 @@ fn pause(text: &str) -> Result<Duration> {
 /// A round trip time above which a monitor is told: milliseconds, or with a
 /// unit.
 pub(super) fn threshold(text: &str) -> Result<Duration> {
+    let range = "at most 365d, in ms or with a unit";
     let millis = text.parse::<f64>().map(|millis| millis / 1e3);
-    let text = millis.map_or_else(|_| text.to_owned(), |seconds| seconds.to_string());
-    between(&text, Duration::ZERO, "at most 365d, in ms or with a unit")
+    let seconds = millis.map_or_else(|_| text.to_owned(), |seconds| seconds.to_string());
+    between(&seconds, Duration::ZERO, range)
+        .map_err(|_| Error::usage(format_args!("'{text}'"), range))
 }
 
 /// Longer than a year is a typing error.

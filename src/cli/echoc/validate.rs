@@ -163,7 +163,8 @@ fn limits(args: &Args) -> Result<Limits> {
             return Err(Error::usage(format!("-{} with --{name}", &name[..1]), why));
         }
         let given = short.as_deref().or(long.as_deref());
-        given.map(threshold).transpose()
+        let named = |error: Error| Error::usage(format!("--{name}"), error);
+        given.map(threshold).transpose().map_err(named)
     };
     let limits = Limits {
         warning: limit("warning", &args.deadline, &args.warning)?,
@@ -187,13 +188,14 @@ fn ping_plan(args: &Args, server: Target, retry: Retry) -> Result<ping::Plan> {
         let bad = |why| Error::usage(format!("-c {text}"), why);
         whole(1..=u64::MAX)(text).map_err(bad)
     });
+    let deadline = args.deadline.as_deref().map(span).transpose();
     Ok(ping::Plan {
         server,
         retry,
         count: count.transpose()?,
         interval: args.interval,
         size: args.size,
-        deadline: args.deadline.as_deref().map(span).transpose()?,
+        deadline: deadline.map_err(|error| Error::usage("--deadline", error))?,
         timeout: args.timeout.unwrap_or(ANSWER),
         quiet: args.quiet,
         timestamps: args.timestamps,
@@ -417,6 +419,8 @@ mod tests {
                 };
                 let error = typed(&format!("{line} {value}"), false).unwrap_err();
                 assert!(error.contains(largest), "{line} {value}: {error}");
+                let typed = format!("'{value}'");
+                assert!(!error.contains('\'') || error.contains(&typed), "{error}");
             }
             let beyond = typed(&format!("{line} {most}0"), false);
             assert!(beyond.is_err(), "{line}");
