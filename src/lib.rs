@@ -42,7 +42,7 @@
 //! - UDP, and how it is kept from being a weapon: [`daemon::datagram`],
 //!   [`net::udp_guard`], [`net::unix_guard`];
 //! - a listener that is drained without loss: [`net`];
-//! - what every process is, read back from the kernel: [`daemon::start::self_check`];
+//! - what every process is, read back from the kernel: `daemon::start::self_check`;
 //! - what a worker may still ask for: [`daemon::worker::sandbox`], [`sys::sandbox`];
 //! - what a service manager hands over and is told: `daemon::start::activation`,
 //!   `daemon::supervisor::notify`;

@@ -161,13 +161,6 @@ fn be_daemon(ready: Ready, run: impl FnOnce(Ready) -> Exit) -> Exit {
 
 /// Puts /dev/null on 0, 1 and 2.
 ///
-/// # Errors
-/// 71 when there is no /dev/null to open.
-pub fn null_stdio() -> Result<()> {
-    point_stdio_at(&fd::dev_null()?);
-    Ok(())
-}
-
 /// dup2(2) from and to open descriptors fails only for want of one (EBUSY, a
 /// race with another thread's open, cannot be: there is none).
 fn point_stdio_at(null: &OwnedFd) {
