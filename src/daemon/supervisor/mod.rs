@@ -10,6 +10,7 @@
 //! accepts itself in `clients`, what children say and their ends in `exits`, the stop in
 //! `stop`.
 
+mod accepting;
 mod channels;
 mod children;
 mod clients;
@@ -19,7 +20,6 @@ mod exits;
 mod fd_passing;
 mod forks;
 mod generation;
-mod listeners;
 pub mod notify;
 mod orders;
 pub(crate) mod overflows;
@@ -43,10 +43,10 @@ use crate::error::{Error, Exit, Result};
 use crate::net::Intake;
 use crate::sys::wait::Wait;
 
+use accepting::Accepting;
 use datagrams::DatagramWorkers;
 use forks::Forks;
 use generation::Generation;
-use listeners::Accepting;
 use orders::Order;
 use overflows::Overflows;
 use places::Places;

@@ -20,18 +20,18 @@ use crate::values::plural;
 use super::Generation;
 
 /// A child that is gone.
-pub(in crate::daemon::supervisor) struct ChildExit {
-    pub(in crate::daemon::supervisor) child: Child,
-    pub(in crate::daemon::supervisor) gone: Gone,
+pub(in super::super) struct ChildExit {
+    pub(in super::super) child: Child,
+    pub(in super::super) gone: Gone,
     /// What it said of itself last, and of its connection.
-    pub(in crate::daemon::supervisor) report: Report,
+    pub(in super::super) report: Report,
     said: Said,
     /// Whose client it had, if that counts.
-    pub(in crate::daemon::supervisor) source: Option<Source>,
+    pub(in super::super) source: Option<Source>,
 }
 
 /// Its clients.
-pub(in crate::daemon::supervisor) enum Clients {
+pub(in super::super) enum Clients {
     /// It waited, or was on its way to.
     None,
     /// One was passed to it, with which it did not come to speak.
@@ -44,7 +44,7 @@ pub(in crate::daemon::supervisor) enum Clients {
 
 impl ChildExit {
     /// Did it leave in this way?
-    pub(in crate::daemon::supervisor) fn left(&self, how: Leave) -> bool {
+    pub(in super::super) fn left(&self, how: Leave) -> bool {
         self.gone == Gone::Exited(how as i32)
     }
 
@@ -55,7 +55,7 @@ impl ChildExit {
 
 impl Generation {
     /// The child of `slot` is gone: its place and all that it had are free.
-    pub(in crate::daemon::supervisor) fn release(
+    pub(in super::super) fn release(
         &mut self,
         slot: Slot,
         gone: Gone,
@@ -108,11 +108,7 @@ impl Generation {
     }
 
     /// The end of the one client that it had; true if it was cut by our order.
-    pub(in crate::daemon::supervisor) fn note_end(
-        &mut self,
-        exit: &ChildExit,
-        now: Instant,
-    ) -> bool {
+    pub(in super::super) fn note_end(&mut self, exit: &ChildExit, now: Instant) -> bool {
         self.respawn.well();
         let ChildExit {
             child,
@@ -155,11 +151,7 @@ impl Generation {
     }
 
     /// The end of the clients of its threads; how many of them were cut by our order.
-    pub(in crate::daemon::supervisor) fn note_ends(
-        &mut self,
-        exit: &ChildExit,
-        clients: &[Left],
-    ) -> usize {
+    pub(in super::super) fn note_ends(&mut self, exit: &ChildExit, clients: &[Left]) -> usize {
         self.respawn.well();
         let mut cut = 0;
         for client in clients {
@@ -192,7 +184,7 @@ impl Generation {
     }
 
     /// It had none, and is missing: true if nobody meant it to go.
-    pub(in crate::daemon::supervisor) fn note_idle_exit(&mut self, exit: &ChildExit) -> bool {
+    pub(in super::super) fn note_idle_exit(&mut self, exit: &ChildExit) -> bool {
         if exit.child.generation == self.death.number {
             self.death.one_gone();
         }
@@ -200,7 +192,7 @@ impl Generation {
     }
 
     /// It had none, and should not have gone: another comes in its place.
-    pub(in crate::daemon::supervisor) fn replace(&mut self, exit: &ChildExit, now: Instant) {
+    pub(in super::super) fn replace(&mut self, exit: &ChildExit, now: Instant) {
         self.lost += 1;
         let starting = exit.said == Said::Starting;
         if !self.respawn.note_death(exit.child.since, now, starting) {

@@ -1,46 +1,39 @@
 //! A generation: all that a configuration brings into being. What its workers are born
 //! with, the design with its table of children, and the pipe of death that ends it.
 //!
-//! It forks workers and knows what they do; who is accepted, and what else a death
-//! means, is for the loop. Reserve a place, fork, commit; on failure cancel. A place is
-//! given back when the kernel (or, double-forked, the channel) says that the child is
-//! gone: `exits`.
+//! It forks workers (`fork`) and knows what they do, and what they did when they are gone
+//! (`exits`): the kernel says so or, double-forked, the channel. Who is accepted, and what
+//! else a death means, is for the loop.
 
 use std::time::Instant;
 
-use log::{info, warn};
+use log::info;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
-use crate::config::Overflow;
-use crate::daemon::datagram;
 use crate::daemon::shared::connection_log;
 use crate::daemon::shared::pipe_of_death::PipeOfDeath;
-use crate::daemon::shared::pool::{Census, Move, Pool, Shift};
+use crate::daemon::shared::pool::{Pool, Shift};
 use crate::daemon::shared::scoreboard::{Said, Slot};
-use crate::daemon::shared::seats::Seats;
-use crate::daemon::threads::worker;
 use crate::daemon::worker::context::WorkerContext;
-use crate::daemon::worker::prefork::{self, AcceptStrategy};
-use crate::daemon::worker::{child, serve};
-use crate::error::{Error, Result, errno_text};
+use crate::error::{Error, Result};
 use crate::net::connection::BUFFER;
-use crate::net::{Accepted, Intake, Listener};
+use crate::net::{Accepted, Intake};
 use crate::sys::process;
 use crate::sys::shm::Buffer;
 
-use super::children::{Child, Children, Reserved, Role};
-use super::datagrams::DatagramWorkers;
-use super::design::{Design, Prefork, Roles, Threads, Tie, WhoAccepts};
+use super::children::{Child, Children, Role};
+use super::design::{Design, Prefork, Roles, WhoAccepts};
 use super::fd_passing::Passed;
-use super::forks::Forks;
 use super::places::Places;
 use super::respawn::RespawnLimiter;
 
 mod exits;
+mod fork;
+mod listeners;
 
 pub(super) use exits::{ChildExit, Clients};
+pub(super) use fork::NotForked;
 
 /// See the module.
 pub(super) struct Generation {
@@ -59,20 +52,6 @@ pub(super) struct Generation {
     started: bool,
     /// Idle workers that are to be replaced, whatever the limits say.
     lost: usize,
-}
-
-/// A process that was forked for a client, and not told of yet.
-pub(super) struct Newborn {
-    reserved: Reserved,
-    pub(super) pid: Pid,
-}
-
-/// Why a client has no process yet.
-pub(super) enum NotForked {
-    /// There is no place for it.
-    NoPlace,
-    /// fork(2) or the channel to the child failed.
-    Failed(Errno),
 }
 
 impl Generation {
@@ -244,63 +223,6 @@ impl Generation {
 
     // Its workers.
 
-    /// Forks as many workers as are missing, or asks those beyond to go.
-    pub(super) fn size_pool(
-        &mut self,
-        places: &mut Places,
-        forks: &mut Forks,
-        datagrams: &DatagramWorkers,
-        now: Instant,
-    ) {
-        if !self.design.has_pool() {
-            return;
-        }
-        let census = Census {
-            idle: self.waiting(),
-            alive: places.taken(),
-            max: places.all(),
-            lost: std::mem::take(&mut self.lost),
-        };
-        let starting = !std::mem::replace(&mut self.started, true);
-        let Some(pool) = self.design.pool() else {
-            return;
-        };
-        let moved = match starting {
-            true => Move::Fork(pool.start(census)),
-            false => pool.decide(census),
-        };
-        match moved {
-            Move::Stay => {}
-            Move::Retire(n) => self.death.retire(n),
-            Move::Fork(n) => {
-                let allowed = 0..self.respawn.allowed(n, now);
-                let forks = |_: &usize| self.fork_worker(places, forks, datagrams, now);
-                let forked = allowed.take_while(forks).count();
-                if forked < n {
-                    self.lost = census.lost.saturating_sub(forked);
-                }
-            }
-        }
-        if self.design.is_counted_by_board() {
-            self.say_when_to_wake(places.full());
-        }
-    }
-
-    /// Workers that serve many wake us only when the pool could do something.
-    fn say_when_to_wake(&mut self, full: bool) {
-        let overflow = self.context.config.overflow;
-        let Some(limits) = self.design.pool().map(|pool| pool.limits()) else {
-            return;
-        };
-        let (below, above) = match (full, overflow) {
-            (false, _) => (limits.min_spare, limits.max_spare),
-            // That clients wait then is seen in the queue.
-            (true, Overflow::Queue) => (0, limits.max_spare),
-            (true, _) => (1, 0),
-        };
-        self.context.board.wake_outside(below, above);
-    }
-
     /// Do workers write lines of their own?
     pub(super) fn workers_log(&self) -> bool {
         self.context.config.model.reuses() && connection_log::start_of_conn().is_some()
@@ -353,171 +275,6 @@ impl Generation {
         }
     }
 
-    /// Forks one worker: what each design's is, side by side. False if it could not.
-    fn fork_worker(
-        &mut self,
-        places: &mut Places,
-        forks: &mut Forks,
-        datagrams: &DatagramWorkers,
-        now: Instant,
-    ) -> bool {
-        if !forks.have_memory(self.context.oom.as_ref(), places.taken(), now) {
-            return false;
-        }
-        let Some(reserved) = self.children.reserve(places) else {
-            return false;
-        };
-        let slot = reserved.slot();
-        let first = self.born;
-        let (context, death, buffer) = (&self.context, &self.death, &mut self.buffer);
-        context.board.clear(slot);
-        if self.design.is_counted_by_board() {
-            context.board.count_waiting(1);
-        }
-        let strategy = || AcceptStrategy::new(context, death, None, first);
-        // In a worker for one client, which closes all the rest when it has it: lets go
-        // of what would keep others from hearing that the supervisor is gone.
-        let close_supervisors = || {
-            datagrams.close_inherited();
-            death.close_order_end();
-        };
-        let forked = match &mut self.design {
-            // Their children are forked for a client.
-            Design::Datagrams | Design::Fork(_) => Err(Errno::ECHILD),
-            Design::Prefork(prefork) => match (&mut prefork.accepts, prefork.per_child) {
-                (WhoAccepts::Workers, Some(1)) => {
-                    let serve = || {
-                        close_supervisors();
-                        prefork::serve_one(context, slot, strategy(), buffer.bytes())
-                    };
-                    match death.lock() {
-                        None => context.fork(Some(slot), || process::fork_bare(serve)),
-                        Some(_) => fork_lasting(context, death, None, slot, serve),
-                    }
-                }
-                (WhoAccepts::Workers, limit) => fork_lasting(context, death, None, slot, || {
-                    prefork::serve_many(context, slot, strategy(), buffer.bytes(), limit)
-                }),
-                (WhoAccepts::Supervisor(passing), limit) => {
-                    passing.open(slot).and_then(|channel| match limit {
-                        Some(1) => context.fork(Some(slot), || {
-                            process::fork_bare(|| {
-                                child::keep_for_channel(context, death, &channel);
-                                let strategy =
-                                    AcceptStrategy::new(context, death, Some(&channel), first);
-                                prefork::serve_one(context, slot, strategy, buffer.bytes())
-                            })
-                        }),
-                        limit => fork_lasting(context, death, None, slot, || {
-                            let strategy =
-                                AcceptStrategy::new(context, death, Some(&channel), first);
-                            prefork::serve_many(context, slot, strategy, buffer.bytes(), limit)
-                        }),
-                    })
-                }
-            },
-            Design::Iterative(_) => fork_lasting(context, death, None, slot, || {
-                prefork::serve_many(context, slot, strategy(), buffer.bytes(), None)
-            }),
-            Design::Threads(Threads { seats, .. }) => {
-                fork_lasting(context, death, Some(seats), slot, || {
-                    worker::serve(context, slot, seats, death.watched(), first)
-                })
-            }
-        };
-        match forked {
-            Ok(pid) => {
-                self.born = self.born.wrapping_add(1);
-                if let Some(passing) = self.design.passing() {
-                    passing.free(slot);
-                }
-                forks.may_work();
-                self.commit(Newborn { reserved, pid }, Role::Idle, now);
-                true
-            }
-            Err(errno) => {
-                if let Some(passing) = self.design.passing() {
-                    passing.close(slot);
-                }
-                if self.design.is_counted_by_board() {
-                    self.context.board.count_waiting(-1);
-                }
-                self.children.cancel(reserved, places);
-                forks.failed(errno, now);
-                false
-            }
-        }
-    }
-
-    /// Forks a process for an accepted client, in `fork` and, at a stop, in every
-    /// design. The child is to be [`Generation::commit`]ted.
-    pub(super) fn fork_for(
-        &mut self,
-        accepted: &Accepted,
-        places: &mut Places,
-    ) -> Result<Newborn, NotForked> {
-        let reserved = self.children.reserve(places).ok_or(NotForked::NoPlace)?;
-        let slot = reserved.slot();
-        let Ok(seat) = self.design.take_seat(slot) else {
-            self.children.cancel(reserved, places);
-            return Err(NotForked::NoPlace);
-        };
-        let (context, buffer) = (&self.context, &mut self.buffer);
-        context.board.clear(slot);
-        context
-            .board
-            .serving(slot, accepted.peer, accepted.listener);
-        let accepted = || accepted.inherited();
-        let forked = match &mut self.design {
-            Design::Fork(Tie::Channels(channels)) => {
-                let forked = channels.open(slot).and_then(|end| {
-                    context.fork(Some(slot), || {
-                        process::fork(|| {
-                            let buffer = buffer.bytes();
-                            serve::serve_as_grandchild(context, slot, buffer, accepted(), &end)
-                        })
-                    })
-                });
-                if forked.is_err() {
-                    channels.close(slot);
-                }
-                forked
-            }
-            Design::Fork(Tie::Parent | Tie::Kernel)
-            | Design::Datagrams
-            | Design::Prefork(_)
-            | Design::Iterative(_)
-            | Design::Threads(_) => context.fork(Some(slot), || {
-                process::fork_bare(|| {
-                    serve::serve_as_child(context, slot, buffer.bytes(), accepted())
-                })
-            }),
-        };
-        match forked {
-            Ok(pid) => Ok(Newborn { reserved, pid }),
-            Err(errno) => {
-                self.children.cancel(reserved, places);
-                self.design.give_back(seat);
-                Err(NotForked::Failed(errno))
-            }
-        }
-    }
-
-    /// A child that was forked has a place in the table from now on.
-    pub(super) fn commit(&mut self, newborn: Newborn, role: Role, now: Instant) -> Slot {
-        let slot = newborn.reserved.slot();
-        let is_inits = self.design.channels().is_some();
-        let child = Child {
-            pid: (!is_inits).then_some(newborn.pid),
-            role,
-            generation: self.death.number,
-            since: now,
-            told: false,
-        };
-        self.children.commit(newborn.reserved, child);
-        slot
-    }
-
     /// Kills every child whose pid the kernel still holds for us, for a worker
     /// hears no order; a double-forked one gets its order by its channel.
     pub(super) fn kill_all(&mut self) {
@@ -531,27 +288,6 @@ impl Generation {
                 process::signal_child(pid, Signal::SIGKILL);
             }
         }
-    }
-
-    /// Forks the worker of a datagram socket, which has no place: it is nobody's client.
-    /// `last` says that it is to answer what is queued, and to leave. `None` if the
-    /// socket is closed.
-    pub(super) fn fork_datagram_worker(
-        &self,
-        datagrams: &DatagramWorkers,
-        socket: usize,
-        last: bool,
-    ) -> Option<Result<Pid, Errno>> {
-        let workplace = datagrams.workplace(socket, last)?;
-        let serve = || {
-            self.death.close_order_end();
-            datagram::worker::serve(&self.context, &workplace)
-        };
-        let forked = datagrams
-            .inherited(socket, true)
-            .and_then(|()| self.context.fork(None, || process::fork(serve)));
-        let _ = datagrams.inherited(socket, false);
-        Some(forked)
     }
 
     // Fd passing.
@@ -605,109 +341,4 @@ impl Generation {
             }
         }
     }
-
-    // Its listeners.
-
-    /// The one with this index, if it is open.
-    pub(super) fn listener(&self, listener: usize) -> Option<&Listener> {
-        self.context.listeners.get(listener)?.as_ref()
-    }
-
-    /// It is of no use any more; false if that was known.
-    pub(super) fn give_up_listener(&mut self, listener: usize) -> bool {
-        self.context.listeners[listener].take().is_some()
-    }
-
-    /// Sets the listeners' options once more: at a reload, and when a worker that kept
-    /// them has died as none should.
-    pub(super) fn set_listeners_again(&self) {
-        for listener in self.context.listeners.iter().flatten() {
-            if let Err(errno) = listener.set_again(&self.context.config.timeouts) {
-                let name = listener.name();
-                warn!("setsockopt {name}: {}: left as it is", errno_text(errno));
-            }
-        }
-    }
-
-    /// No more gets into the queues. One that cannot keep newcomers out is closed.
-    pub(super) fn refuse_new(&mut self) {
-        for listener in 0..self.context.listeners.len() {
-            let Some(open) = &self.context.listeners[listener] else {
-                continue;
-            };
-            if let Err(errno) = open.refuse_new() {
-                // Multipath TCP, say. A plain close resets who is queued, but a
-                // queue that never ends would be worse.
-                let name = open.name();
-                warn!(
-                    "SO_ATTACH_FILTER {name}: {}: closed at once",
-                    errno_text(errno)
-                );
-                self.close_listener(listener);
-            }
-        }
-    }
-
-    /// A Unix socket can refuse newcomers and keep its queue; it would wake waiting
-    /// workers for ever, so not before they are told to go. One that was handed over is
-    /// left with its queue to whoever has it next.
-    pub(super) fn shut_listeners(&mut self) {
-        for listener in 0..self.context.listeners.len() {
-            let Some(listener) = self.keep_ours(listener) else {
-                continue;
-            };
-            if let Err(errno) = listener.shut() {
-                warn!("shutdown {}: {}", listener.name(), errno_text(errno));
-            }
-        }
-    }
-
-    /// In a stop: the listener with this index if it is open and ours. One that was
-    /// handed over is closed.
-    pub(super) fn keep_ours(&mut self, listener: usize) -> Option<&Listener> {
-        let open = self.context.listeners[listener].as_ref()?;
-        if open.is_handed() {
-            info!(
-                "{}: left, with its queue, to whoever opened it",
-                open.name()
-            );
-            self.close_listener(listener);
-        }
-        self.context.listeners[listener].as_ref()
-    }
-
-    /// Closes a listener, and unlinks its path if that is still ours.
-    pub(super) fn close_listener(&mut self, listener: usize) {
-        let Some(open) = self.context.listeners[listener].take() else {
-            return;
-        };
-        if let Err(errno) = open.unlink() {
-            warn!("unlink {}: {}: left behind", open.name(), errno_text(errno));
-        }
-    }
-
-    /// Is none of them open?
-    pub(super) fn is_deaf(&self) -> bool {
-        self.context.listeners.iter().all(Option::is_none)
-    }
-}
-
-/// Forks a worker that lives on, and so shares what only such have business with: what
-/// they take turns and seats by, and the rate. A process for one client, taken over,
-/// reaches the scoreboard and no more.
-fn fork_lasting(
-    context: &WorkerContext,
-    death: &PipeOfDeath,
-    seats: Option<&Seats>,
-    slot: Slot,
-    serve: impl FnOnce() -> i32,
-) -> Result<Pid, Errno> {
-    let lend = |whether| {
-        context.inherited(whether)?;
-        seats.map_or(Ok(()), |seats| seats.inherited(whether))?;
-        death.lock().map_or(Ok(()), |lock| lock.inherited(whether))
-    };
-    let forked = lend(true).and_then(|()| context.fork(Some(slot), || process::fork(serve)));
-    let _ = lend(false);
-    forked
 }
