@@ -289,3 +289,87 @@ impl Design {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::echod::parse;
+
+    #[test]
+    fn each_design_has_what_it_needs_and_no_more() {
+        // Not `--reap ignore`, which is the whole process's.
+        for (typed, pool, moves, roles, unheard, wakes) in [
+            ("-m fork", false, false, "table", false, false),
+            (
+                "-m fork --reap double-fork",
+                false,
+                false,
+                "table",
+                false,
+                true,
+            ),
+            ("-m prefork", true, true, "table", true, false),
+            (
+                "-m prefork --accept mutex",
+                true,
+                true,
+                "table",
+                true,
+                false,
+            ),
+            (
+                "-m prefork --accept pass",
+                true,
+                true,
+                "table",
+                false,
+                false,
+            ),
+            (
+                "--accept pass --max-connections-per-child 0",
+                true,
+                true,
+                "table",
+                false,
+                true,
+            ),
+            (
+                "--max-connections-per-child 9",
+                true,
+                true,
+                "board",
+                true,
+                false,
+            ),
+            ("-m iterative", true, false, "board", false, false),
+            ("-m thread", true, false, "seats", false, false),
+            (
+                "-m prethread --accept pass",
+                true,
+                false,
+                "seats",
+                false,
+                false,
+            ),
+        ] {
+            let argv = ["echod"].into_iter().chain(typed.split(' '));
+            let config = parse(argv.map(Into::into)).expect(typed);
+            let mut design = Design::new(&config, true, 4).expect(typed);
+            assert_eq!(design.has_pool(), pool, "{typed}");
+            assert_eq!(design.pool().is_some(), pool, "{typed}");
+            assert_eq!(design.movable_pool().is_some(), moves, "{typed}");
+            let stands = match design.roles() {
+                Roles::Table => "table",
+                Roles::Board => "board",
+                Roles::Seats(_) => "seats",
+            };
+            assert_eq!(stands, roles, "{typed}");
+            assert_eq!(design.may_not_hear(), unheard, "{typed}");
+            assert_eq!(design.wakeup().is_some(), wakes, "{typed}");
+            let (takes, nobody) = design.places(false, || 0);
+            assert_eq!((takes, nobody), (!pool, false), "{typed}");
+            let without = Design::new(&config, false, 4).expect(typed);
+            assert!(matches!(without, Design::Datagrams) && !without.has_pool());
+        }
+    }
+}

@@ -2,7 +2,11 @@
 //!
 //! An endpoint outlives its workers: socket, rates and counts go on when one is
 //! killed, replaced or reloaded. Here it is decided who is missing and what a death
-//! means; `drop_log` says what they drop.
+//! means.
+//!
+//! What they drop is in the log: one line when drops for a reason begin, naming the
+//! option, and one when they are over. The workers only count, and wake the supervisor for
+//! the first; from then on it looks by itself, so a flood of drops wakes nobody.
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -15,20 +19,17 @@ use nix::unistd::Pid;
 
 use crate::config::UdpLimits;
 use crate::daemon::datagram::worker;
-use crate::daemon::shared::backoff::{Backoff, FIRST_WAIT, LONGEST_FORK_WAIT};
+use crate::daemon::shared::backoff::{Backoff, FIRST_WAIT, LONGEST_FORK_WAIT, Rise};
 use crate::daemon::shared::connection_log::{self, Gone};
 use crate::daemon::supervisor::reap;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
 use crate::net::DatagramSocket;
 use crate::net::datagram::Guard;
-use crate::net::drops::Tally;
+use crate::net::drops::{REASONS, Tally};
 use crate::net::{udp_guard, unix_guard};
 use crate::sys::process;
-
-mod drop_log;
-
-use drop_log::{DropLog, summary};
+use crate::values;
 
 /// A worker that dies younger than this may have been born sick.
 const YOUTH: Duration = Duration::from_secs(1);
@@ -334,6 +335,66 @@ impl Endpoint {
             warn!("unlink {name}: {}: left behind", errno_text(errno));
         }
         info!("{name}: {}", summary(&self.tally));
+    }
+}
+
+/// The drops of one socket, for each reason.
+#[derive(Clone, Copy, Default)]
+struct DropLog([Rise; REASONS.len()]);
+
+impl DropLog {
+    /// Compares the counts with those seen last; `name` is the socket's.
+    fn look(&mut self, name: &str, tally: &Tally, now: Instant) {
+        for (reason, drops) in REASONS.into_iter().zip(&mut self.0) {
+            if drops.note(tally.dropped(reason), now) {
+                warn!(
+                    listener = name,
+                    reason = reason.name();
+                    "{name}: {}",
+                    reason.explain()
+                );
+            }
+            let listen = || {
+                tally.listen(reason);
+                tally.dropped(reason)
+            };
+            if let Some((count, lasted)) = drops.end(now, listen) {
+                let what = reason.name();
+                let datagrams = values::plural(count, "datagram");
+                info!(
+                    count,
+                    listener = name,
+                    reason = what,
+                    dur_s = lasted.as_secs_f64();
+                    "{name}: {datagrams} dropped in {} ({what}); none for a while",
+                    values::show(lasted)
+                );
+            }
+        }
+    }
+
+    /// When [`DropLog::look`] may have something to say, unless a worker wakes us.
+    fn wakes_at(&self) -> Option<Instant> {
+        self.0.iter().filter_map(Rise::wakes_at).min()
+    }
+}
+
+/// `120 datagrams answered, 3 dropped (--udp-rate 2, too large 1)`
+fn summary(tally: &Tally) -> String {
+    let dropped = REASONS.map(|reason| (tally.dropped(reason), reason.name()));
+    let all = dropped
+        .iter()
+        .fold(0u64, |n, (count, _)| n.wrapping_add(*count));
+    let each: Vec<_> = dropped
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, name)| format!("{name} {count}"))
+        .collect();
+    let (answered, _) = tally.total();
+    let answered = values::plural(answered, "datagram");
+    match each.is_empty() {
+        true => format!("{answered} answered, none dropped"),
+        false => format!("{answered} answered, {all} dropped ({})", each.join(", ")),
     }
 }
 
