@@ -45,7 +45,12 @@ if [ "$check" ]; then
     (cd target/tarball && sha256sum --quiet -c "$name.tar.gz.sha256")
     tar xz -C "$tmp" -f "target/tarball/$name.tar.gz"
     DESTDIR=$tmp/root "$tmp/$name/scripts/install.sh" "$tmp/$name/bin" >/dev/null
-    "$tmp/root/usr/local/sbin/echod" --version
+    # --allow-root: nobody may not enter where a temporary directory is.
+    addr=$("$tmp/root/usr/local/sbin/echod" --daemon --allow-root --log-target "$tmp/log" \
+        --pidfile "$tmp/pid" -l tcp:127.0.0.1:0 --ready-fd 1)
+    "$tmp/root/usr/local/bin/echoc" --check "$addr"
+    kill "$(cat "$tmp/pid")"
+    head -n 1 "$tmp/log"
     DESTDIR=$tmp/root "$tmp/$name/scripts/install.sh" --uninstall >/dev/null
     [ -z "$(ls -A "$tmp/root")" ] || fail "an uninstall leaves: $(ls "$tmp/root")"
     echo "tarball.sh: two builds in two folders are alike, and install"
