@@ -771,8 +771,17 @@ fn connections_and_rates_ramp_up() {
         let args = [&addr, "-R", "100", "-d", "500ms", "--ramp-up", "1s"];
         let output = echoload(&[&args[..], &["--json"]].concat());
         let object: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(object["complete"], 50, "{object}");
-        assert_eq!(object["received_bytes"], 50 * 64, "{object}");
+        // What is overdue when it was held up itself is due as much later.
+        let complete = object["complete"].as_u64().unwrap();
+        let most = if object["generator_held_up_s"] == 0.0 {
+            50
+        } else {
+            150
+        };
+        assert!((50..=most).contains(&complete), "{object}");
+        // Sent before the figures began, and back after that: one a connection.
+        let more = object["received_bytes"].as_u64().unwrap() / 64 - complete;
+        assert!(more <= 16, "{object}");
         let begun = std::time::Instant::now();
         let args = ["crr", &addr, "-c", "4", "-n", "8", "--ramp-up", "400ms"];
         assert_eq!(json(&args, 0)["complete"], 8);
