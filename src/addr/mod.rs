@@ -222,6 +222,12 @@ pub(crate) fn check_length(typed: impl fmt::Display, bytes: usize) -> Result<(),
     Ok(())
 }
 
+/// An IPv6 address without its brackets, and perhaps with its interface.
+fn is_bare_v6(host: &str) -> bool {
+    let ip = host.split_once('%').map_or(host, |(ip, _)| ip);
+    ip.parse::<Ipv6Addr>().is_ok() || host.starts_with(':')
+}
+
 fn parse_inet(typed: &str, scheme: &str, text: &str, whose: Whose) -> Result<(Host, u16), Error> {
     let shape = match whose {
         Whose::Server => "expected HOST:PORT, [V6]:PORT or *:PORT, or unix:PATH for a Unix socket",
@@ -254,7 +260,7 @@ fn parse_host(typed: &str, host: &str, whose: Whose) -> Result<Host, Error> {
         "*" => Ok(Host::Any),
         "" if whose == Whose::Client => Err(usage(typed, "the host is missing")),
         "" => Err(usage(typed, "the host is missing; *:PORT is every address")),
-        _ if host.parse::<Ipv6Addr>().is_ok() || host.starts_with(':') => Err(usage(
+        _ if is_bare_v6(host) => Err(usage(
             typed,
             "an IPv6 address stands in brackets, as in [::1]:7777",
         )),

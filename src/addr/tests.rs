@@ -74,6 +74,7 @@ fn a_wrong_address_is_a_usage_error_that_says_why() {
         ("udp:[febf::1]:7777", "say which, as in [febf::1%eth0]"),
         ("::1:7777", "in brackets"),
         ("tcp:::1:7777", "in brackets"),
+        ("fe80::1%eth0:7777", "in brackets"),
         ("[::1]", "as in [::1]:7777"),
         ("[::1]7777", "as in [::1]:7777"),
         ("[127.0.0.1]:7", "as in [::1]:7777"),
