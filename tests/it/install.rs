@@ -270,7 +270,7 @@ const CONTAINER: &str = "root=$0; mount --bind \"$root\" \"$root\" && \
     --setgid 65534 --setuid 65534 \"$@\"";
 
 #[test]
-fn what_the_containerfile_says_serves_and_stops_within_10_seconds() {
+fn what_the_containerfile_says_serves_and_stops_by_itself() {
     if !need_root() || !need("unshare") {
         return;
     }
@@ -338,14 +338,12 @@ fn what_the_containerfile_says_serves_and_stops_within_10_seconds() {
     let (mut polite, mut rude) = (Client::connect(&address), Client::connect(&address));
     polite.ping(b"polite");
     rude.ping(b"rude");
-    let before = std::time::Instant::now();
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("stop", DEADLINE);
     polite.ping(b"still");
     assert!(polite.end().is_ok(), "to its end");
     poll_until(DEADLINE, "its end", || daemon.try_exit().is_some());
     assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
-    // 8 s were seen. The engine would have killed it after 10.
-    let took = before.elapsed().as_secs_f64();
-    assert!(took < 10.0, "{took}");
+    // An engine kills after 10 s; --graceful-timeout is 8 s where nobody says else.
+    assert_eq!(daemon.log_count("1 client was cut"), 1);
 }
