@@ -46,7 +46,7 @@
 //! - what a worker may still ask for: [`daemon::worker::sandbox`], [`sys::sandbox`];
 //! - what a service manager hands over and is told: `daemon::start::activation`,
 //!   `daemon::supervisor::notify`;
-//! - commands: [`service::helper`], [`daemon::datagram::commands`];
+//! - commands: [`service::command`], [`daemon::datagram::commands`];
 //! - a new option: [`cli::echod`], in the order of its `args`, `conflicts`, `validate`;
 //! - the other two programs: [`client`], [`load`].
 //!
@@ -66,7 +66,7 @@
 //! - `error`, `values` and `access` are words that everyone may use; `net` takes its
 //!   settings from `config` and its addresses from `addr`.
 //! - `service` meets a connection, never a listener or a table. One part of it, the
-//!   `helper`, starts a process: what a client names is run beside the sandbox.
+//!   command helper, starts a process: what a client names is run beside the sandbox.
 //! - `client` and `load` are clients: they share addresses and errors with the
 //!   daemon, and no code that serves. A bug in `net` cannot hide itself from them.
 //! - `addr` asks `sys` to make names safe to look up in a static binary, and has
@@ -146,7 +146,7 @@
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no
 //!   client.** The command service's helper is forked before the sandbox shuts and
 //!   takes one byte from it, a number that may be wrong; it is outside because a
-//!   filter would follow its commands through execve(2): [`service::helper`], and
+//!   filter would follow its commands through execve(2): [`service::command`], and
 //!   [`daemon::datagram::commands`], which has one for each command.
 //! - **The scoreboard is gossip.** A child that was taken over can write what it
 //!   likes there. It is never an index, a length, a pid or a pointer:

@@ -1,9 +1,10 @@
 //! Addresses: what `tcp:[::1]:7777` or `unix:@name` means, and how it is
-//! written back; and a listener as it is typed, an address with attributes.
+//! written back; a listener as it is typed, an address with attributes; and a
+//! [`Target`], an address that a client calls.
 //!
 //! One syntax for every program, the configuration and the logs: what
 //! [`Addr`] prints, [`Addr::from_str`] reads. Parsing touches nothing; only
-//! [`Addr::resolve`] asks the resolver. Knows no socket.
+//! [`Addr::resolve`] asks the resolver, and so does [`Target::resolve`]. Knows no socket.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -11,9 +12,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::error::{Error, Exit};
+use nix::sys::socket::UnixAddr;
 
-pub mod target;
+use crate::error::{Error, Exit};
 
 pub use crate::sys::sockopt::Peer;
 
@@ -568,6 +569,73 @@ impl fmt::Display for ListenSpec {
         }
         named(f, "device", device)?;
         Ok(())
+    }
+}
+
+/// Whom a client calls: an address that names one server, as it was asked for. A name
+/// is resolved at each attempt, and never kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target(Addr);
+
+/// One address that connect(2) takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Endpoint {
+    /// IPv4 or IPv6.
+    Inet(SocketAddr),
+    /// A path or an abstract name.
+    Unix(UnixAddr),
+}
+
+impl Target {
+    /// Every address it has now, in the order to try them.
+    ///
+    /// # Errors
+    /// The name is not known (69).
+    pub fn resolve(&self) -> Result<Vec<Endpoint>, Error> {
+        let (Addr::Unix(path) | Addr::UnixGram(path)) = &self.0 else {
+            let all = self.0.resolve()?;
+            return Ok(all.into_iter().map(Endpoint::Inet).collect());
+        };
+        match path {
+            UnixPath::Path(path) => UnixAddr::new(path),
+            UnixPath::Abstract(name) => UnixAddr::new_abstract(name),
+        }
+        .map(|addr| vec![Endpoint::Unix(addr)])
+        .map_err(|errno| Error::os("connect", self, errno).exit(Exit::Usage))
+    }
+
+    /// Is it served by datagrams?
+    pub fn is_datagram(&self) -> bool {
+        self.0.is_datagram()
+    }
+
+    /// The longest message it takes in one piece, in bytes; see udp(7).
+    pub fn longest(&self) -> Option<u64> {
+        match self.0 {
+            Addr::Udp { .. } => Some(65_507),
+            // What echod takes; the system's own limit depends on wmem.
+            Addr::UnixGram(_) => Some(65_536),
+            Addr::Tcp { .. } | Addr::Unix(_) => None,
+        }
+    }
+
+    /// The address itself.
+    pub fn addr(&self) -> &Addr {
+        &self.0
+    }
+}
+
+impl FromStr for Target {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Addr::of_server(text).map(Target)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

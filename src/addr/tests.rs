@@ -243,3 +243,26 @@ fn a_peer_prints_as_in_the_connection_line() {
     assert_eq!(peer("[::1]:5"), "[::1]:5");
     assert_eq!(Peer::Unix.to_string(), "unix");
 }
+
+#[test]
+fn addresses_are_taken_and_printed_in_full() {
+    for (typed, printed) in [
+        ("127.0.0.1:7", "tcp:127.0.0.1:7"),
+        ("tcp:localhost:7777", "tcp:localhost:7777"),
+        ("[::1]:7", "tcp:[::1]:7"),
+        ("unix:/run/e.sock", "unix:/run/e.sock"),
+        ("unix:@echo", "unix:@echo"),
+        ("udp:127.0.0.1:7", "udp:127.0.0.1:7"),
+        ("unixgram:@echo", "unixgram:@echo"),
+    ] {
+        assert_eq!(typed.parse::<Target>().unwrap().to_string(), printed);
+    }
+}
+
+#[test]
+fn what_no_client_can_call_is_refused() {
+    let long = format!("unix:/{}", "x".repeat(200));
+    for typed in ["udp:*:7", "udp:h:0", "*:7", "h:0", "unix:", "h", "", &long] {
+        assert!(typed.parse::<Target>().is_err(), "{typed}");
+    }
+}

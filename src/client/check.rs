@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::client::dial::{Attempts, Dialer, Retry};
 use crate::client::session_number;
 use crate::client::wait::{Waiter, Woken};

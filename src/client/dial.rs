@@ -19,7 +19,7 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-use crate::addr::target::{Endpoint, Target};
+use crate::addr::{Endpoint, Target};
 use crate::client::wait::{Waiter, Woken};
 use crate::error::{Error, Exit, Result};
 

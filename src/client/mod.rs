@@ -12,7 +12,7 @@ use std::fmt;
 use std::io::Write;
 use std::time::{Duration, SystemTime};
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::client::dial::{Attempts, Dialer, Link};
 use crate::client::wait::Waiter;
 use crate::error::{Exit, Result};

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::prctl::set_timerslack;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::error::{Error, Exit, Result};
 use crate::load::board::Board;
 use crate::load::fault::{Outcome, Outcomes};

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use nix::errno::Errno;
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::error::{Error, Exit, Result};
 
 /// How one attempt ended.

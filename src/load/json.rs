@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::error::Exit;
 use crate::load::compare::{CONFIDENCE, Comparison, Figure};
 use crate::load::fault::Outcome;

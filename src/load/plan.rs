@@ -4,7 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 
 /// What each connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-use crate::addr::target::Target;
-use crate::addr::{Addr, UnixPath};
+use crate::addr::{Addr, Target, UnixPath};
 use crate::error::{Error, Result};
 
 /// A server of this machine.

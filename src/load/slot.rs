@@ -14,8 +14,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, recv, send, shutdown, sockopt};
 
-use crate::addr::Addr;
-use crate::addr::target::{Endpoint, Target};
+use crate::addr::{Addr, Endpoint, Target};
 use crate::error::{Error, Exit};
 use crate::load::fault::{Fault, Outcome};
 use crate::load::pattern::Pattern;

@@ -9,7 +9,7 @@ use nix::sys::socket::{
     setsockopt, sockopt,
 };
 
-use crate::addr::target::Endpoint;
+use crate::addr::Endpoint;
 
 /// How far a connect came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@
 //! works again; and that an error is written whatever the filter. A forked child
 //! may go on logging: the state is its own copy, and no lock can be held across a
 //! fork in a single-threaded process.
-//! What is logged is said here, `line` gives a line its shape, `sink` gets rid of
-//! it, `output` is where to, and [`Voice`] speaks while there is no log. Knows nothing
-//! of connections but the target name `conn`.
+//! What is logged is said here, `line` gives a line its shape, `output` gets rid of it,
+//! and [`Voice`] speaks while there is no log. Knows nothing of connections but the
+//! target name `conn`.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -21,14 +21,12 @@ use nix::unistd::{Gid, Uid};
 use crate::config::{LogConfig, LogFormat, LogTarget};
 use crate::error::{Error, Exit, Result};
 use crate::logging::line::{Header, Layout, Line};
-use crate::logging::output::{DEV_LOG, LogFile, Output, Standard, Syslog};
-use crate::logging::sink::Sink;
+use crate::logging::output::{DEV_LOG, LogFile, Output, Sink, Standard, Syslog};
 use crate::sys::fd::stat;
 use crate::values::nearest;
 
 mod line;
 mod output;
-mod sink;
 
 /// The running log, for the one who reopens it and asks what was lost.
 #[derive(Clone)]

@@ -1,8 +1,7 @@
 //! What is done with a connection: a service sees one connection and never a
 //! listener, a table or the supervisor.
 
-mod command;
-pub mod helper;
+pub mod command;
 
 pub use command::Command;
 
@@ -35,7 +34,7 @@ impl Service<'_> {
     pub fn helper(self, null: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
         match self {
             Service::Echo(_) => Ok(None),
-            Service::Command(command) => helper::start(command.allowed(), null).map(Some),
+            Service::Command(command) => command::start_helper(command.allowed(), null).map(Some),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::cli::echoc::args::{Args, Tries, Typed, span, threshold};
 use crate::cli::{host_and_port, whole};
 use crate::client::{Retry, Talk, check, ping};

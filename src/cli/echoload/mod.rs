@@ -20,7 +20,7 @@ use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::cli::Unparsed;
 use crate::cli::echoload::args::{Args, Typed};
 use crate::cli::echoload::validate::Job;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::addr::Addr;
-use crate::addr::target::Target;
+use crate::addr::{Addr, Target};
 use crate::cli::echoload::args::{Args, Typed, Word};
 use crate::cli::host_and_port;
 use crate::error::{Error, Result};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use nix::errno::Errno;
 use nix::poll::PollFd;
 
-use crate::addr::target::Target;
+use crate::addr::Target;
 use crate::client::dial::{Attempts, Dialer, Retry};
 use crate::client::ping::probes::{Outages, Probes, Tally, Verdict};
 use crate::client::wait::{Waiter, Woken};

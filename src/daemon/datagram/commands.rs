@@ -3,7 +3,7 @@
 //!
 //! The worker is in the same sandbox as one that echoes. Beside it live helpers,
 //! forked before the sandbox shut: each has one command run at a time, by a
-//! `service::helper` of its own, so that a slow one keeps the others waiting only
+//! `service::command` helper of its own, so that a slow one keeps the others waiting only
 //! while they are all busy. What comes then stays in the socket's queue. A helper
 //! never meets a client: one byte in is a command's number, one message out is its
 //! output. It is outside the sandbox, where it must be, and dies with its worker:
@@ -25,7 +25,7 @@ use crate::config::Allowed;
 use crate::daemon::datagram::answer::{Answerer, LAST_BATCHES, LOOPBACK, Way, rest_after};
 use crate::daemon::worker::child::{Leave, leave};
 use crate::error::errno_text;
-use crate::service::{Command, helper};
+use crate::service::command::{Command, order, start_helper};
 use crate::sys::mmsg::{Arrived, Batch, Wait};
 use crate::sys::{process, raw, signal, sockopt};
 
@@ -289,7 +289,7 @@ fn attend(commands: &[Allowed], worker: BorrowedFd<'_>, null: BorrowedFd<'_>, pa
     // These become 0, 1 and 2, where nothing that matters may come to lie.
     let _standard = [dup(null), dup(null), dup(null)];
     let mut message = [0; 1 + KEPT];
-    while let Some(number) = helper::order(worker) {
+    while let Some(number) = order(worker) {
         let length = match output(commands, number, null, &mut message[1..]) {
             Ok(length) => length,
             Err(errno) => {
@@ -314,7 +314,7 @@ fn output(
     null: BorrowedFd<'_>,
     kept: &mut [u8],
 ) -> Result<usize, Errno> {
-    let own = helper::start(commands, null)?;
+    let own = start_helper(commands, null)?;
     raw::write(own.as_fd(), &[number])?;
     let mut length = 0;
     while length < kept.len() {

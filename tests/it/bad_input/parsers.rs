@@ -12,8 +12,7 @@ use std::str::FromStr;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use echod::addr::target::Target;
-use echod::addr::{Addr, ListenSpec};
+use echod::addr::{Addr, ListenSpec, Target};
 use echod::cli::echod::Refused;
 use echod::cli::{echoc, echod as daemon, echoload};
 use echod::config::Allowed;
