@@ -1,5 +1,6 @@
 //! Values that people type and read: durations, sizes, rates, ports.
 
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -165,6 +166,23 @@ fn bounded(text: &str, number: i128, range: &RangeInclusive<i128>) -> Result<i12
 fn narrow<T: TryFrom<u64>>(text: &str, number: i128) -> Result<T> {
     let number = u64::try_from(number).ok().and_then(|n| T::try_from(n).ok());
     number.ok_or_else(|| quoted(text, "out of range"))
+}
+
+/// A decimal number, without a sign or a space.
+pub fn decimal(text: &OsStr) -> Option<u64> {
+    let text = text.to_str()?;
+    let digits = text.bytes().all(|b| b.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+/// An error that quotes a variable of the environment on one line, and not
+/// without end.
+pub fn refused_value(name: &str, value: &OsStr, why: &str) -> Error {
+    let text: String = value.to_string_lossy().chars().take(100).collect();
+    Error::usage(
+        format!("{name}={}", text.replace(char::is_control, "?")),
+        why,
+    )
 }
 
 /// A duration that `0` or `off` turns off.

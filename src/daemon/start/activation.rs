@@ -13,6 +13,7 @@ use crate::addr::ListenSpec;
 use crate::error::{Error, Result};
 use crate::net::{Handed, refused};
 use crate::sys::{fd, startup};
+use crate::values::{decimal, refused_value};
 
 /// The number of the first descriptor, SD_LISTEN_FDS_START.
 const FIRST: RawFd = 3;
@@ -134,13 +135,6 @@ pub fn wanted(
     Ok(Wanted::Sockets(count, Some(names)))
 }
 
-/// A decimal number, without a sign or a space.
-pub(crate) fn decimal(text: &OsString) -> Option<u64> {
-    let text = text.to_str()?;
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    text.parse().ok().filter(|_| digits)
-}
-
 /// One from 1.
 fn number(text: &OsString) -> Option<u32> {
     let number = decimal(text).and_then(|number| u32::try_from(number).ok());
@@ -149,16 +143,6 @@ fn number(text: &OsString) -> Option<u32> {
 
 fn garbage(name: &str, value: &OsString, why: &str) -> Error {
     refused_value(name, value, why).exit(crate::error::Exit::Config)
-}
-
-/// An error that quotes a variable of the environment on one line, and not
-/// without end.
-pub(crate) fn refused_value(name: &str, value: &OsString, why: &str) -> Error {
-    let text: String = value.to_string_lossy().chars().take(100).collect();
-    Error::usage(
-        format!("{name}={}", text.replace(char::is_control, "?")),
-        why,
-    )
 }
 
 #[cfg(test)]

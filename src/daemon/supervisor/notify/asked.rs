@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 
-use crate::daemon::start::activation::{decimal, refused_value};
 use crate::daemon::supervisor::notify::Notify;
 use crate::error::{Error, errno_text};
 use crate::sys::startup;
+use crate::values::{decimal, refused_value};
 
 /// What the environment asks for.
 #[derive(Default)]
