@@ -20,8 +20,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::access::{Client, Policy};
 use crate::addr::Peer;
-use crate::daemon::worker::child::{Leave, leave};
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::{Leave, WorkerContext, leave};
 use crate::net::connection::Printer;
 use crate::net::datagram::Guard;
 use crate::net::drops::Reason;

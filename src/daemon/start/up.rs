@@ -11,7 +11,7 @@ use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::daemon::supervisor::datagrams::DatagramWorkers;
 use crate::daemon::supervisor::{Orders, Supervisor};
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::WorkerContext;
 use crate::daemon::worker::sandbox;
 use crate::error::{Error, Result};
 use crate::logging::{self, LogHandle, Voice};

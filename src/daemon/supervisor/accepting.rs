@@ -8,7 +8,7 @@ use nix::errno::Errno;
 
 use crate::daemon::shared::backoff::{Backoff, Episode, FIRST_WAIT, LONGEST_ACCEPT_WAIT};
 use crate::daemon::worker::acceptor::{Answer, Turn, accept_from};
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::WorkerContext;
 use crate::error::errno_text;
 use crate::net::Accepted;
 

@@ -38,7 +38,7 @@ use log::{error, info, warn};
 
 use crate::config::{Model, Reap};
 use crate::daemon::supervisor::notify::{Notify, Status, Word};
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::net::Intake;
 use crate::sys::wait::Wait;

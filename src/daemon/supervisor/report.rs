@@ -7,7 +7,7 @@ use log::error;
 
 use crate::config::Config;
 use crate::daemon::shared::access_control::AccessControl;
-use crate::daemon::shared::refusals::log::RefusalLog;
+use crate::daemon::shared::refusals::RefusalLog;
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::daemon::supervisor::notify::{Notify, Status, Word};
 use crate::error::{Error, Result, errno_text};

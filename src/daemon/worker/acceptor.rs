@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::WorkerContext;
 use crate::net::{AcceptError, Accepted, Listener, classify};
 use crate::sys::wait::Epoll;
 

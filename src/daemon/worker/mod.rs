@@ -3,7 +3,6 @@
 
 pub mod acceptor;
 pub mod child;
-pub mod context;
 pub mod fd_passing;
 pub mod prefork;
 pub mod sandbox;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use crate::config::{Config, Model, Orphans, SandboxPolicy};
 use crate::daemon::shared::connection_log;
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::sys::process;
 use crate::sys::sandbox::{Descriptors, Need, Sandbox};

@@ -18,7 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::config::UdpLimits;
-use crate::daemon::datagram::worker;
+use crate::daemon::datagram::Workplace;
 use crate::daemon::shared::backoff::{Backoff, FIRST_WAIT, LONGEST_FORK_WAIT, Rise};
 use crate::daemon::shared::connection_log::{self, Gone};
 use crate::daemon::supervisor::reap;
@@ -125,9 +125,9 @@ impl DatagramWorkers {
 
     /// What the worker that it lacks takes along; `last` if it is forked during
     /// a stop, to answer what is queued.
-    pub(super) fn workplace(&self, index: usize, last: bool) -> Option<worker::Workplace<'_>> {
+    pub(super) fn workplace(&self, index: usize, last: bool) -> Option<Workplace<'_>> {
         let endpoint = self.endpoints.get(index)?;
-        Some(worker::Workplace {
+        Some(Workplace {
             socket: endpoint.socket.as_ref()?.as_fd(),
             guard: &endpoint.guard,
             runs_commands: endpoint.runs_commands,

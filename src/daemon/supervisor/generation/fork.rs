@@ -17,10 +17,10 @@ use crate::daemon::supervisor::datagrams::DatagramWorkers;
 use crate::daemon::supervisor::design::{Design, Threads, Tie, WhoAccepts};
 use crate::daemon::supervisor::forks::Forks;
 use crate::daemon::supervisor::places::Places;
-use crate::daemon::threads::worker;
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::threads;
+use crate::daemon::worker::child::{self, WorkerContext};
 use crate::daemon::worker::prefork::{self, AcceptStrategy};
-use crate::daemon::worker::{child, serve};
+use crate::daemon::worker::serve;
 use crate::error::Result;
 use crate::net::Accepted;
 use crate::sys::process;
@@ -167,7 +167,7 @@ impl Generation {
             }),
             Design::Threads(Threads { seats, .. }) => {
                 fork_lasting(context, death, Some(seats), slot, || {
-                    worker::serve(context, slot, seats, death.watched(), first)
+                    threads::serve(context, slot, seats, death.watched(), first)
                 })
             }
         };
@@ -276,7 +276,7 @@ impl Generation {
         let workplace = datagrams.workplace(socket, last)?;
         let serve = || {
             self.death.close_order_end();
-            datagram::worker::serve(&self.context, &workplace)
+            datagram::serve(&self.context, &workplace)
         };
         let forked = datagrams
             .inherited(socket, true)

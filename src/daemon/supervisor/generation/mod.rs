@@ -15,7 +15,7 @@ use crate::daemon::shared::connection_log;
 use crate::daemon::shared::pipe_of_death::PipeOfDeath;
 use crate::daemon::shared::pool::{Pool, Shift};
 use crate::daemon::shared::scoreboard::{Said, Slot};
-use crate::daemon::worker::context::WorkerContext;
+use crate::daemon::worker::child::WorkerContext;
 use crate::error::{Error, Result};
 use crate::net::connection::BUFFER;
 use crate::net::{Accepted, Intake};
