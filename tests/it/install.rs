@@ -341,6 +341,7 @@ fn what_the_containerfile_says_serves_and_stops_by_itself() {
     daemon.signal(Signal::SIGTERM);
     daemon.wait_log("stop", DEADLINE);
     polite.ping(b"still");
+    polite.shutdown_write().expect("shutdown");
     assert!(polite.end().is_ok(), "to its end");
     poll_until(DEADLINE, "its end", || daemon.try_exit().is_some());
     assert_eq!(daemon.wait_exit(DEADLINE).code(), Some(0));
