@@ -127,7 +127,7 @@
 //! - **A page is a fault.** A child for one connection touches about ten, and each
 //!   costs it a microsecond or two: a table of its own that it writes to, or a
 //!   large array on its stack, is one more for every connection. So its buffer is
-//!   mapped before the fork and touched where it is used ([`sys::shm`]), what it
+//!   mapped before the fork and touched where it is used ([`sys::memory`]), what it
 //!   tells lies in one page ([`daemon::shared::scoreboard`]), and the supervisor
 //!   allocates nothing between forks. Fields 10 and 11 of proc_pid_stat(5) count
 //!   them.
@@ -157,7 +157,7 @@
 //!   before it obeys, and goes on while it refuses ([`daemon::worker::acceptor`]), and the accidental death of an
 //!   idle one always forks another (`lost` in [`daemon::shared::pool`]).
 //! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
-//!   child makes every later fork slower: [`sys::shm`] keeps the supervisor's
+//!   child makes every later fork slower: [`sys::memory`] keeps the supervisor's
 //!   tables out of children, and only `daemon::supervisor::channels` (double-fork) has a
 //!   descriptor per client, and `daemon::supervisor::fd_passing` one per worker that waits.
 //! - **A copied descriptor is an open one.** A child that kept the write end of

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-use crate::sys::shm::Shared;
+use crate::sys::memory::Shared;
 
 /// Why a datagram, or the reply to it, was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
 
-use crate::sys::shm::{Line, Shared};
+use crate::sys::memory::{Line, Shared};
 
 /// Lines of the table, four entries each: 256 KiB.
 const LINES: usize = 4096;

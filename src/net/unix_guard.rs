@@ -41,7 +41,7 @@ impl Guard {
         })
     }
 
-    /// See [`crate::sys::shm::Shared::inherited`].
+    /// See [`crate::sys::memory::Shared::inherited`].
     ///
     /// # Errors
     /// madvise(2)'s.

@@ -25,8 +25,8 @@ use nix::unistd::Pid;
 use crate::config::{Allowed, LONGEST_NAME, MOST};
 use crate::error::errno_text;
 use crate::net::connection::{Connection, End};
-use crate::sys::run::{self, Caps, Waited};
-use crate::sys::{process, raw, signal};
+use crate::sys::process::{self, Caps, Waited};
+use crate::sys::{raw, signal};
 
 /// Bytes of output that a client gets at most.
 pub const OUTPUT: usize = 1 << 20;
@@ -224,7 +224,7 @@ fn attend(commands: &[Allowed], sandboxed: BorrowedFd<'_>, null: BorrowedFd<'_>)
     signal::become_worker();
     process::set_name(process::COMMAND);
     raw::default_signal(nix::libc::SIGCHLD);
-    run::adopt_orphans();
+    process::adopt_orphans();
     let mut keep = [sandboxed, null];
     keep.sort_unstable_by_key(AsRawFd::as_raw_fd);
     process::keep_only(keep);
@@ -253,7 +253,7 @@ fn attend_to(command: &Allowed, sandboxed: BorrowedFd<'_>, null: BorrowedFd<'_>)
     let us = Pid::this();
     let run = || {
         let (program, argv) = (&command.program, &command.argv);
-        let errno = run::run(program, argv, null, sandboxed, us, &CAPS);
+        let errno = process::run(program, argv, null, sandboxed, us, &CAPS);
         say(
             sandboxed,
             &format!("cannot run it: {}\n", errno_text(errno)),
@@ -266,8 +266,8 @@ fn attend_to(command: &Allowed, sandboxed: BorrowedFd<'_>, null: BorrowedFd<'_>)
             &format!("cannot run it: {}\n", errno_text(errno)),
         ),
         Ok(pid) => {
-            let waited = run::wait_for(pid, sandboxed, Instant::now() + WALL);
-            run::end_all_of(pid);
+            let waited = process::wait_for(pid, sandboxed, Instant::now() + WALL);
+            process::end_all_of(pid);
             if waited == Waited::TooLong {
                 // Where the command's own last line ended is not known here.
                 say(sandboxed, &format!("\nstopped after {WALL:?}\n"));

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::sys::shm::Shared;
+use crate::sys::memory::Shared;
 
 /// See the module.
 pub enum ProcessLock {
@@ -222,8 +222,8 @@ impl RobustMutex {
 
     fn at(&self) -> *mut libc::pthread_mutex_t {
         const {
-            assert!(size_of::<libc::pthread_mutex_t>() <= size_of::<crate::sys::shm::Line>());
-            assert!(align_of::<libc::pthread_mutex_t>() <= align_of::<crate::sys::shm::Line>());
+            assert!(size_of::<libc::pthread_mutex_t>() <= size_of::<crate::sys::memory::Line>());
+            assert!(align_of::<libc::pthread_mutex_t>() <= align_of::<crate::sys::memory::Line>());
         }
         // A line is made of atomics, so it may be written through a shared
         // reference; nobody reads it as a line.

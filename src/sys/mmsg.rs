@@ -15,7 +15,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr, sockaddr_storage, socklen_t};
 use nix::errno::Errno;
 
-use crate::sys::shm::Buffer;
+use crate::sys::memory::Buffer;
 
 /// The longest datagram that is taken; UDP has none longer than 65,507 bytes over
 /// IPv4 and 65,527 over IPv6, a Unix socket may.

@@ -349,7 +349,7 @@ impl Terminal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::wait::Wait;
+    use crate::sys::fd::Wait;
 
     /// In a forked child, because masks and handlers belong to the process.
     #[test]

@@ -27,8 +27,8 @@ use crate::net::drops::Reason;
 use crate::net::drops::Tally;
 use crate::net::udp_guard::Local;
 use crate::net::unix_guard;
+use crate::sys::memory::Buffer;
 use crate::sys::mmsg::{Arrived, Asked, Batch, LONGEST, Sender};
-use crate::sys::shm::Buffer;
 
 /// Batches answered after word to go, at most: more than the queue can hold, but
 /// where nothing makes the socket deaf an end must come.

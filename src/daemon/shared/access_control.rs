@@ -19,7 +19,7 @@ use crate::daemon::shared::refusals::{Refusals, Why};
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::net;
 use crate::net::Accepted;
-use crate::sys::shm::Shared;
+use crate::sys::memory::Shared;
 
 /// See the module.
 pub struct AccessControl {

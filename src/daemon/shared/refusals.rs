@@ -18,7 +18,7 @@ use crate::access::{Client, Policy, Refusal, Source};
 use crate::addr::Peer;
 use crate::daemon::shared::backoff::Rise;
 use crate::daemon::shared::connection_log::{pack, unpack};
-use crate::sys::shm::{DontFork, Shared};
+use crate::sys::memory::{DontFork, Shared};
 use crate::values;
 
 /// Sources whose refusals are counted apart.

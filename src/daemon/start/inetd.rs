@@ -24,8 +24,8 @@ use crate::net;
 use crate::net::connection::BUFFER;
 use crate::net::connection::End;
 use crate::service::Echo;
+use crate::sys::memory::Buffer;
 use crate::sys::sandbox::Sandbox;
-use crate::sys::shm::Buffer;
 use crate::sys::{fd, process, signal};
 
 /// Keeps what is said to a person from the client: inetd(8) makes the connection

@@ -1,7 +1,7 @@
 //! The supervisor's table of its children: reserve before the fork, commit
 //! after it, release when the kernel says they are gone.
 //!
-//! The table lives in memory that fork(2) does not copy (`sys::shm::DontFork`),
+//! The table lives in memory that fork(2) does not copy (`sys::memory::DontFork`),
 //! so a child cannot see it and thousands of children do not slow the next fork
 //! down. Counts are kept, never recounted from what children say.
 
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use crate::daemon::shared::scoreboard::Slot;
 use crate::daemon::supervisor::places::Places;
-use crate::sys::shm::DontFork;
+use crate::sys::memory::DontFork;
 
 /// What the supervisor holds a child to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

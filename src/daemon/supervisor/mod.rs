@@ -41,7 +41,7 @@ use crate::daemon::supervisor::notify::{Notify, Status, Word};
 use crate::daemon::worker::child::WorkerContext;
 use crate::error::{Error, Exit, Result};
 use crate::net::Intake;
-use crate::sys::wait::Wait;
+use crate::sys::fd::Wait;
 
 use accepting::Accepting;
 use datagrams::DatagramWorkers;

@@ -25,7 +25,7 @@ use nix::sys::signal::Signal;
 
 use crate::access::Source;
 use crate::daemon::shared::scoreboard::Slot;
-use crate::sys::shm::{DontFork, FixedStack};
+use crate::sys::memory::{DontFork, FixedStack};
 
 /// How long a crash counts, as long as the longest penalty of sshd(8); the page
 /// names it: echod(8), ACCESS.

@@ -20,7 +20,7 @@ use crate::config::Reap;
 use crate::daemon::shared::connection_log::Gone;
 use crate::daemon::shared::scoreboard::{Scoreboard, Slot};
 use crate::daemon::supervisor::children::Children;
-use crate::sys::shm::FixedStack;
+use crate::sys::memory::FixedStack;
 
 /// How long an unannounced death may go unseen, when there are many children: so
 /// long for each [`LONG`] of them. With other work beside it, a walk of 20,000

@@ -34,8 +34,8 @@ use crate::daemon::worker::child::{self, Leave, WorkerContext, leave};
 use crate::daemon::worker::sandbox;
 use crate::net::connection::{BUFFER, End};
 use crate::net::{Accepted, Intake};
+use crate::sys::memory::Buffer;
 use crate::sys::process;
-use crate::sys::shm::Buffer;
 
 mod pool;
 

@@ -39,8 +39,8 @@ use crate::daemon::worker::child::WorkerContext;
 use crate::daemon::worker::serve::Serving;
 use crate::net::Accepted;
 use crate::net::connection::{BUFFER, End};
+use crate::sys::memory::Buffer;
 use crate::sys::process;
-use crate::sys::shm::Buffer;
 
 /// The threads, by number.
 #[derive(Debug, Default)]

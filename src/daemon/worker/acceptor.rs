@@ -19,7 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::daemon::worker::child::WorkerContext;
 use crate::net::{AcceptError, Accepted, Listener, classify};
-use crate::sys::wait::Epoll;
+use crate::sys::fd::Epoll;
 
 // Who woke it.
 const LISTENER: u64 = 0;

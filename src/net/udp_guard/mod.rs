@@ -27,7 +27,7 @@ use crate::access::Pace;
 use crate::config::UdpLimits;
 use crate::net::drops::Reason;
 use crate::net::repeats::Repeats;
-use crate::sys::shm::{Line, Shared};
+use crate::sys::memory::{Line, Shared};
 
 /// Lines of the table, four entries each: 128 KiB.
 const LINES: usize = 2048;

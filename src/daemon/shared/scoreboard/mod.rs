@@ -18,8 +18,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::addr::Peer;
 use crate::daemon::shared::connection_log::{self, Entry, Report, STATE};
+use crate::sys::memory::{Line, Shared};
 use crate::sys::raw;
-use crate::sys::shm::{Line, Shared};
 
 /// Index of a slot.
 pub type Slot = usize;

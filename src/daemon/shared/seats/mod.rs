@@ -23,7 +23,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::addr::Peer;
 use crate::daemon::shared::connection_log::{self, Entry, Report, STATE, Words};
 use crate::daemon::shared::scoreboard::Slot;
-use crate::sys::shm::{Line, Shared};
+use crate::sys::memory::{Line, Shared};
 
 // The words of the first line.
 const WANTED: usize = 0;

@@ -19,8 +19,8 @@ use crate::daemon::worker::child::WorkerContext;
 use crate::error::{Error, Result};
 use crate::net::connection::BUFFER;
 use crate::net::{Accepted, Intake};
+use crate::sys::memory::Buffer;
 use crate::sys::process;
-use crate::sys::shm::Buffer;
 
 use super::children::{Child, Children, Role};
 use super::design::{Design, Prefork, Roles, WhoAccepts};
