@@ -1,10 +1,10 @@
 //! echoc: talk to an echo server, measure it, check it.
 //!
 //! Three modes, each with one poll loop and no thread: a conversation
-//! ([`session`], which keeps it going over [`pipe`] or [`datagram`]),
-//! [`ping`] and [`check`]. [`dial`] makes every connection and says when to try
-//! again, [`ledger`] verifies a stream, [`wire`] an echo. What is decided is pure
-//! and apart: [`dial::Attempts`], [`ledger`], [`wire::Payload`], [`ping::probes`].
+//! ([`session`], or [`datagram`]), [`ping`] and [`check`]. [`dial`] makes every
+//! connection and says when to try again, [`wire`] verifies an echo. What is decided
+//! is pure and apart: [`dial::Attempts`], [`wire::Payload`], what a session has out,
+//! which echoes of a ping are lost.
 //!
 //! Knows sockets, not the daemon: nothing here imports `daemon` or `service`.
 
@@ -20,9 +20,7 @@ use crate::error::{Exit, Result};
 pub mod check;
 pub mod datagram;
 pub mod dial;
-pub mod ledger;
 pub mod ping;
-pub mod pipe;
 pub mod session;
 pub mod wait;
 pub mod wire;
