@@ -40,7 +40,7 @@
 //!   [`daemon::shared::scoreboard`] (what children tell);
 //! - who is let in: [`access`], [`daemon::shared::access_control`];
 //! - UDP, and how it is kept from being a weapon: [`daemon::datagram`],
-//!   [`net::udp_guard`], [`net::unix_guard`];
+//!   [`net::guard`];
 //! - a listener that is drained without loss: [`net`];
 //! - what every process is, read back from the kernel: `daemon::start::self_check`;
 //! - what a worker may still ask for: [`daemon::worker::sandbox`], [`sys::sandbox`];

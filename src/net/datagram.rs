@@ -16,7 +16,7 @@ use nix::sys::socket::{Shutdown, SockFlag, SockType, UnixAddr, getsockname, shut
 
 use super::listener::{bind_abstract, check, unix_socket};
 use super::unix_path::{SocketFile, absolute};
-use super::{inet, options, udp_guard, unix_guard};
+use super::{inet, options};
 use crate::addr::{Addr, ListenSpec, UnixPath};
 use crate::error::{Error, Exit};
 use crate::sys::sockopt as sys;
@@ -37,14 +37,6 @@ enum Kind {
     Udp(SocketAddr),
     /// An abstract name has no file.
     Unix(Option<SocketFile>),
-}
-
-/// Who is answered, as it is decided at a socket of either kind.
-pub enum Guard {
-    /// Anybody may have forged the sender.
-    Udp(udp_guard::Guard),
-    /// A name may mean another socket here than where it comes from.
-    Unix(unix_guard::Guard),
 }
 
 /// Opens what one `--listen` of datagrams asks for: one socket, or one for each

@@ -6,21 +6,18 @@
 //! stays. [`classify`] decides what a failed accept asks for. What
 //! runs in a forked child (accept, [`Listener::prepare`], [`overflow_reset`])
 //! neither allocates, logs nor locks. A [`DatagramSocket`] needs no accepting;
-//! [`udp_guard`] and [`unix_guard`] decide which of its datagrams are answered, and
-//! [`drops`] says why the others are not. This layer knows no process, no signal and no
-//! service.
+//! [`guard`] decides which of its datagrams are answered, and [`drops`] says why the
+//! others are not. This layer knows no process, no signal and no service.
 
 mod accept;
 pub mod connection;
 pub mod datagram;
 pub mod drops;
+pub mod guard;
 mod handed;
 mod inet;
 mod listener;
 mod options;
-pub mod repeats;
-pub mod udp_guard;
-pub mod unix_guard;
 mod unix_path;
 
 pub use accept::{AcceptError, Accepted, Intake, classify};

@@ -3,7 +3,7 @@
 //!
 //! A Unix socket's answer is sent with this process's rights, and its client's name
 //! is looked up from here. So to a path it goes alone, to the very socket that was
-//! found to be the sender's (`net::unix_guard`).
+//! found to be the sender's (`net::guard`).
 //!
 //! With `--print` each that is answered is copied to standard output as `[peer] data`,
 //! by one write(2).
@@ -22,11 +22,8 @@ use crate::access::{Client, Policy};
 use crate::addr::Peer;
 use crate::daemon::worker::child::{Leave, WorkerContext, leave};
 use crate::net::connection::Printer;
-use crate::net::datagram::Guard;
-use crate::net::drops::Reason;
-use crate::net::drops::Tally;
-use crate::net::udp_guard::Local;
-use crate::net::unix_guard;
+use crate::net::drops::{Reason, Tally};
+use crate::net::guard::{self, Guard, Local};
 use crate::sys::memory::Buffer;
 use crate::sys::mmsg::{Arrived, Asked, Batch, LONGEST, Sender};
 
@@ -238,7 +235,7 @@ fn socket_of(datagram: &Arrived<'_>) -> Result<OwnedFd, Reason> {
     let length = datagram.name.len().min(path.len() - 1);
     path[..length].copy_from_slice(&datagram.name[..length]);
     let path = CStr::from_bytes_until_nul(&path).map_err(|_| Reason::NotTheirs)?;
-    unix_guard::socket_of(path, uid)
+    guard::socket_of(path, uid)
 }
 
 /// Where datagrams are copied to, and memory for one with its prefix.

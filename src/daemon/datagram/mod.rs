@@ -24,7 +24,7 @@ use crate::daemon::datagram::answer::{Answerer, LAST_BATCHES, rest_after};
 use crate::daemon::datagram::commands::{AT_ONCE, CommandWorker, Helper};
 use crate::daemon::worker::child::{self, Leave, WorkerContext, leave};
 use crate::daemon::worker::sandbox;
-use crate::net::datagram::Guard;
+use crate::net::guard::Guard;
 use crate::sys::mmsg::{Batch, Sender, Wait};
 use crate::sys::{process, sockopt};
 

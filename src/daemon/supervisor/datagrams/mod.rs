@@ -25,9 +25,8 @@ use crate::daemon::supervisor::reap;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
 use crate::net::DatagramSocket;
-use crate::net::datagram::Guard;
 use crate::net::drops::{REASONS, Tally};
-use crate::net::{udp_guard, unix_guard};
+use crate::net::guard::{Guard, UdpGuard, UnixGuard};
 use crate::sys::process;
 use crate::values;
 
@@ -85,8 +84,8 @@ impl DatagramWorkers {
             .collect();
         let endpoint = |socket: DatagramSocket| {
             let guard = match socket.port() {
-                Some(_) => Guard::Udp(udp_guard::Guard::new(limits, &ports)?),
-                None => Guard::Unix(unix_guard::Guard::new(&names)?),
+                Some(_) => Guard::Udp(UdpGuard::new(limits, &ports)?),
+                None => Guard::Unix(UnixGuard::new(&names)?),
             };
             Ok(Endpoint {
                 name: socket.name().to_owned(),

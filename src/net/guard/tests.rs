@@ -1,11 +1,12 @@
-//! Tables: who is answered, how often, and how many at once.
+//! Who is answered over UDP, how often, and how many at once; over Unix sockets; and what
+//! counts as said before.
 
 use std::net::Ipv4Addr;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::*;
-use crate::values::Ports;
-use crate::values::Rate;
+use crate::values::{Ports, Rate};
 
 const HERE: Option<Local> = Some(Local {
     unicast: true,
@@ -16,19 +17,20 @@ const LOOPBACK: Option<Local> = Some(Local {
     loopback: true,
 });
 const MS: u64 = 1_000_000;
+const S: u64 = 1000 * MS;
 
 fn rate(count: u32, ms: u64) -> Option<Rate> {
     let per = Duration::from_millis(ms);
     Some(Rate { count, per })
 }
 
-fn guard(source: Option<Rate>, global: Option<Rate>) -> Guard {
+fn guard(source: Option<Rate>, global: Option<Rate>) -> UdpGuard {
     let limits = UdpLimits {
         rate: source,
         global_rate: global,
         refuse_ports: Some(Ports(vec![(0, 1023), (2049, 2049)])),
     };
-    Guard::new(&limits, &[7777]).expect("mmap")
+    UdpGuard::new(&limits, &[7777]).expect("mmap")
 }
 
 fn from(text: &str) -> SocketAddr {
@@ -36,7 +38,7 @@ fn from(text: &str) -> SocketAddr {
 }
 
 /// Each time a datagram like no other.
-fn check(guard: &Guard, from: SocketAddr, to: Option<Local>, now: u64) -> Result<(), Reason> {
+fn check(guard: &UdpGuard, from: SocketAddr, to: Option<Local>, now: u64) -> Result<(), Reason> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let bytes = NEXT.fetch_add(1, Relaxed).to_be_bytes();
     guard.check(from, to, &bytes, now)
@@ -98,7 +100,7 @@ fn off_refuses_no_port() {
         global_rate: None,
         refuse_ports: None,
     };
-    let guard = Guard::new(&limits, &[7777]).expect("mmap");
+    let guard = UdpGuard::new(&limits, &[7777]).expect("mmap");
     for port in [0, 7, 2049, 7777] {
         let source = SocketAddr::new(from("192.0.2.1:1").ip(), port);
         assert_eq!(check(&guard, source, HERE, 0), Ok(()), "{port}");
@@ -106,7 +108,7 @@ fn off_refuses_no_port() {
 }
 
 /// How many of `n` at this moment pass.
-fn passed(guard: &Guard, source: SocketAddr, n: usize, now: u64) -> usize {
+fn passed(guard: &UdpGuard, source: SocketAddr, n: usize, now: u64) -> usize {
     let passes = |_: &usize| check(guard, source, HERE, now).is_ok();
     (0..n).filter(passes).count()
 }
@@ -247,7 +249,7 @@ fn this_machine_has_no_rate_but_for_what_it_was_answered_last() {
 }
 
 /// One every `ms` milliseconds: when and why they are not answered.
-fn dropped(guard: &Guard, bytes: &[u8], ms: u64, n: u64) -> Vec<(u64, Reason)> {
+fn dropped(guard: &UdpGuard, bytes: &[u8], ms: u64, n: u64) -> Vec<(u64, Reason)> {
     let source = from("192.0.2.1:5000");
     let check = |i| Some((i, guard.check(source, HERE, bytes, i * ms * MS).err()?));
     (1..=n).filter_map(check).collect()
@@ -284,4 +286,107 @@ fn several_in_one_loop_are_counted_each() {
 fn without_a_rate_nothing_is_withheld() {
     let guard = guard(None, None);
     assert_eq!(dropped(&guard, b"measured", 1, 10_000), []);
+}
+
+#[test]
+fn own_names_and_relative_ones_are_not_answered() {
+    let own = [b"/run/echod".to_vec(), b"\0echod".to_vec(), b"odd".to_vec()];
+    let guard = UnixGuard::new(&own).expect("mmap");
+    for (name, expected) in [
+        (&b"/run/client"[..], Ok(())),
+        (b"/run/echod2", Ok(())),
+        (b"\0client", Ok(())),
+        (b"\0", Ok(())),
+        (b"run/client", Err(Reason::NotTheirs)),
+        (b"./client", Err(Reason::NotTheirs)),
+        (b"", Err(Reason::NotTheirs)),
+        (b"/run/echod", Err(Reason::Own)),
+        (b"\0echod", Err(Reason::Own)),
+        (b"odd", Err(Reason::Own)),
+    ] {
+        assert_eq!(guard.check(name), expected, "{}", name.escape_ascii());
+    }
+}
+
+#[test]
+fn the_same_to_the_same_has_no_name_now_and_then() {
+    let guard = UnixGuard::new(&[]).expect("mmap");
+    for n in 1..=40 {
+        assert!(!guard.is_nameless(b"/a", &[n], 0), "never said");
+        assert_eq!(guard.is_nameless(b"/a", b"ping", 0), n % 8 == 0, "{n}");
+    }
+    assert!(!guard.is_nameless(b"/b", b"ping", 0), "another client");
+}
+
+#[test]
+fn only_a_socket_of_the_senders_is_found() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let path = |name: &str| dir.path().join(name);
+    let found = |name: &str, uid| {
+        let path = std::ffi::CString::new(path(name).into_os_string().into_encoded_bytes());
+        socket_of(&path.expect("no NUL"), uid).map(drop)
+    };
+    let me = nix::unistd::geteuid().as_raw();
+    let _socket = UnixDatagram::bind(path("s")).expect("bind");
+    std::fs::write(path("file"), b"").expect("a file");
+    std::os::unix::fs::symlink(path("s"), path("link")).expect("a link");
+    assert_eq!(found("s", Some(me)), Ok(()));
+    assert_eq!(found("s", Some(0)), Ok(()));
+    assert_eq!(found("s", Some(me + 1)), Err(Reason::NotTheirs));
+    assert_eq!(found("s", None), Err(Reason::NotTheirs));
+    assert_eq!(found("file", Some(me)), Err(Reason::NotTheirs));
+    assert_eq!(found("link", Some(me)), Err(Reason::NotTheirs));
+    assert_eq!(found(".", Some(me)), Err(Reason::NotTheirs));
+    assert_eq!(found("gone", Some(me)), Err(Reason::Unreachable));
+}
+
+#[test]
+fn the_same_from_the_same_is_counted_while_it_comes_soon_enough() {
+    let repeats = Repeats::new().expect("mmap");
+    let tag = repeats.tag("here", b"ping");
+    for other in [repeats.tag("here", b"pink"), repeats.tag("there", b"ping")] {
+        repeats.count(other, 0);
+    }
+    assert_eq!(repeats.look(tag, 0), NEVER);
+    for (at, times, ago) in [
+        (0, 0, 0),
+        (0, 1, 0),
+        (9, 2, 9000),
+        (19, 3, 10_000),
+        (30, 0, 0),
+        (31, 1, 1000),
+    ] {
+        assert_eq!(repeats.look(tag, at * S), Seen { times, ago }, "{at} s");
+        repeats.count(tag, at * S);
+    }
+}
+
+#[test]
+fn a_flood_of_what_is_new_does_not_hide_what_repeats() {
+    let repeats = Repeats::new().expect("mmap");
+    let tag = repeats.tag("here", b"round and round");
+    repeats.count(tag, 0);
+    repeats.count(tag, 0);
+    for n in 0..1_000_000u32 {
+        repeats.count(repeats.tag(n, b"new"), 0);
+    }
+    assert_eq!(repeats.look(tag, S).times, 2);
+}
+
+#[test]
+fn what_cannot_be_counts_as_nothing() {
+    let repeats = Repeats::new().expect("mmap");
+    let tag = repeats.tag("here", b"ping");
+    for word in repeats.table.iter().flat_map(|line| &line.0) {
+        word.store(u64::MAX, Relaxed);
+    }
+    assert_eq!(repeats.look(tag, S), NEVER);
+    repeats.count(tag, S);
+    assert_eq!(repeats.look(tag, S).times, 1);
+    for n in 0..4 {
+        repeats.line(tag).0[2 * n].store(tag, Relaxed);
+        repeats.line(tag).0[2 * n + 1].store(MOST, Relaxed);
+    }
+    repeats.count(tag, 0);
+    assert_eq!(repeats.look(tag, 0).times, MOST);
 }
