@@ -47,7 +47,7 @@
 //! - what a service manager hands over and is told: `daemon::start::activation`,
 //!   `daemon::supervisor::notify`;
 //! - commands: [`service::command`], [`daemon::datagram::commands`];
-//! - a new option: [`cli::echod`], in the order of its `args`, `conflicts`, `validate`;
+//! - a new option: [`cli::echod`], first its `args`, then `conflicts`, then `config`;
 //! - the other two programs: [`client`], [`load`].
 //!
 //! # Layers
@@ -103,7 +103,6 @@
 //! - **seat**: a place, where clients are threads of one process.
 //! - **service**: what a connection is served with: echo or command.
 //! - **thread pool**: the threads of such a process.
-//! - **validate**: from what was typed to a configuration.
 //! - **wakeup**: a descriptor by which one process wakes another, and nothing more.
 //!
 //! # Hazards

@@ -1,7 +1,7 @@
 //! What was typed: the command lines, by clap; and what it means.
 //!
-//! In each, `args` is what can be typed, and `validate` what it means: for [`echod`] a
-//! [`crate::config`]. [`echoc`] and [`echoload`] are the programs too.
+//! For [`echod`] that is a [`crate::config`]. [`echoc`] and [`echoload`] are the programs
+//! too.
 
 pub mod echoc;
 pub mod echod;

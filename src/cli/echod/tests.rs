@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{PoolLimits, ServiceKind, ThreadAccept};
+use crate::config::ServiceKind;
 
 /// What a command line means, or its status and message.
 fn parsed(line: &str) -> Result<Config, String> {
