@@ -13,7 +13,7 @@ use nix::unistd::chdir;
 
 use super::inherited::Inherited;
 use super::privileges::{self, Current};
-use super::{account, inetd, limits, up};
+use super::{inetd, limits, up};
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::logging::Voice;
@@ -62,7 +62,7 @@ fn rehearse(config: Config, echo: Echo, inherited: Inherited, voice: Voice) -> R
     // Looked at before --chroot hides /proc. Who cannot become who they should does
     // not come so far.
     let current = Current::now();
-    let shortage = privileges::plan(&config.identity, current, &account::System::new())
+    let shortage = privileges::plan(&config.identity, current, &privileges::System::new())
         .ok()
         .and_then(|plan| limits::shortage(&config, plan.keeps_root(current)));
     // This process is one more than a start has.

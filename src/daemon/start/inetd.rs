@@ -15,7 +15,6 @@ use crate::addr::Peer;
 use crate::config::Config;
 use crate::daemon::shared::access_control;
 use crate::daemon::shared::connection_log::{Entry, Words};
-use crate::daemon::start::account;
 use crate::daemon::start::privileges;
 use crate::daemon::start::services;
 use crate::daemon::worker::serve::{Serving, lock_in_for_one};
@@ -67,7 +66,7 @@ pub fn serve(config: &Config, echo: Echo) -> Result<Exit> {
     let plan = privileges::plan(
         &config.identity,
         privileges::Current::now(),
-        &account::System::new(),
+        &privileges::System::new(),
     )?;
     services::refuse_root(config, &plan)?;
     privileges::apply(&plan, privileges::Open::new(config))?;

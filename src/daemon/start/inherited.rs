@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use crate::addr::{Addr, UnixPath};
 use crate::config::{Config, LogTarget};
 use crate::daemon::start::activation::Activation;
-use crate::daemon::start::ready::ReadyFd;
+use crate::daemon::start::detach::ReadyFd;
 use crate::daemon::supervisor::notify::Asked;
 use crate::error::{Error, Result};
 use crate::net::Handed;

@@ -1,12 +1,14 @@
 //! Everything up to serving, in the order that identity, root directory and descriptors
-//! allow.
+//! allow; and what the log says of that first.
 
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 
 use log::{info, warn};
 use nix::unistd::Pid;
 
-use crate::config::{Config, LogConfig, LogTarget, ServiceKind};
+use crate::addr::ListenSpec;
+use crate::config::{Config, LogConfig, LogTarget, SandboxPolicy, ServiceKind};
 use crate::daemon::shared::access_control::AccessControl;
 use crate::daemon::shared::scoreboard::Scoreboard;
 use crate::daemon::supervisor::datagrams::DatagramWorkers;
@@ -17,13 +19,16 @@ use crate::error::{Error, Result};
 use crate::logging::{self, LogHandle, Voice};
 use crate::service::Echo;
 use crate::sys::memory::OomScore;
+use crate::sys::sandbox::Sandbox;
 use crate::sys::signal::Signals;
 use crate::sys::{fd, memory, process};
+use crate::values::plural;
 
 use super::inherited::Inherited;
 use super::pidfile::PidFile;
+use super::privileges::{Current, Plan};
 use super::sockets::Sockets;
-use super::{account, banner, limits, privileges, services, sockets};
+use super::{limits, privileges, services, sockets};
 use crate::daemon::supervisor::notify::Notify;
 
 /// A daemon that is about to serve.
@@ -61,11 +66,7 @@ fn prepare(config: Config, echo: Echo, inherited: Inherited, voice: Voice) -> Re
     for complaint in complaints {
         warn!("{complaint}");
     }
-    let plan = privileges::plan(
-        &config.identity,
-        privileges::Current::now(),
-        &account::System::new(),
-    )?;
+    let plan = privileges::plan(&config.identity, Current::now(), &privileges::System::new())?;
     services::refuse_root(&config, &plan)?;
     if let Some((uid, gid)) = plan.becomes() {
         log.give_to(uid, gid);
@@ -154,7 +155,7 @@ struct Kept {
 fn supervisor(
     config: Config,
     echo: Echo,
-    plan: &privileges::Plan,
+    plan: &Plan,
     sockets: Sockets,
     kept: Kept,
 ) -> Result<(Supervisor, Vec<String>)> {
@@ -166,7 +167,7 @@ fn supervisor(
     let (board, access) = boards.map_err(|e| Error::os("map", "the scoreboard", e))?;
     let services = services::services(&config, &sockets.listeners, echo)?;
     limits::room_for_one(&config, fd::lowest_free(kept.null.as_fd()))?;
-    banner::say_what_starts(&config, plan, &sockets, &sandbox);
+    say_what_starts(&config, plan, &sockets, &sandbox);
     if let Err(error) = kept.log.can_reopen() {
         warn!("{error}");
     }
@@ -191,4 +192,119 @@ fn supervisor(
     let Kept { orders, notify, .. } = kept;
     let supervisor = Supervisor::new(context, datagrams, sockets.overflows, orders, notify)?;
     Ok((supervisor, sockets.names))
+}
+
+/// What the log says first: what this is, what it serves at, and what it lacks. Takes
+/// the supervisor's name.
+fn say_what_starts(config: &Config, plan: &Plan, sockets: &Sockets, sandbox: &Sandbox) {
+    process::set_name(process::SUPERVISOR);
+    let streams = match sockets.listeners.is_empty() {
+        true => "datagrams only".to_owned(),
+        false => format!(
+            "{}, at most {}",
+            config.model.name(),
+            plural(config.max_clients as u64, "client")
+        ),
+    };
+    info!(
+        "echod {} ({}): {streams}, sandbox {}{}",
+        env!("CARGO_PKG_VERSION"),
+        build(),
+        sandbox.name(),
+        landlock(config, sandbox),
+    );
+    if let Some(notice) = plan.notice() {
+        info!("{notice}");
+    }
+    if !sandbox.has_seccomp() && config.sandbox != SandboxPolicy::Off {
+        warn!("no sandbox: this kernel offers no seccomp");
+    }
+    let keeps_root = plan.keeps_root(Current::now());
+    if !config.check
+        && let Some(shortage) = limits::shortage(config, keeps_root)
+    {
+        warn!("{shortage}");
+    }
+    for (i, name) in sockets.names.iter().enumerate() {
+        match sockets.labels.get(i) {
+            Some(label) => info!("listening on {name}, handed over as {label}"),
+            None => info!("listening on {name}"),
+        }
+    }
+    if let Some(access) = config.access.describe() {
+        info!("{access}");
+    }
+    if let Some(allowed) = services::say(config) {
+        info!("{allowed}");
+    }
+    if let Some(hint) = hint(&sockets.names) {
+        info!("{hint}");
+    }
+}
+
+/// What workers that live on have besides, where there are any.
+fn landlock(config: &Config, sandbox: &Sandbox) -> String {
+    let lives_on = |spec: &ListenSpec| spec.addr.is_datagram() || config.model.reuses();
+    if config.sandbox == SandboxPolicy::Off || !config.listen.iter().any(lives_on) {
+        return String::new();
+    }
+    match sandbox.landlock_abi() {
+        Some(abi) => format!(", Landlock ABI {abi}"),
+        None => ", no Landlock".to_owned(),
+    }
+}
+
+/// Which build this is: it shows in every figure.
+fn build() -> &'static str {
+    match (cfg!(target_feature = "crt-static"), cfg!(debug_assertions)) {
+        (true, false) => "static, release",
+        (true, true) => "static, debug",
+        (false, false) => "dynamic, release",
+        (false, true) => "dynamic, debug",
+    }
+}
+
+/// On a terminal, a line to try that works with every nc.
+fn hint(names: &[String]) -> Option<String> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    try_line(names.first()?)
+}
+
+fn try_line(name: &str) -> Option<String> {
+    if let Some(path) = name.strip_prefix("unix:") {
+        return (!path.starts_with('@')).then(|| format!("try: nc -U {path}"));
+    }
+    let (nc, address) = match name.strip_prefix("udp:") {
+        Some(address) => ("nc -u", address),
+        None => ("nc", name.strip_prefix("tcp:")?),
+    };
+    let (host, port) = address.rsplit_once(':')?;
+    let host = match host.trim_matches(['[', ']']) {
+        "0.0.0.0" => "127.0.0.1",
+        "::" => "::1",
+        host => host,
+    };
+    Some(format!("try: {nc} {host} {port}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_to_try_names_an_address_one_can_connect_to() {
+        for (name, expected) in [
+            ("tcp:127.0.0.1:7777", Some("try: nc 127.0.0.1 7777")),
+            ("tcp:[::]:7", Some("try: nc ::1 7")),
+            ("tcp:0.0.0.0:7", Some("try: nc 127.0.0.1 7")),
+            ("unix:/run/echod.sock", Some("try: nc -U /run/echod.sock")),
+            ("unix:@name", None),
+            ("udp:[::1]:7", Some("try: nc -u ::1 7")),
+            ("unixgram:/run/s", None),
+        ] {
+            assert_eq!(try_line(name).as_deref(), expected, "{name}");
+        }
+    }
 }

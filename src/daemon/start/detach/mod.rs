@@ -1,15 +1,17 @@
-//! `--daemon`: the SysV steps of daemon(7), around a pipe that tells the
-//! starter how it went.
+//! Saying that we serve, to whoever started us and waits: on `--ready-fd`; and with
+//! `--daemon`, the SysV steps of daemon(7) around a pipe that tells the starter how it
+//! went.
 //!
 //! Promises that whoever typed the command gets the daemon's own answer: exit
 //! 0 only once it serves, else its status and message. Until then its
 //! standard descriptors stay the starter's, so that warnings are seen. Knows
 //! nothing of what happens between the fork and the answer.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
 use nix::unistd::{chdir, dup2_stderr, dup2_stdin, dup2_stdout, pipe2, read, setsid, write};
@@ -20,6 +22,12 @@ use crate::sys::{fd, process};
 
 /// The longest message sent up the pipe, so that it is one atomic write.
 const LONGEST: usize = 4000;
+
+/// See pipe(7).
+const PIPE_BUF: usize = 4096;
+
+/// Milliseconds that a full pipe may take to be read from, before clients are served.
+const PATIENCE: u16 = 1000;
 
 /// Told once how the start went. In the foreground there is nobody to tell
 /// but standard error. Dropping it unanswered, as a daemon that dies does,
@@ -230,6 +238,53 @@ fn decode(bytes: &[u8]) -> Heard {
             exit,
             message: String::from_utf8_lossy(text).into_owned(),
         }),
+    }
+}
+
+/// The descriptor that waits for the listeners' names.
+pub struct ReadyFd(OwnedFd);
+
+impl ReadyFd {
+    /// Takes over descriptor `number`, which the command line named.
+    ///
+    /// # Errors
+    /// It cannot be duplicated.
+    pub fn adopt(number: RawFd) -> Result<Self> {
+        fd::adopt(number).map(ReadyFd)
+    }
+
+    /// One line per listener, then end of file. A reader that has gone away, or does
+    /// not read, is no reason not to serve.
+    ///
+    /// # Errors
+    /// What was not said, for the log.
+    pub fn announce(self, names: &[String]) -> Result<()> {
+        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+        // A pipe that poll(2) calls writable takes PIPE_BUF bytes at once.
+        let outcome = lines.as_bytes().chunks(PIPE_BUF).try_for_each(|mut rest| {
+            while !rest.is_empty() {
+                self.wait_for_room()?;
+                match write(&self.0, rest) {
+                    Ok(n) => rest = &rest[n..],
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno),
+                }
+            }
+            Ok(())
+        });
+        outcome.map_err(|errno| {
+            Error::os("write", "to --ready-fd", errno)
+                .hint("who waits there has not been told that it serves")
+        })
+    }
+
+    fn wait_for_room(&self) -> Result<(), Errno> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)];
+        match poll(&mut fds, PollTimeout::from(PATIENCE)) {
+            Ok(0) => Err(Errno::EAGAIN),
+            // The write says what is wrong.
+            _ => Ok(()),
+        }
     }
 }
 

@@ -136,3 +136,60 @@ fn one_line_names_each_limit_and_by_how_much() {
     );
     assert!(both.ends_with(&format!("; {queue}")), "{both}");
 }
+
+#[test]
+fn a_control_group_is_found_in_either_version() {
+    let old = "9:name=systemd:/\n8:pids:/a\n7:cpu,cpuacct:/b:c\n0::/d\n";
+    let new = "0::/system.slice/echod.service\n";
+    for (groups, controller, root, path) in [
+        (old, "pids", "/sys/fs/cgroup/pids", "/a"),
+        (old, "cpuacct", "/sys/fs/cgroup/cpuacct", "/b:c"),
+        (old, "memory", "/sys/fs/cgroup", "/d"),
+        (new, "pids", "/sys/fs/cgroup", "/system.slice/echod.service"),
+    ] {
+        let found = place(groups, controller);
+        assert_eq!(found, Some((root.into(), path)), "{controller}");
+    }
+    assert_eq!(place("", "pids"), None);
+    assert_eq!(place("garbage\n", "pids"), None);
+}
+
+#[test]
+fn what_groups_hold_is_read_in_either_version() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("write");
+    assert_eq!((tasks_of(dir.path()), memory_of(dir.path())), (None, None));
+    put("pids.max", "max\n");
+    assert_eq!(tasks_of(dir.path()), None);
+    put("pids.max", "100\n");
+    put("pids.current", "7\n");
+    assert_eq!(tasks_of(dir.path()), Some((100, 7)));
+    put("memory.limit_in_bytes", "5000\n");
+    put("memory.usage_in_bytes", "900\n");
+    put(
+        "memory.stat",
+        "inactive_file 1\ntotal_inactive_file 300\ntotal_active_file 100\n",
+    );
+    assert_eq!(memory_of(dir.path()), Some((5000, 500)));
+    put("memory.max", "4000\n");
+    put("memory.current", "800\n");
+    put(
+        "memory.stat",
+        "anon 400\ninactive_file 300\nactive_file 100\n",
+    );
+    assert_eq!(memory_of(dir.path()), Some((4000, 400)));
+}
+
+/// Whatever it is here, it is there: no field has another name.
+#[test]
+fn this_machine_tells_its_limits() {
+    if !Path::new("/proc/meminfo").exists() {
+        return;
+    }
+    let machine = Machine::look(false);
+    assert!(machine.open_files > Some(0) && machine.user_processes > Some(0));
+    assert!(machine.pid_max > Some(300) && machine.threads_max > Some(0));
+    assert!(machine.available > Some(1 << 20) && machine.tasks > 0);
+    assert!(machine.somaxconn.is_some() && machine.mappings.is_some());
+    assert_eq!(Machine::look(true).user_processes, None);
+}

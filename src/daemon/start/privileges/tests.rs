@@ -6,7 +6,6 @@ use std::process::Command;
 use nix::sys::resource::{Resource, getrlimit};
 
 use super::*;
-use crate::daemon::start::account::System;
 use crate::rerun;
 
 /// A machine with one user, `echo`, uid 101 of group 102.
