@@ -403,7 +403,7 @@ fn row_120_descriptors_for_nobody_are_a_refusal_and_never_a_start_that_serves_no
     }
     for design in DESIGNS {
         let mut served_from = None;
-        for limit in [9, 12, 13, 14, 15, 16, 17, 18, 24] {
+        for limit in [9, 14, 15, 16, 17, 18, 19, 20, 21, 24] {
             let prlimit = ["prlimit".to_owned(), format!("--nofile={limit}:{limit}")];
             let start = |args: &[&str]| {
                 let one = Builder::new().under(&prlimit).args(design.args).args(args);

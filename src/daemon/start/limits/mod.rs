@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::addr::ListenSpec;
+use crate::addr::{Addr, ListenSpec};
 use crate::config::{Accept, Config, Model, Reap, ThreadAccept};
 use crate::daemon::datagram::commands::AT_ONCE;
 use crate::daemon::threads::{self, MAPPINGS, MAPPINGS_PER_THREAD};
@@ -241,22 +241,31 @@ fn for_one(config: &Config) -> u64 {
         Model::Fork(Reap::DoubleFork) => 4,
         Model::Fork(_) => 1,
         Model::Iterative => 2,
-        Model::Thread => 4,
+        Model::Thread => 5,
         Model::Prethread { accept, .. } => match accept {
-            ThreadAccept::Pass => 4,
-            ThreadAccept::Shared | ThreadAccept::Mutex => 5,
+            ThreadAccept::Pass => 5,
+            ThreadAccept::Shared | ThreadAccept::Mutex => 6,
         },
         Model::Prefork {
-            per_child, accept, ..
+            pool,
+            per_child,
+            accept,
         } => {
             let lasts = per_child != Some(1);
             let own = match accept {
-                Accept::Pass => 2 + u64::from(lasts),
+                // A way to each that waits, before anybody is accepted.
+                Accept::Pass => pool.start as u64 + 1 + u64::from(lasts),
                 Accept::Fcntl => 2,
                 Accept::Shared | Accept::Mutex | Accept::Reuseport => 1,
             };
             own + u64::from(lasts)
         }
+    };
+    // The socket once more, one without a name, and one that it answers.
+    let gram = |spec: &ListenSpec| matches!(spec.addr, Addr::UnixGram(_));
+    let design = match config.listen.iter().any(gram) {
+        true => design.max(3),
+        false => design,
     };
     match config.runs_commands() {
         true => design + COMMAND,
