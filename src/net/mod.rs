@@ -6,13 +6,12 @@
 //! stays. [`classify`] decides what a failed accept asks for. What
 //! runs in a forked child (accept, [`Listener::prepare`], [`overflow_reset`])
 //! neither allocates, logs nor locks. A [`DatagramSocket`] needs no accepting;
-//! [`guard`] decides which of its datagrams are answered, and [`drops`] says why the
-//! others are not. This layer knows no process, no signal and no service.
+//! [`guard`] decides which of its datagrams are answered, and says why the others are
+//! not. This layer knows no process, no signal and no service.
 
 mod accept;
 pub mod connection;
 pub mod datagram;
-pub mod drops;
 pub mod guard;
 mod handed;
 mod inet;

@@ -22,8 +22,7 @@ use crate::access::{Client, Policy};
 use crate::addr::Peer;
 use crate::daemon::worker::child::{Leave, WorkerContext, leave};
 use crate::net::connection::Printer;
-use crate::net::drops::{Reason, Tally};
-use crate::net::guard::{self, Guard, Local};
+use crate::net::guard::{self, Guard, Local, Reason, Tally};
 use crate::sys::memory::Buffer;
 use crate::sys::mmsg::{Arrived, Asked, Batch, LONGEST, Sender};
 

@@ -1,5 +1,5 @@
-//! Who is answered over UDP, how often, and how many at once; over Unix sockets; and what
-//! counts as said before.
+//! Who is answered over UDP, how often, and how many at once; over Unix sockets; what
+//! counts as said before; and why the others are not answered.
 
 use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
@@ -389,4 +389,45 @@ fn what_cannot_be_counts_as_nothing() {
     }
     repeats.count(tag, 0);
     assert_eq!(repeats.look(tag, 0).times, MOST);
+}
+
+#[test]
+fn reasons_are_numbered_in_their_order() {
+    for (number, reason) in REASONS.into_iter().enumerate() {
+        assert_eq!(reason as usize, number);
+    }
+}
+
+#[test]
+fn every_errno_of_a_reply_has_its_reason() {
+    for (errno, reason) in [
+        (Errno::EAGAIN, Reason::Full),
+        (Errno::ENOBUFS, Reason::Full),
+        (Errno::EPERM, Reason::Denied),
+        (Errno::EACCES, Reason::Denied),
+        (Errno::ECONNREFUSED, Reason::Unreachable),
+        (Errno::ENOENT, Reason::Unreachable),
+        (Errno::EMSGSIZE, Reason::ReplyTooLarge),
+        (Errno::EINVAL, Reason::Failed),
+    ] {
+        assert_eq!(Reason::not_sent(errno), reason, "{errno:?}");
+    }
+}
+
+#[test]
+fn each_reason_is_counted_by_itself_and_told_once() {
+    let tally = Tally::new().expect("mmap");
+    for reason in REASONS {
+        assert!(tally.drop(reason), "{reason:?}: the first");
+        assert!(!tally.drop(reason), "{reason:?}: the second");
+        assert_eq!(tally.dropped(reason), 2);
+    }
+    tally.listen(Reason::Rate);
+    assert!(!tally.drop(Reason::GlobalRate));
+    assert!(tally.drop(Reason::Rate), "asked again");
+    tally.answered(2, 30);
+    tally.answered(1, 0);
+    assert_eq!(tally.total(), (3, 30));
+    tally.fault(Errno::EBADF);
+    assert_eq!(tally.why(), Errno::EBADF);
 }

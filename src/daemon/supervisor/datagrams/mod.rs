@@ -25,8 +25,7 @@ use crate::daemon::supervisor::reap;
 use crate::daemon::worker::child::Leave;
 use crate::error::errno_text;
 use crate::net::DatagramSocket;
-use crate::net::drops::{REASONS, Tally};
-use crate::net::guard::{Guard, UdpGuard, UnixGuard};
+use crate::net::guard::{Guard, REASONS, Tally, UdpGuard, UnixGuard};
 use crate::sys::process;
 use crate::values;
 

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::*;
-use crate::net::drops::Reason;
+use crate::net::guard::Reason;
 use crate::net::open_datagram;
 
 const KILLED: Gone = Gone::Killed(Signal::SIGKILL);
