@@ -15,11 +15,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::addr::Target;
 use crate::error::{Error, Exit, Result};
-use crate::load::board::Board;
-use crate::load::fault::{Outcome, Outcomes};
+use crate::load::board::{Board, Progress, Stage};
 use crate::load::plan::{Bound, Mode, Plan};
-use crate::load::progress::{Progress, Stage};
-use crate::load::run::Run;
+use crate::load::run::{Outcome, Outcomes, Run};
 use crate::load::server::{self, Sample, Server};
 use crate::load::worker::{Done, Worker};
 

@@ -11,9 +11,8 @@ use serde_json::{Map, Value, json};
 use crate::addr::Target;
 use crate::error::Exit;
 use crate::load::compare::{CONFIDENCE, Comparison, Figure};
-use crate::load::fault::Outcome;
 use crate::load::plan::Plan;
-use crate::load::run::{Run, at, buckets};
+use crate::load::run::{Outcome, Run, at, buckets};
 use crate::load::sweep::{Step, Sweep, Swept};
 
 const SCHEMA: &str = "echoload/1";

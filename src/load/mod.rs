@@ -1,8 +1,8 @@
 //! echoload: load for any RFC 862 echo server, every byte verified.
 //!
 //! A [`Plan`] says what is meant, [`engine`] runs it in threads of [`worker`],
-//! each an epoll loop over its [`slot`]s, which end well or in a [`fault`].
-//! [`run`](mod@run) counts them and their latencies, [`progress`] tells of them while
+//! each an epoll loop over its [`slot`]s, which end well or in a [fault](run::Fault).
+//! [`run`](mod@run) counts them and their latencies, [`board`] tells of them while
 //! the run goes on, and [`report`] and [`json`] when it is over. [`mod@compare`]
 //! does all this for two servers in turn, and says which is faster; [`mod@sweep`]
 //! does it for one rate after another.
@@ -17,16 +17,12 @@
 pub mod board;
 pub mod compare;
 pub mod engine;
-pub mod fault;
 pub mod json;
-pub mod pattern;
 pub mod plan;
-pub mod progress;
 pub mod report;
 pub mod run;
 pub mod server;
 pub mod slot;
-pub mod socket;
 pub mod sweep;
 pub mod worker;
 

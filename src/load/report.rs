@@ -7,9 +7,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::load::compare::{Comparison, Figure};
-use crate::load::fault::Outcome;
 use crate::load::plan::{Mode, Plan, Rounds};
-use crate::load::run::{Run, at, time};
+use crate::load::run::{Outcome, Run, at, time};
 
 /// Shows a run, when displayed.
 pub struct Report<'a> {

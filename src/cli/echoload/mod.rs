@@ -26,10 +26,9 @@ use signal_hook::{flag, low_level};
 use crate::addr::{Addr, Target};
 use crate::cli::{Unparsed, explain, host_and_port, whole};
 use crate::error::{Error, Exit, Result};
-use crate::load::fault::Outcomes;
-use crate::load::progress::{self, Progress, Stage};
+use crate::load::board::{self, Progress, Stage};
 use crate::load::report::{Report, Versus};
-use crate::load::run::{PERCENTILES, Run};
+use crate::load::run::{Outcomes, PERCENTILES, Run};
 use crate::load::server::Server;
 use crate::load::sweep::Knee;
 use crate::load::{self, Around, Bound, Mode, Plan, Rounds, Sweep, compare, json};
@@ -88,7 +87,7 @@ fn run(args: &Args, plan: &Plan, job: &Job) -> Result<Exit> {
         let every = every.unwrap_or_default();
         match instead {
             true => {
-                let line = progress::json_line(plan, stage, every, &news);
+                let line = board::json_line(plan, stage, every, &news);
                 let _ = writeln!(io::stderr(), "{line}");
             }
             false => watch(plan, stage, every, &news, terminal),
@@ -215,9 +214,9 @@ fn servers(args: &Args, plan: &Plan, job: &Job) -> Result<Vec<(Target, Server)>>
 
 /// How it goes: a line for each interval, and below them, on a terminal, a bar.
 fn watch(plan: &Plan, stage: Stage, every: Duration, news: &Progress, terminal: bool) {
-    let line = progress::interval(plan, stage, every, news);
+    let line = board::interval(plan, stage, every, news);
     let text = match terminal {
-        true => format!("{CLEAR}{line}\n{}", progress::bar(plan, stage)),
+        true => format!("{CLEAR}{line}\n{}", board::bar(plan, stage)),
         false => format!("{line}\n"),
     };
     let _ = io::stderr().write_all(text.as_bytes());
