@@ -157,8 +157,9 @@
 //!   idle one always forks another (`lost` in [`daemon::shared::pool`]).
 //! - **fork(2) copies descriptors and page tables.** A descriptor or a page per
 //!   child makes every later fork slower: [`sys::memory`] keeps the supervisor's
-//!   tables out of children, and only `daemon::supervisor::channels` (double-fork) has a
-//!   descriptor per client, and `daemon::supervisor::fd_passing` one per worker that waits.
+//!   tables out of children, and only `Channels` in `daemon::supervisor::reap`
+//!   (double-fork) has a descriptor per client, and `daemon::supervisor::fd_passing` one
+//!   per worker that waits.
 //! - **A copied descriptor is an open one.** A child that kept the write end of
 //!   its generation's pipe would keep its siblings from hearing that the
 //!   supervisor died: `fork_worker` in `daemon::supervisor::generation`,

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::net::Accepted;
 use crate::sys::signal;
 
-use super::channels::Channels;
 use super::fd_passing::FdPassing;
+use super::reap::Channels;
 
 /// Which design serves.
 pub(super) enum Design {

@@ -16,8 +16,8 @@ use crate::error::errno_text;
 use crate::net::{self, Accepted};
 
 use super::Supervisor;
+use super::children::{COUNTS_FOR, is_crash};
 use super::generation::{ChildExit, Clients};
-use super::places::{COUNTS_FOR, is_crash};
 
 impl Supervisor {
     /// A child woke us: who has a connection now, who could not accept, and who was

@@ -10,8 +10,6 @@
 //! accepts itself in `clients`, what children say and their ends in `exits`, the stop in
 //! `stop`.
 
-mod accepting;
-mod channels;
 mod children;
 mod clients;
 pub(crate) mod datagrams;
@@ -23,10 +21,8 @@ mod generation;
 pub mod notify;
 mod orders;
 pub(crate) mod overflows;
-mod places;
 mod reap;
 mod report;
-mod respawn;
 mod state;
 mod stop;
 mod waiters;
@@ -43,13 +39,13 @@ use crate::error::{Error, Exit, Result};
 use crate::net::Intake;
 use crate::sys::fd::Wait;
 
-use accepting::Accepting;
+use children::Places;
+use clients::Accepting;
 use datagrams::DatagramWorkers;
 use forks::Forks;
 use generation::Generation;
 use orders::Order;
 use overflows::Overflows;
-use places::Places;
 use reap::Reaper;
 use report::Report;
 use state::{Input, Phase};

@@ -1,5 +1,6 @@
 //! A generation: all that a configuration brings into being. What its workers are born
-//! with, the design with its table of children, and the pipe of death that ends it.
+//! with, listeners among it, the design with its table of children, and the pipe of death
+//! that ends it.
 //!
 //! It forks workers (`fork`) and knows what they do, and what they did when they are gone
 //! (`exits`): the kernel says so or, double-forked, the channel. Who is accepted, and what
@@ -7,7 +8,7 @@
 
 use std::time::Instant;
 
-use log::info;
+use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
@@ -16,21 +17,19 @@ use crate::daemon::shared::pipe_of_death::PipeOfDeath;
 use crate::daemon::shared::pool::{Pool, Shift};
 use crate::daemon::shared::scoreboard::{Said, Slot};
 use crate::daemon::worker::child::WorkerContext;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, errno_text};
 use crate::net::connection::BUFFER;
-use crate::net::{Accepted, Intake};
+use crate::net::{Accepted, Intake, Listener};
 use crate::sys::memory::Buffer;
 use crate::sys::process;
 
-use super::children::{Child, Children, Role};
+use super::children::{Child, Children, Places, Role};
 use super::design::{Design, Prefork, Roles, WhoAccepts};
 use super::fd_passing::Passed;
-use super::places::Places;
-use super::respawn::RespawnLimiter;
+use super::forks::RespawnLimiter;
 
 mod exits;
 mod fork;
-mod listeners;
 
 pub(super) use exits::{ChildExit, Clients};
 pub(super) use fork::NotForked;
@@ -340,5 +339,90 @@ impl Generation {
                 passing.free(slot);
             }
         }
+    }
+
+    // Its listeners: what is said to them all, and how each is closed without loss.
+
+    /// The one with this index, if it is open.
+    pub(super) fn listener(&self, listener: usize) -> Option<&Listener> {
+        self.context.listeners.get(listener)?.as_ref()
+    }
+
+    /// It is of no use any more; false if that was known.
+    pub(super) fn give_up_listener(&mut self, listener: usize) -> bool {
+        self.context.listeners[listener].take().is_some()
+    }
+
+    /// Sets the listeners' options once more: at a reload, and when a worker that kept
+    /// them has died as none should.
+    pub(super) fn set_listeners_again(&self) {
+        for listener in self.context.listeners.iter().flatten() {
+            if let Err(errno) = listener.set_again(&self.context.config.timeouts) {
+                let name = listener.name();
+                warn!("setsockopt {name}: {}: left as it is", errno_text(errno));
+            }
+        }
+    }
+
+    /// No more gets into the queues. One that cannot keep newcomers out is closed.
+    pub(super) fn refuse_new(&mut self) {
+        for listener in 0..self.context.listeners.len() {
+            let Some(open) = &self.context.listeners[listener] else {
+                continue;
+            };
+            if let Err(errno) = open.refuse_new() {
+                // Multipath TCP, say. A plain close resets who is queued, but a
+                // queue that never ends would be worse.
+                let name = open.name();
+                warn!(
+                    "SO_ATTACH_FILTER {name}: {}: closed at once",
+                    errno_text(errno)
+                );
+                self.close_listener(listener);
+            }
+        }
+    }
+
+    /// A Unix socket can refuse newcomers and keep its queue; it would wake waiting
+    /// workers for ever, so not before they are told to go. One that was handed over is
+    /// left with its queue to whoever has it next.
+    pub(super) fn shut_listeners(&mut self) {
+        for listener in 0..self.context.listeners.len() {
+            let Some(listener) = self.keep_ours(listener) else {
+                continue;
+            };
+            if let Err(errno) = listener.shut() {
+                warn!("shutdown {}: {}", listener.name(), errno_text(errno));
+            }
+        }
+    }
+
+    /// In a stop: the listener with this index if it is open and ours. One that was
+    /// handed over is closed.
+    pub(super) fn keep_ours(&mut self, listener: usize) -> Option<&Listener> {
+        let open = self.context.listeners[listener].as_ref()?;
+        if open.is_handed() {
+            info!(
+                "{}: left, with its queue, to whoever opened it",
+                open.name()
+            );
+            self.close_listener(listener);
+        }
+        self.context.listeners[listener].as_ref()
+    }
+
+    /// Closes a listener, and unlinks its path if that is still ours.
+    pub(super) fn close_listener(&mut self, listener: usize) {
+        let Some(open) = self.context.listeners[listener].take() else {
+            return;
+        };
+        if let Err(errno) = open.unlink() {
+            warn!("unlink {}: {}: left behind", open.name(), errno_text(errno));
+        }
+    }
+
+    /// Is none of them open?
+    pub(super) fn is_deaf(&self) -> bool {
+        self.context.listeners.iter().all(Option::is_none)
     }
 }

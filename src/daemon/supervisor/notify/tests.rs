@@ -2,7 +2,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use super::*;
-use crate::daemon::supervisor::notify::asked::open;
 
 /// A manager at an abstract name, and who tells it.
 fn pair(watchdog: Option<Duration>) -> (UnixDatagram, Notify) {
