@@ -15,39 +15,41 @@
 //! 1. `daemon/mod.rs`: the straight line from a command line to an exit status.
 //! 2. `daemon/supervisor/mod.rs`: one thread, one loop. Do what is due, wait, hand what
 //!    came to the part that it is for. A worker is forked in `maintain`, before there is
-//!    a client: `generation` reserves a place, forks, commits.
+//!    a client: `fork_worker` in `generation/fork.rs` reserves a place, forks, commits.
 //! 3. `daemon/worker/child.rs`: the other side of the fork: what it is born with, how it
 //!    begins and leaves. Nothing there comes back.
-//! 4. `daemon/worker/prefork.rs`: it waits for a client and accepts; `serve_one` is its
-//!    whole life.
-//! 5. `net/accept.rs`: what accept(2) brings, a connection or an errno.
+//! 4. `daemon/worker/prefork.rs`: `serve_one` is its whole life. How it waits and calls
+//!    accept(2) is in `acceptor.rs` beside it.
+//! 5. `net/accept.rs`: what accept(2) brings, and what each errno of it asks for.
 //! 6. `daemon/worker/serve.rs`: it lets go of everything else, locks itself in, and
 //!    serves.
 //! 7. `service/mod.rs`: the echo. All this, for a loop that reads and writes.
-//! 8. `daemon/supervisor/exits.rs`: the kernel says that the child is gone. Its place is
-//!    free again.
-//! 9. `daemon/shared/connection_log.rs`: what it told, how it ended, and the line.
+//! 8. `daemon/supervisor/exits.rs`: what it means that a child is gone. `reap.rs` has
+//!    asked the kernel, `generation/exits.rs` frees the place.
+//! 9. `daemon/shared/connection_log.rs`: what it told, how it ended, and the line, which
+//!    is there with `-v`.
 //!
-//! And at TERM: [`daemon::supervisor`]'s `state` is the stop as a pure table, its `stop`
-//! does what that says.
+//! And at TERM: [`daemon::supervisor`]'s `orders` hears it, `state` is the stop as a pure
+//! table, `stop` does what that says, `take_queue` in `clients` serves who is left.
 //!
 //! Then, by need:
 //!
+//! - what children tell: [`daemon::shared::scoreboard`];
 //! - other designs: `daemon::supervisor::design` has them side by side,
-//!   [`daemon::worker::acceptor`] is how a worker waits, [`daemon::threads`] how one
-//!   process serves many;
-//! - scale: `daemon::supervisor::reap`, [`daemon::shared::pool`], and
-//!   [`daemon::shared::scoreboard`] (what children tell);
+//!   [`daemon::threads`] is how one process serves many;
+//! - scale: `daemon::supervisor::reap`, [`daemon::shared::pool`];
 //! - who is let in: [`access`], [`daemon::shared::access_control`];
 //! - UDP, and how it is kept from being a weapon: [`daemon::datagram`],
 //!   [`net::guard`];
-//! - a listener that is drained without loss: [`net`];
+//! - a listener that is drained without loss: [`net`]; what is set on its sockets:
+//!   `net::options`;
 //! - what every process is, read back from the kernel: `daemon::start::self_check`;
 //! - what a worker may still ask for: [`daemon::worker::sandbox`], [`sys::sandbox`];
 //! - what a service manager hands over and is told: `daemon::start::activation`,
 //!   `daemon::supervisor::notify`;
 //! - commands: [`service::command`], [`daemon::datagram::commands`];
-//! - a new option: [`cli::echod`], first its `args`, then `conflicts`, then `config`;
+//! - a new option: `CONTRIBUTING.md` has the steps; how it is typed is in
+//!   [`cli::echod`], what it means in [`config`];
 //! - the other two programs: [`client`], [`load`].
 //!
 //! # Layers
@@ -93,7 +95,8 @@
 //! - **entry**: what whoever serves a connection tells of it: eight words with one writer.
 //! - **fd passing**: the supervisor accepts, and sends the descriptor to a worker.
 //! - **fixed stack**: a list in such memory, of a size that does not change.
-//! - **generation**: all that one configuration brought into being; HUP makes the next.
+//! - **generation**: all that one configuration brought into being. There is one; HUP
+//!   gives it the next number, new workers and a new pipe of death.
 //! - **gossip**: what children tell. It may be a lie, and nothing breaks if it is one.
 //! - **pipe of death**: a generation's pipe: a byte retires one worker, its end all.
 //! - **place**: the right to be one of `--max-clients`, taken before each fork; the
@@ -117,7 +120,7 @@
 //!   born with nothing to reset: [`sys::signal`]. A handler installed there
 //!   would run in children too.
 //! - **A worker is deaf.** What can be sent to a whole process group is meant for the
-//!   supervisor, whose one order to a worker is KILL. A handler in a worker obeys
+//!   supervisor, whose one order to a worker of connections is KILL. A handler in a worker obeys
 //!   who sent the signal, and not that it came: [`sys::process`],
 //!   `leave_at_alarm` in [`sys::signal`].
 //! - **A bare fork is unknown to the C library.** The child of
@@ -128,7 +131,7 @@
 //!   large array on its stack, is one more for every connection. So its buffer is
 //!   mapped before the fork and touched where it is used ([`sys::memory`]), what it
 //!   tells lies in one page ([`daemon::shared::scoreboard`]), and the supervisor
-//!   allocates nothing between forks. Fields 10 and 11 of proc_pid_stat(5) count
+//!   seldom allocates between forks. Fields 10 and 11 of proc_pid_stat(5) count
 //!   them.
 //! - **The child's arm never returns and never drops.** It holds copies of all
 //!   the supervisor owns, and has closed many of them by number; a destructor
@@ -136,12 +139,13 @@
 //!   [`sys::process::exit`], and so does a panic: [`daemon::worker::child`].
 //! - **In strict mode: no close, no clock, no allocation, no log.** Any call but
 //!   read, write, exit and sigreturn is death, so is a look at the processor's
-//!   time-stamp counter, and an allocation is such a call now and then only:
+//!   time-stamp counter. Most allocations make no call, so that a test passes; the one
+//!   that does is death:
 //!   `serve_only` in [`daemon::worker::serve`], [`net::connection`], every
 //!   [`service::Service`]. Timeouts are therefore the socket's own, durations the
 //!   supervisor's.
 //! - **Strict mode permits write(2) to any open descriptor.** Everything but the
-//!   connection is closed first: `lock_in_for_one` in [`daemon::worker::serve`].
+//!   connection and what its service needs is closed first: `lock_in_for_one` in [`daemon::worker::serve`].
 //! - **Whoever meets a client runs nothing, and whoever runs something meets no
 //!   client.** The command service's helper is forked before the sandbox shuts and
 //!   takes one byte from it, a number that may be wrong; it is outside because a

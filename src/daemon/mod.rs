@@ -1,8 +1,7 @@
 //! The daemon: a straight line from a command line to an exit status.
 //!
 //! What was handed over → what was typed → what it means → signals, sockets, pidfile, log,
-//! privileges (`start::up`) → supervise → tidy up. Read this file, then `supervisor`, its
-//! `design` and `state`, and `worker`.
+//! privileges (`start::up`) → supervise → tidy up.
 
 pub mod datagram;
 pub mod shared;

@@ -160,7 +160,7 @@ impl DatagramSocket {
         }
     }
 
-    /// First step of a stop: nothing more gets into the queue, and what is there
+    /// When the drain of a stop begins: nothing more gets into the queue, and what is there
     /// can still be received. Senders to a Unix socket are told (EPIPE); to UDP
     /// they are not, as with any datagram that gets lost. A socket that was handed
     /// over stays as it is: what comes is its next owner's.

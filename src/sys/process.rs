@@ -257,7 +257,7 @@ fn close_range(first: u32, last: u32) {
 // What ties a child to the supervisor's life: PR_SET_PDEATHSIG, and the
 // signal handlers that act on it without leaving the sandbox.
 //
-// The generation pipe is the guarantee (EOF); these are the fast path. What a
+// The pipe of death is the guarantee (EOF); these are the fast path. What a
 // handler obeys is who sent the signal, and not that it came: see si_pid and
 // si_code in sigaction(2).
 

@@ -4,7 +4,8 @@
 //!
 //! `--allow` and `--deny` need the client alone, and are judged wherever it is
 //! accepted. The rate needs one process that accepts, and how many connections
-//! a source has only that process knows: `sources`, and the threads' `seats`.
+//! a source has only that process knows: the supervisor's `Places`, and the threads'
+//! `seats`.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU64, Ordering};

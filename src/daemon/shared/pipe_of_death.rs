@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::sys::lock::ProcessLock;
 use crate::sys::process;
 
-/// Workers that were forked under the same orders.
+/// The pipe, and the lock of the workers that watch it.
 pub struct PipeOfDeath {
     /// Counts up with each HUP.
     pub number: u32,

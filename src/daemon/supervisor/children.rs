@@ -63,7 +63,7 @@ pub(super) enum Role {
 pub(super) struct Child {
     /// Its pid, while it is ours and unreaped; `None` for a double-forked one.
     pub pid: Option<Pid>,
-    /// Idle or busy.
+    /// Idle, busy, or idle and told to leave.
     pub role: Role,
     /// Generation of workers it belongs to.
     pub generation: u32,

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! Running --TERM--> Delaying --> Settling --> Draining --> Ending --> (exit)
+//!          |-TERM, and no delay --->'                    |
 //!          `-INT----------------------------------------->'
 //! ```
 //! - *Delaying*: still accepting, while balancers notice (`--shutdown-delay`).

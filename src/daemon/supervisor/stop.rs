@@ -113,8 +113,9 @@ impl Supervisor {
 
     /// Stops if nothing is left to serve at; says whether it did.
     pub(super) fn left_alone(&mut self) -> bool {
-        let alone =
-            self.generation.is_deaf() && self.datagrams.is_gone() && self.stop.phase.welcomes();
+        let alone = self.generation.has_no_listener()
+            && self.datagrams.is_gone()
+            && self.stop.phase.welcomes();
         if alone {
             error!("no listener is left");
             self.stop.exit = Exit::Os;

@@ -1,7 +1,7 @@
 //! Workers forked in advance (UNP rows 2 to 5 and, with one of them that never
 //! ends, 0).
 //!
-//! With `--max-connections-per-child 1` a worker closes the listener once it has
+//! With `--max-connections-per-child 1`, the default, a worker closes the listener once it has
 //! a client, serves it in the smallest sandbox and exits. Otherwise, and in
 //! `iterative`, it keeps the listener and comes back for the next.
 //!

@@ -71,9 +71,9 @@ impl OnTerminal {
                     let fd = libc::open(for_child.as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
                     drop(OwnedFd::from_raw_fd(fd));
                 }
-                if nohup {
-                    libc::signal(libc::SIGHUP, libc::SIG_IGN);
-                }
+                // Whoever runs the tests may be under nohup(1), too.
+                let hup = if nohup { libc::SIG_IGN } else { libc::SIG_DFL };
+                libc::signal(libc::SIGHUP, hup);
                 Ok(())
             });
         }

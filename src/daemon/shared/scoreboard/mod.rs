@@ -127,7 +127,7 @@ impl Scoreboard {
         }
     }
 
-    /// Child: waits for its only connection.
+    /// Child: waits for a connection.
     pub fn idle(&self, slot: Slot) {
         self.line(slot).0[STATE].store(1, Ordering::Relaxed);
     }

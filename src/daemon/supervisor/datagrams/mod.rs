@@ -209,7 +209,7 @@ impl DatagramWorkers {
         false
     }
 
-    /// First step of a stop: what is queued is answered, and no more gets in.
+    /// When the drain begins: what is queued is answered, and no more gets in.
     pub(super) fn deafen(&mut self) {
         for endpoint in &self.endpoints {
             if let Some(Err(errno)) = endpoint.socket.as_ref().map(DatagramSocket::deafen) {

@@ -45,7 +45,7 @@ pub(super) struct Generation {
     children: Children,
     respawn: RespawnLimiter,
     buffer: Buffer,
-    /// Workers forked so far: none is looked at first by all of them.
+    /// Workers forked so far: no listener is looked at first by all of them.
     born: usize,
     /// The pool was sized once.
     started: bool,
@@ -117,7 +117,9 @@ impl Generation {
 
     /// Is nobody left: no listener, no child and no client that waits for one?
     pub(super) fn is_empty(&self) -> bool {
-        self.children.alive() == 0 && self.design.waiting().next().is_none() && self.is_deaf()
+        self.children.alive() == 0
+            && self.design.waiting().next().is_none()
+            && self.has_no_listener()
     }
 
     /// Once a turn of the loop: have workers lived for a while?
@@ -422,7 +424,7 @@ impl Generation {
     }
 
     /// Is none of them open?
-    pub(super) fn is_deaf(&self) -> bool {
+    pub(super) fn has_no_listener(&self) -> bool {
         self.context.listeners.iter().all(Option::is_none)
     }
 }
