@@ -230,6 +230,25 @@ const WHOSE: [Call; 3] = [
     with(libc::SYS_close, &[(0, Test::Came)]),
 ];
 
+// What musl does in its own way: a key of thread-local storage is made with signals
+// kept out, and open(2) is the old call where there is one.
+#[cfg(target_env = "musl")]
+const MUSL_LOG: &[Call] = &[any(libc::SYS_rt_sigprocmask)];
+#[cfg(not(target_env = "musl"))]
+const MUSL_LOG: &[Call] = &[];
+#[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+const MUSL_WHOSE: &[Call] = &[
+    with(libc::SYS_open, &[(1, Test::Has(libc::O_PATH as u64))]),
+    MUSL_CLOSES_ON_EXEC,
+];
+#[cfg(all(target_env = "musl", not(target_arch = "x86_64")))]
+const MUSL_WHOSE: &[Call] = &[MUSL_CLOSES_ON_EXEC];
+#[cfg(not(target_env = "musl"))]
+const MUSL_WHOSE: &[Call] = &[];
+/// For kernels that do not know O_CLOEXEC.
+#[cfg(target_env = "musl")]
+const MUSL_CLOSES_ON_EXEC: Call = with(libc::SYS_fcntl, &[(1, Test::Among(&[one(libc::F_SETFD)]))]);
+
 /// Record locks, taken and waited for.
 const LOCKS: [u64; 2] = [one(libc::F_SETLK), one(libc::F_SETLKW)];
 
@@ -246,7 +265,7 @@ impl Need {
             Need::Message => vec![any(libc::SYS_recvmsg), POLL],
             Need::Release => vec![RELEASE],
             Need::Alarm => vec![any(libc::SYS_setitimer)],
-            Need::Log => LOG.to_vec(),
+            Need::Log => LOG.into_iter().chain(MUSL_LOG.iter().copied()).collect(),
             Need::RecordLock => vec![with(libc::SYS_fcntl, &[(1, Test::Among(&LOCKS))])],
             Need::Mutex => vec![
                 any(libc::SYS_futex),
@@ -268,7 +287,11 @@ pub fn list(kind: Kind, needs: &[Need]) -> Vec<Call> {
     match kind {
         Kind::One => SERVE.to_vec(),
         Kind::Datagrams => DATAGRAMS.to_vec(),
-        Kind::UnixDatagrams => DATAGRAMS.into_iter().chain(WHOSE).collect(),
+        Kind::UnixDatagrams => DATAGRAMS
+            .into_iter()
+            .chain(WHOSE)
+            .chain(MUSL_WHOSE.iter().copied())
+            .collect(),
         Kind::Many => go_on().chain(wanted()).collect(),
         Kind::Threads => go_on().chain(wanted()).chain(THREADS).collect(),
     }
